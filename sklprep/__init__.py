@@ -1,0 +1,81 @@
+"""From LLM activation dumps to datasets, pipelines and leak-free cross-validated answers.
+
+Importing this package imports nothing heavy: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "ActivationNormalizer": "normalizers",
+    "ActivationSet": "activations",
+    "ConceptTargetExtractor": "targets",
+    "FeatureTargetExtractor": "targets",
+    "LayerSelector": "selectors",
+    "ProbeDataset": "dataset",
+    "STRATEGIES": "strategies",
+    "generate_dataset": "dataset",
+    "get_final_token_data": "guide",
+    "load_activations": "activations",
+    "load_all_sentences": "guide",
+    "load_dataset": "dataset",
+    "make_activations": "synthetic",
+    "make_strategy": "strategies",
+    "normalize_features": "guide",
+    "parse_layers_arg": "guide",
+    "save_dataset": "guide",
+}
+
+__all__ = [
+    "ActivationNormalizer",
+    "ActivationSet",
+    "ConceptTargetExtractor",
+    "FeatureTargetExtractor",
+    "LayerSelector",
+    "ProbeDataset",
+    "STRATEGIES",
+    "generate_dataset",
+    "get_final_token_data",
+    "load_activations",
+    "load_all_sentences",
+    "load_dataset",
+    "make_activations",
+    "make_strategy",
+    "normalize_features",
+    "parse_layers_arg",
+    "save_dataset",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
+
+
+if TYPE_CHECKING:
+    from sklprep.activations import ActivationSet, load_activations
+    from sklprep.dataset import ProbeDataset, generate_dataset, load_dataset
+    from sklprep.guide import (
+        get_final_token_data,
+        load_all_sentences,
+        normalize_features,
+        parse_layers_arg,
+        save_dataset,
+    )
+    from sklprep.normalizers import ActivationNormalizer
+    from sklprep.selectors import LayerSelector
+    from sklprep.strategies import STRATEGIES, make_strategy
+    from sklprep.synthetic import make_activations
+    from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor

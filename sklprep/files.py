@@ -1,0 +1,510 @@
+"""Reading NPZ files that may be broken or hostile, and writing files that cannot be half-done.
+
+The reader trusts nothing that a file says about itself: it opens regular files only, limits the
+number of members and the size of every header, compares each size with every other, and hands out
+a value only after the member it came from was read to its end and its CRC-32 was right. It never
+maps a file into memory, and the memory it takes does not depend on what a header claims.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import math
+import os
+import re
+import secrets
+import stat
+import struct
+import zipfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from zlib_ng import zlib_ng
+
+from sklprep.exceptions import FileFormatError, OutputError
+
+_MAX_MEMBERS = 64
+_MAX_DIRECTORY_BYTES = 1 << 20
+_MAX_HEADER_BYTES = 4096
+_MAX_DEFLATE_RATIO = 1040
+_SLICE_IN = 64 << 10
+_SLICE_OUT = 256 << 10
+_BLOCK_BYTES = 1 << 20
+_MAX_DIMS = 32
+_DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
+_INFLATE_ERROR: type[Exception] = zlib_ng.error  # type: ignore[assignment]
+_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One array of an NPZ file, as its zip entry and its npy header describe it."""
+
+    name: str
+    method: int
+    crc: int
+    packed_size: int
+    size: int
+    header_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayHeader:
+    """The npy header of a member: what numpy would make of the bytes that follow."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    data_offset: int
+
+    @property
+    def n_rows(self) -> int:
+        """Number of vectors along the last axis."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one vector along the last axis."""
+        return self.shape[-1] * self.dtype.itemsize
+
+
+class NpzReader:
+    """The arrays of one NPZ file, stored or deflated, read only as far as they are asked for.
+
+    Parameters
+    ----------
+    path : path-like
+        A regular file. Pipes, devices and folders are refused without being read.
+
+    Attributes
+    ----------
+    path : Path
+    members : dict of str to Member
+        By array name, in the order of the archive.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is not an NPZ archive that numpy could have written.
+    FileNotFoundError, PermissionError
+        As the operating system says.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            info = os.fstat(self._fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise self.fault(None, "is not a regular file", "an NPZ file")
+            self.file_size = info.st_size
+            self.members = self._read_directory()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def fault(self, member: str | None, found: str, expected: str, do: str = "") -> FileFormatError:
+        """Build the error that names this file, the member, what was found and expected."""
+        return file_fault(self.path, member, found, expected, do)
+
+    def header(self, name: str) -> ArrayHeader:
+        """Read the shape and dtype of a member without reading its data."""
+        member = self._member(name)
+        with contextlib.closing(self._inflate(member)) as pieces:
+            return self._parse_header(member, next(pieces, b""))
+
+    def array(self, name: str, *, max_bytes: int | None = None) -> NDArray[Any]:
+        """Read a whole member; `max_bytes` is the largest array that makes sense here."""
+        member = self._member(name)
+        pieces = self._inflate(member)
+        first = next(pieces, b"")
+        header = self._parse_header(member, first)
+        n_bytes = math.prod(header.shape) * header.dtype.itemsize
+        if max_bytes is not None and n_bytes > max_bytes:
+            pieces.close()
+            raise self.fault(name, f"has {n_bytes:,} bytes", f"at most {max_bytes:,}")
+        values = np.empty(header.shape, header.dtype)
+        buffer = values.reshape(-1).view(np.uint8).data if n_bytes else memoryview(bytearray())
+        position = 0
+        piece = memoryview(first)[header.data_offset :]
+        while True:
+            buffer[position : position + len(piece)] = piece
+            position += len(piece)
+            try:
+                piece = memoryview(next(pieces))
+            except StopIteration:
+                break
+        if header.dtype == bool and n_bytes and values.view(np.uint8).max() > 1:
+            raise self.fault(name, "has bytes other than 0 and 1", "booleans")
+        return values
+
+    def blocks(
+        self, name: str, ranges: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Stream the rows (vectors along the last axis) in ascending, disjoint ranges.
+
+        Yields ``(number of the first row, rows)``, at most about 1 MiB at a time and never across
+        a range's end; the array is valid until the next step. The rest of the member is read as
+        well, and its CRC checked: what was yielded counts only when the iteration has ended.
+        """
+        member = self._member(name)
+        pieces = self._inflate(member)
+        first = next(pieces, b"")
+        header = self._parse_header(member, first)
+        width, row_bytes = header.shape[-1], header.row_bytes
+        per_block = max(1, _BLOCK_BYTES // row_bytes)
+        piece, start = memoryview(first), -header.data_offset
+        for range_start, range_stop in ranges:
+            for row in range(range_start, range_stop, per_block):
+                n_rows = min(per_block, range_stop - row)
+                begin, end = row * row_bytes, (row + n_rows) * row_bytes
+                while start + len(piece) <= begin:
+                    start += len(piece)
+                    piece = memoryview(next(pieces))
+                if end <= start + len(piece):
+                    raw: Any = piece[begin - start : end - start]
+                else:
+                    raw = bytearray(end - begin)
+                    filled = 0
+                    while filled < len(raw):
+                        at = begin + filled - start
+                        part = piece[at : at + len(raw) - filled]
+                        raw[filled : filled + len(part)] = part
+                        filled += len(part)
+                        if filled < len(raw):
+                            start += len(piece)
+                            piece = memoryview(next(pieces))
+                yield row, np.frombuffer(raw, header.dtype).reshape(n_rows, width)
+        for _ in pieces:
+            pass
+
+    def _member(self, name: str) -> Member:
+        try:
+            return self.members[name]
+        except KeyError:
+            raise self.fault(
+                name, "is missing", f"an array of that name beside {', '.join(self.members)}"
+            ) from None
+
+    def _read_directory(self) -> dict[str, Member]:
+        try:
+            if os.pread(self._fd, 2, 0) != b"PK":
+                raise zipfile.BadZipFile("it does not start as one")
+            with zipfile.ZipFile(_CappedFile(self._fd, self.file_size)) as archive:
+                entries = archive.infolist()
+        except _DirectoryTooLargeError:
+            raise self.fault(
+                None, "has an oversized zip directory", f"at most {_MAX_MEMBERS} members"
+            ) from None
+        except Exception as error:  # zipfile raises half a dozen kinds on malformed directories
+            raise self.fault(
+                None,
+                f"cannot be read as a zip archive ({error})",
+                "an NPZ file written by numpy.savez or numpy.savez_compressed",
+                "The file may be cut short or foreign; extract it again.",
+            ) from error
+        if len(entries) > _MAX_MEMBERS:
+            raise self.fault(None, f"has {len(entries)} members", f"at most {_MAX_MEMBERS}")
+        members: dict[str, Member] = {}
+        for entry in entries:
+            name = entry.filename.removesuffix(".npy")
+            if name == entry.filename or not re.fullmatch(r"[^/\\\x00-\x1f]{1,100}", name):
+                raise self.fault(entry.filename[:100], "is not an array", "members named NAME.npy")
+            if name in members:
+                raise self.fault(name, "stands in the archive twice", "one member of each name")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise self.fault(
+                    name, f"uses zip compression method {entry.compress_type}", "stored or deflated"
+                )
+            if entry.flag_bits & 1:
+                raise self.fault(name, "is encrypted", "a plain member")
+            stored = entry.compress_type == zipfile.ZIP_STORED
+            if (
+                entry.header_offset < 0
+                or entry.header_offset + entry.compress_size > self.file_size
+                or (stored and entry.compress_size != entry.file_size)
+                or entry.file_size > entry.compress_size * _MAX_DEFLATE_RATIO
+            ):
+                raise self.fault(
+                    name,
+                    f"claims {entry.file_size:,} bytes from {entry.compress_size:,} packed ones in"
+                    f" a file of {self.file_size:,}",
+                    "sizes that fit together",
+                )
+            members[name] = Member(
+                name,
+                entry.compress_type,
+                entry.CRC,
+                entry.compress_size,
+                entry.file_size,
+                entry.header_offset,
+            )
+        return members
+
+    def _packed_start(self, member: Member) -> int:
+        start: int
+        raw = os.pread(self._fd, _LOCAL_HEADER.size, member.header_offset)
+        if len(raw) == _LOCAL_HEADER.size:
+            fields: tuple[Any, ...] = _LOCAL_HEADER.unpack(raw)
+            name_length, extra_length = fields[-2:]
+            name = os.pread(self._fd, name_length, member.header_offset + _LOCAL_HEADER.size)
+            start = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+            if (
+                fields[0] == b"PK\x03\x04"
+                and fields[3] == member.method
+                and name == f"{member.name}.npy".encode()
+                and start + member.packed_size <= self.file_size
+            ):
+                return start
+        raise self.fault(member.name, "has no matching local header", "a whole zip archive")
+
+    def _inflate(self, member: Member) -> Generator[bytes, None, None]:
+        """Yield the member's bytes in pieces; at its end check size and CRC-32."""
+        position = self._packed_start(member)
+        end = position + member.packed_size
+        size = crc = 0
+        if member.method == zipfile.ZIP_STORED:
+            while position < end and (
+                piece := os.pread(self._fd, min(_SLICE_OUT, end - position), position)
+            ):
+                position += len(piece)
+                size += len(piece)
+                crc = zlib_ng.crc32(piece, crc)
+                yield piece
+        else:
+            inflater = zlib_ng.decompressobj(-zlib_ng.MAX_WBITS)
+            packed = b""
+            while not inflater.eof:
+                if not packed:
+                    packed = os.pread(self._fd, min(_SLICE_IN, end - position), position)
+                    position += len(packed)
+                try:
+                    piece = inflater.decompress(packed, _SLICE_OUT)
+                except _INFLATE_ERROR as error:
+                    raise self.fault(
+                        member.name, f"does not inflate ({error})", "whole deflate data", _AGAIN
+                    ) from error
+                if not (packed or piece):  # nothing left to read, nor held back by the inflater
+                    break
+                packed = inflater.unconsumed_tail
+                size += len(piece)
+                if size > member.size:
+                    break
+                crc = zlib_ng.crc32(piece, crc)
+                if piece:
+                    yield piece
+            if not inflater.eof or inflater.unused_data or packed or position < end:
+                raise self.fault(
+                    member.name,
+                    "inflates to another size than its entry claims",
+                    f"{member.size:,} bytes",
+                    _AGAIN,
+                )
+        if size != member.size or crc != member.crc:
+            raise self.fault(
+                member.name,
+                f"has {size:,} bytes with CRC-32 {crc:08x}",
+                f"{member.size:,} with {member.crc:08x}",
+                _AGAIN,
+            )
+
+    def _parse_header(self, member: Member, piece: bytes) -> ArrayHeader:
+        def fault(found: str, expected: str, do: str = "") -> FileFormatError:
+            return self.fault(member.name, found, expected, do)
+
+        if len(piece) < 12 or piece[:6] != b"\x93NUMPY" or piece[6] not in (1, 2, 3):
+            raise fault("is not a numpy array", "an npy header of version 1 to 3")
+        prefix = 10 if piece[6] == 1 else 12
+        length = int.from_bytes(piece[8:prefix], "little")
+        if length > _MAX_HEADER_BYTES or prefix + length > len(piece):
+            raise fault(f"has a header of {length:,} bytes", f"at most {_MAX_HEADER_BYTES:,}")
+        try:
+            fields = ast.literal_eval(piece[prefix : prefix + length].decode("utf-8").strip())
+            descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
+            descr_text, shape_text = str(descr)[:60], repr(shape)[:60]
+        except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
+            raise fault("has a header that cannot be read", "descr, fortran_order, shape") from None
+        if not isinstance(descr, str) or not _DTYPE.fullmatch(descr):
+            raise fault(
+                f"has dtype {descr_text!r}",
+                "little-endian float, integer, bool or unicode",
+                "Save it as float32 (bfloat16 included)." if "V" in descr_text else "",
+            )
+        dtype = np.dtype(descr)
+        if (
+            type(shape) is not tuple
+            or len(shape) > _MAX_DIMS
+            or any(type(n) is not int or n < 0 for n in shape)
+            or math.prod(max(n, 1) for n in shape) * dtype.itemsize >= 1 << 63
+        ):
+            raise fault(
+                f"has shape {shape_text}", f"at most {_MAX_DIMS} whole numbers of sensible size"
+            )
+        if fortran not in (False, True) or (fortran and len(shape) > 1):
+            raise fault("is in Fortran order", "C order", "Save np.ascontiguousarray(array).")
+        offset = prefix + length
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if n_bytes != member.size - offset:
+            raise fault(
+                f"has {member.size - offset:,} bytes of data",
+                f"{n_bytes:,} for shape {shape_text} of {dtype}",
+            )
+        return ArrayHeader(dtype, shape, offset)
+
+
+_AGAIN = "The file is damaged; copy or extract it again."
+
+
+def file_fault(
+    path: str | os.PathLike[str], member: str | None, found: str, expected: str, do: str = ""
+) -> FileFormatError:
+    """Build the error that names a file, a member of it, what was found and what was expected."""
+    what = "" if member is None else f" member {member!r}"
+    return FileFormatError(f"{os.fspath(path)}:{what} {found}; expected {expected}. {do}".rstrip())
+
+
+class _DirectoryTooLargeError(Exception):
+    pass
+
+
+class _CappedFile:
+    """As much of a file object as `zipfile` needs to read a directory, with bounded reads."""
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd, self._size, self._position = fd, size, 0
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        if base + offset < 0:
+            raise OSError("seek before the start")
+        self._position = base + offset
+        return self._position
+
+    def read(self, n: int = -1) -> bytes:
+        left = max(0, self._size - self._position)
+        n = left if n < 0 else min(n, left)
+        if n > _MAX_DIRECTORY_BYTES:
+            raise _DirectoryTooLargeError
+        raw = os.pread(self._fd, n, self._position)
+        self._position += len(raw)
+        return raw
+
+    def close(self) -> None:
+        pass
+
+
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """Refuse, before any work is done, an output path that cannot be written.
+
+    Missing parent folders are fine: they are made when the file is written.
+
+    Raises
+    ------
+    OutputError
+        If the path is a folder, a pipe or a device, lies below a file, or may not be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"Output {path} is a folder; name a file, such as {path / 'x.npz'}.")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"Output {path} is a pipe or a device; name a regular file.")
+    parent = path.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise OutputError(f"Output {path} cannot be written: {parent} is a file, not a folder.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"Output {path} cannot be written: folder {parent} is read-only for you.")
+    return path
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name whole, or not at all.
+
+    The bytes go to a hidden temporary file in the same folder, which is synced to disk and renamed
+    on success and removed on failure. Parent folders are made. The mode follows the umask.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_write(pathlib.Path(folder, "new", "a.txt")) as file:
+    ...         _ = file.write(b"whole")
+    ...     pathlib.Path(folder, "new", "a.txt").read_bytes()
+    b'whole'
+    """
+    path = check_output(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name[:50]}.{secrets.token_hex(8)}.tmp"
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_npz(
+    path: str | os.PathLike[str], arrays: Mapping[str, Any], *, compress: bool = False
+) -> None:
+    """Write arrays as an NPZ file, atomically; the same arrays give the same bytes.
+
+    Parameters
+    ----------
+    path : path-like
+        Used as it is: no ``.npz`` is appended.
+    arrays : mapping of str to array-like
+        No object arrays.
+    compress : bool, default=False
+        Deflate the members instead of storing them.
+    """
+    for name, values in arrays.items():
+        try:
+            refused = np.asarray(values).dtype.hasobject
+        except ValueError:  # ragged
+            refused = True
+        if refused:
+            raise OutputError(
+                f"{os.fspath(path)}: {name!r} is an object array, which only a pickle could hold;"
+                " expected numbers, booleans or strings of one shape."
+            )
+    save = np.savez_compressed if compress else np.savez
+    with atomic_write(path) as file:
+        save(file, **arrays)
