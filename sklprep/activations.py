@@ -1,0 +1,614 @@
+"""`ActivationSet`: rows of activations that scikit-learn can index, split and pass along as X."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sklprep.exceptions import DataError, FeatureNotFoundError, UsageError
+from sklprep.layers import check_layers_exist, format_layers
+from sklprep.sentences import SentenceFolder
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+class _Source(Protocol):
+    """Where the rows of an `ActivationSet` come from."""
+
+    name: str
+    pooling: str
+    layers: NDArray[np.int64]
+    average_l0s: NDArray[Any]
+    d_embed: int | None
+    d_model: int | None
+    n_features: int | None
+
+    @property
+    def n_rows(self) -> int: ...
+    @property
+    def sae_layers(self) -> NDArray[np.int64]: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def groups(self) -> NDArray[np.int64]: ...
+    @property
+    def labels(self) -> NDArray[Any]: ...
+    @property
+    def sentence_indices(self) -> NDArray[np.int64]: ...
+    @property
+    def sentences(self) -> NDArray[np.str_] | None: ...
+    def embeddings(self) -> NDArray[np.float32]: ...
+    def layer(self, layer: int) -> NDArray[np.float32]: ...
+    def config(self, config: int) -> csr_array: ...
+    def describe_row(self, row: int) -> str: ...
+    def read(
+        self, *, embeddings: bool = ..., layers: Iterable[int] = ..., configs: Iterable[int] = ...
+    ) -> None: ...
+
+
+class ActivationSet:
+    """Rows of embeddings, hidden states and SAE features, read when they are first needed.
+
+    A set goes into scikit-learn as ``X``: it has a length, a ``shape`` of ``(n_rows,)``, and
+    indexing by integer array, boolean mask or slice gives a view (same source, fewer rows). A
+    pipeline over it starts with `LayerSelector`, which turns it into a matrix.
+
+    Make one with `load_activations`, `ActivationSet.from_arrays` or `make_activations`.
+
+    Attributes
+    ----------
+    shape : tuple
+        ``(n_rows,)``.
+    embeddings : ndarray of shape (n_rows, d_embed), float32
+    hidden_states : ndarray of shape (n_rows, n_layers, d_model), float32
+        In the order of `layers`.
+    activations : tuple of csr_array of shape (n_rows, n_features), float32
+        One a SAE config, in the order of `sae_layers`.
+    labels : ndarray of shape (n_rows,)
+        Concept labels; int64, 0 to 3, where they come from sentence files.
+    sentences : ndarray of str of shape (n_rows,), or None
+    sentence_indices : ndarray of shape (n_rows,), int64
+    groups : ndarray of shape (n_rows,), int64
+        The sentence of each row unless given: what must not straddle a split.
+    layers : ndarray of shape (n_layers,), int64
+        Distinct layer numbers, ascending.
+    sae_layers, average_l0s : ndarray of shape (n_configs,)
+        Layer and sparsity of each SAE config, in file order.
+    pooling : str
+        How tokens became rows: ``"final"``, ``"mean"``, ``"max"`` or ``"none"``.
+    name : str
+        Base name of the folder, or ``"arrays"``.
+    fingerprint : str
+        SHA-256 of the content, without its location or time.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklprep import ActivationSet
+    >>> states = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+    >>> acts = ActivationSet.from_arrays(hidden_states=states, labels=[0, 1, 0, 1])
+    >>> acts
+    ActivationSet(4 rows, layers 0-1, d_model 3)
+    >>> acts[[3, 0]].labels
+    array([1, 0])
+    >>> acts[acts.labels == 1].hidden_states.shape
+    (2, 2, 3)
+    """
+
+    __module__ = "sklprep"
+    __iter__ = None
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, source: _Source, rows: NDArray[np.int64] | None = None) -> None:
+        self._source = source
+        self._rows = rows
+
+    @classmethod
+    def from_arrays(
+        cls,
+        *,
+        hidden_states: ArrayLike | None = None,
+        embeddings: ArrayLike | None = None,
+        activations: ArrayLike | Sequence[Any] | None = None,
+        labels: ArrayLike | None = None,
+        layers: ArrayLike | None = None,
+        sae_layers: ArrayLike | None = None,
+        average_l0s: ArrayLike | None = None,
+        sentences: Sequence[str] | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Make a set from arrays of any collector.
+
+        Parameters
+        ----------
+        hidden_states : array-like of shape (n_rows, n_layers, d_model)
+            Rounded to float32; not copied if it is float32 already.
+        embeddings : array-like of shape (n_rows, d_embed)
+        activations : array-like of shape (n_rows, n_configs, n_features), or a sequence of \
+n_configs sparse or dense matrices of shape (n_rows, n_features)
+        labels : array-like of shape (n_rows,)
+            Any labels.
+        layers : array-like of shape (n_layers,), default=0..n_layers-1
+            The layer numbers of `hidden_states`; where one repeats, its first position counts.
+        sae_layers : array-like of shape (n_configs,), default=`layers`
+        average_l0s : array-like of shape (n_configs,), default=the mean count of active features
+        sentences : sequence of str of length n_rows
+        groups : array-like of shape (n_rows,)
+            Rows that belong together. By default rows of one sentence where `sentences` are given,
+            otherwise each row by itself.
+
+        Returns
+        -------
+        ActivationSet
+
+        Raises
+        ------
+        UsageError
+            If the arrays do not fit together.
+        """
+        return cls(
+            _Arrays(
+                hidden_states,
+                embeddings,
+                activations,
+                labels=labels,
+                layers=layers,
+                sae_layers=sae_layers,
+                average_l0s=average_l0s,
+                sentences=sentences,
+                groups=groups,
+            )
+        )
+
+    def __len__(self) -> int:
+        return self._source.n_rows if self._rows is None else len(self._rows)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """``(n_rows,)``."""
+        return (len(self),)
+
+    def __getitem__(self, key: Any) -> ActivationSet:
+        if isinstance(key, tuple) and len(key) == 2 and key[1] is Ellipsis:
+            key = key[0]
+        if not isinstance(key, slice):
+            key = np.asarray(key)
+            if key.ndim != 1 or (key.dtype.kind not in "iub" and key.size):
+                raise TypeError(
+                    "An ActivationSet is indexed by a slice, a boolean mask or an array of row"
+                    f" positions, got {key.dtype} of shape {key.shape}."
+                )
+            key = key if key.size else key.astype(np.int64)
+        rows = np.arange(len(self)) if self._rows is None else self._rows
+        return ActivationSet(self._source, rows[key])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        raise TypeError(
+            "An ActivationSet is not one matrix: start the pipeline with sklprep.LayerSelector(),"
+            " as in make_pipeline(LayerSelector(12), ActivationNormalizer(), LogisticRegression())."
+        )
+
+    def __repr__(self) -> str:
+        source = self._source
+        parts = [f"{len(self):,} rows"]
+        if source.d_model is not None:
+            parts.append(
+                f"layers {format_layers(source.layers.tolist())}, d_model {source.d_model}"
+            )
+        if source.d_embed is not None:
+            parts.append(f"embeddings {source.d_embed}")
+        if source.n_features is not None:
+            parts.append(f"{len(source.sae_layers)} SAE configs of {source.n_features} features")
+        if source.pooling != "final":
+            parts.append(f"pooling {source.pooling}")
+        return f"ActivationSet({', '.join(parts)})"
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def pooling(self) -> str:
+        return self._source.pooling
+
+    @property
+    def fingerprint(self) -> str:
+        return self._source.fingerprint
+
+    @property
+    def layers(self) -> NDArray[np.int64]:
+        return self._source.layers
+
+    @property
+    def sae_layers(self) -> NDArray[np.int64]:
+        return self._source.sae_layers
+
+    @property
+    def average_l0s(self) -> NDArray[Any]:
+        return self._source.average_l0s
+
+    @property
+    def d_embed(self) -> int:
+        """Width of the embeddings; `DataError` without them."""
+        return self._require("embeddings", self._source.d_embed)
+
+    @property
+    def d_model(self) -> int:
+        """Width of a layer's hidden states; `DataError` without them."""
+        return self._require("hidden_states", self._source.d_model)
+
+    @property
+    def n_sae_features(self) -> int:
+        """Number of features of an SAE; 0 without activations."""
+        return self._source.n_features or 0
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        return self._of_rows(self._source.labels)
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        return self._of_rows(self._source.groups)
+
+    @property
+    def sentence_indices(self) -> NDArray[np.int64]:
+        return self._of_rows(self._source.sentence_indices)
+
+    @property
+    def sentences(self) -> NDArray[np.str_] | None:
+        sentences = self._source.sentences
+        return None if sentences is None else self._of_rows(sentences)
+
+    @property
+    def embeddings(self) -> NDArray[np.float32]:
+        assert self.d_embed
+        return self._finite(self._of_rows(self._source.embeddings()), "embeddings")
+
+    @property
+    def hidden_states(self) -> NDArray[np.float32]:
+        return np.stack([self.layer(int(layer)) for layer in self.layers], axis=1)
+
+    @property
+    def activations(self) -> tuple[csr_array, ...]:
+        return tuple(self._config(config) for config in range(len(self.sae_layers)))
+
+    def layer(self, layer: int) -> NDArray[np.float32]:
+        """Hidden states of one layer, (n_rows, d_model) float32.
+
+        Raises
+        ------
+        LayerNotFoundError
+            If the data has no such layer.
+        DataError
+            If a value is NaN or infinite; the message names the file.
+        """
+        assert self.d_model
+        check_layers_exist([layer], self.layers.tolist())
+        return self._finite(
+            self._of_rows(self._source.layer(layer)), "hidden_states", f" layer {layer}"
+        )
+
+    def sae_activations(self, layer: int, average_l0: float | None = None) -> csr_array:
+        """SAE features of one config, (n_rows, n_features) float32 in CSR.
+
+        Parameters
+        ----------
+        layer : int
+        average_l0 : float or None
+            Needed only where the layer has several configs.
+
+        Raises
+        ------
+        LayerNotFoundError, FeatureNotFoundError
+            If the data has no such config, or several and none was chosen.
+        """
+        return self._config(self.find_config(layer, average_l0))
+
+    def feature(
+        self, layer: int, feature: int, average_l0: float | None = None
+    ) -> NDArray[np.float32]:
+        """Activation of one SAE feature, (n_rows,) float32.
+
+        Raises
+        ------
+        LayerNotFoundError, FeatureNotFoundError
+            If the data has no such feature.
+        DataError
+            If a value is NaN or infinite; the message names the file.
+        """
+        config = self.find_config(layer, average_l0)
+        check_feature_exists(feature, self.n_sae_features)
+        values = self._config(config)[:, [feature]].toarray().reshape(-1)
+        return self._finite(values, "activations", f" layer {layer}, feature {feature}")
+
+    def find_config(self, layer: int, average_l0: float | None = None) -> int:
+        """Position of the SAE config of a layer among `sae_layers`."""
+        self._require("activations", self._source.n_features)
+        check_layers_exist([layer], np.unique(self.sae_layers).tolist())
+        configs = np.flatnonzero(self.sae_layers == layer)
+        there = ", ".join(f"{value:g}" for value in self.average_l0s[configs])
+        if average_l0 is not None:
+            configs = configs[self.average_l0s[configs] == average_l0]
+            if not len(configs):
+                raise FeatureNotFoundError(
+                    f"average_l0 mismatch: layer {layer} has no SAE config with average_l0"
+                    f" {average_l0:g}; it has {there}. Choose one of these."
+                )
+        if len(configs) > 1:
+            raise FeatureNotFoundError(
+                f"average_l0 mismatch: layer {layer} has {len(configs)} SAE configs, with"
+                f" average_l0 {there}, and "
+                + ("this value does not tell them apart." if average_l0 is not None else "none")
+                + (" was chosen. Give average_l0 (--average-l0)." if average_l0 is None else "")
+            )
+        return int(configs[0])
+
+    def prefetch(
+        self,
+        *,
+        embeddings: bool = False,
+        layers: Iterable[int] = (),
+        configs: Iterable[int] = (),
+    ) -> Self:
+        """Read just these members now, in one pass over the files, and keep them in memory.
+
+        Without it the first use of one layer reads all layers. `configs` are positions among
+        `sae_layers`. Returns the set itself.
+        """
+        self._source.read(embeddings=embeddings, layers=layers, configs=configs)
+        return self
+
+    def _of_rows(self, values: Any) -> Any:
+        return values if self._rows is None else values[self._rows]
+
+    def _config(self, config: int) -> csr_array:
+        return self._of_rows(self._source.config(config))
+
+    def _require(self, member: str, width: int | None) -> int:
+        if width is not None:
+            return width
+        if isinstance(self._source, SentenceFolder):
+            self._source.require(member)
+        raise DataError(f"This set has no {member}; give them to ActivationSet.from_arrays.")
+
+    def _finite(self, values: Any, member: str, what: str = "") -> Any:
+        finite = np.isfinite(values)
+        if finite.all():
+            return values
+        bad = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
+        row = int(bad[0] if self._rows is None else self._rows[bad[0]])
+        raise DataError(
+            f"{self._source.describe_row(row)}: member {member!r}{what} has"
+            f" {int((~finite[bad[0]]).sum())} NaN or infinite values; expected finite numbers"
+            f" ({len(bad)} of {len(values)} rows are affected). Extract these sentences again in"
+            " float32: float16 overflows above 65,504."
+        )
+
+
+def load_activations(
+    path: str | os.PathLike[str],
+    *,
+    pooling: str = "final",
+    n_jobs: int | None = None,
+    progress: bool = True,
+) -> ActivationSet:
+    """Open a folder of sentence files as an `ActivationSet`.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of ``sentence_*.npz`` files; rows come in the order of the sorted names.
+    pooling : {"final", "mean", "max", "none"}, default="final"
+        What becomes a row: the final token, the mean or the maximum over a sentence's tokens, or
+        every token (rows of one sentence then share a group).
+    n_jobs : int or None, default=None
+        Files read at once in threads, as `joblib.Parallel` takes it.
+    progress : bool, default=True
+        Show a progress bar on stderr where that is a terminal and reading takes long.
+
+    Returns
+    -------
+    ActivationSet
+        Labels and shapes are read now, activations when they are first used.
+
+    Raises
+    ------
+    FileFormatError
+        If a file is broken or disagrees with its neighbours; the message names it.
+    DataError
+        If the folder holds no sentence files.
+
+    Examples
+    --------
+    >>> import tempfile, sklprep
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = sklprep.make_activations(
+    ...         12, n_layers=3, d_model=8, n_features=32, random_state=0, output=f"{folder}/demo"
+    ...     )
+    ...     acts = sklprep.load_activations(f"{folder}/demo")
+    ...     acts.hidden_states.shape
+    (12, 3, 8)
+    """
+    return ActivationSet(SentenceFolder(path, pooling=pooling, n_jobs=n_jobs, progress=progress))
+
+
+def check_feature_exists(feature: int, n_features: int) -> None:
+    """Raise `FeatureNotFoundError` unless the feature index lies within the SAE."""
+    if not 0 <= feature < n_features:
+        raise FeatureNotFoundError(
+            f"Feature index must be 0-{n_features - 1}, got {feature}: the SAE has"
+            f" {n_features:,} features."
+        )
+
+
+class _Arrays:
+    """Rows that are in memory already."""
+
+    name = "arrays"
+    pooling = "final"
+
+    def __init__(
+        self,
+        hidden_states: Any,
+        embeddings: Any,
+        activations: Any,
+        *,
+        labels: Any,
+        layers: Any,
+        sae_layers: Any,
+        average_l0s: Any,
+        sentences: Any,
+        groups: Any,
+    ) -> None:
+        self._hidden_states = _as_float32(hidden_states, "hidden_states", 3)
+        self._embeddings = _as_float32(embeddings, "embeddings", 2)
+        self._configs = _as_configs(activations)
+        self._labels = None if labels is None else np.asarray(labels)
+        self._sentences = None if sentences is None else np.asarray(sentences, dtype=np.str_)
+        given = {
+            "hidden_states": self._hidden_states,
+            "embeddings": self._embeddings,
+            "activations": self._configs[0] if self._configs else None,
+            "labels": self._labels,
+            "sentences": self._sentences,
+            "groups": None if groups is None else np.asarray(groups),
+        }
+        lengths = {name: v.shape[0] for name, v in given.items() if v is not None}
+        if not set(lengths) & {"hidden_states", "embeddings", "activations"}:
+            raise UsageError("Give hidden_states, embeddings or activations.")
+        if len(set(lengths.values())) > 1:
+            raise UsageError(
+                "The arrays must have equally many rows, got "
+                + ", ".join(f"{n} of {name}" for name, n in lengths.items())
+            )
+        self.n_rows = next(iter(lengths.values()))
+        n_layers = 0 if self._hidden_states is None else self._hidden_states.shape[1]
+        numbers = _numbers(layers, "layers", n_layers, np.arange(n_layers))
+        self.layers, self._positions = np.unique(numbers, return_index=True)
+        n_configs = len(self._configs)
+        self.sae_layers = _numbers(
+            sae_layers,
+            "sae_layers",
+            n_configs,
+            numbers if n_configs == n_layers else np.arange(n_configs),
+        )
+        self.average_l0s = (
+            np.array(
+                [round(config.nnz / max(1, self.n_rows)) for config in self._configs], np.int64
+            )
+            if average_l0s is None
+            else np.asarray(average_l0s)
+        )
+        if self.average_l0s.shape != (n_configs,):
+            raise UsageError(
+                f"average_l0s must have shape ({n_configs},), got {self.average_l0s.shape}."
+            )
+        self.d_embed = None if self._embeddings is None else self._embeddings.shape[1]
+        self.d_model = None if self._hidden_states is None else self._hidden_states.shape[2]
+        self.n_features = self._configs[0].shape[1] if self._configs else None
+        if given["groups"] is not None:
+            self.groups = np.unique(given["groups"], return_inverse=True)[1].reshape(-1)
+        elif self._sentences is not None:
+            _, first, inverse = np.unique(self._sentences, return_index=True, return_inverse=True)
+            self.groups = np.argsort(np.argsort(first))[inverse.reshape(-1)]
+        else:
+            self.groups = np.arange(self.n_rows)
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        if self._labels is None:
+            raise DataError("This set has no labels; give them to ActivationSet.from_arrays.")
+        return self._labels
+
+    @property
+    def sentences(self) -> NDArray[np.str_] | None:
+        return self._sentences
+
+    @property
+    def sentence_indices(self) -> NDArray[np.int64]:
+        return self.groups
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        arrays = [self._hidden_states, self._embeddings, self._labels, self._sentences]
+        for config in self._configs:
+            arrays += [config.indptr, config.indices, config.data]
+        for values in [*arrays, self.layers, self.sae_layers, self.average_l0s, self.groups]:
+            if values is None or values.dtype.hasobject:
+                digest.update(repr(values).encode())
+            else:
+                digest.update(f"{values.dtype.str}{values.shape}".encode())
+                for row in values:
+                    digest.update(row.tobytes())
+        return digest.hexdigest()
+
+    def embeddings(self) -> NDArray[np.float32]:
+        assert self._embeddings is not None
+        return self._embeddings
+
+    def layer(self, layer: int) -> NDArray[np.float32]:
+        assert self._hidden_states is not None
+        return self._hidden_states[:, self._positions[np.searchsorted(self.layers, layer)]]
+
+    def config(self, config: int) -> csr_array:
+        return self._configs[config]
+
+    def describe_row(self, row: int) -> str:
+        return f"Row {row} of the arrays"
+
+    def read(self, **_: Any) -> None:
+        """Nothing to do: everything is in memory."""
+
+
+def _as_float32(values: Any, name: str, ndim: int) -> NDArray[np.float32] | None:
+    if values is None:
+        return None
+    array = np.asarray(values)
+    if array.ndim != ndim or array.dtype.kind not in "fiu" or 0 in array.shape:
+        raise UsageError(
+            f"{name} must be a non-empty numeric array of {ndim} dimensions, got {array.dtype} of"
+            f" shape {array.shape}."
+        )
+    return array.astype(np.float32, copy=False)
+
+
+def _as_configs(activations: Any) -> list[Any]:
+    if activations is None:
+        return []
+    from scipy.sparse import csr_array, issparse
+
+    if issparse(activations):
+        raise UsageError("activations must be a sequence of sparse matrices, one a SAE config.")
+    if not isinstance(activations, list | tuple):
+        dense = np.asarray(activations)
+        if dense.ndim != 3:
+            raise UsageError(
+                "activations must have shape (n_rows, n_configs, n_features), got"
+                f" {dense.shape}; or give a list of matrices, one a SAE config."
+            )
+        activations = [dense[:, config] for config in range(dense.shape[1])]
+    configs = [csr_array(matrix, dtype=np.float32) for matrix in activations]
+    if len({config.shape for config in configs}) > 1:
+        raise UsageError(
+            f"activations must have one shape, got {sorted({c.shape for c in configs})}."
+        )
+    return configs
+
+
+def _numbers(values: Any, name: str, n: int, default: NDArray[np.int64]) -> NDArray[np.int64]:
+    if values is None:
+        return default
+    array = np.asarray(values)
+    if array.shape != (n,) or array.dtype.kind not in "iu":
+        raise UsageError(
+            f"{name} must be {n} integers, one for each position of its array, got {array.dtype}"
+            f" of shape {array.shape}."
+        )
+    return array.astype(np.int64)

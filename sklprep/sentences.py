@@ -1,0 +1,577 @@
+"""The sentence-file format: validate a folder of ``sentence_*.npz``, read the rows asked for.
+
+Opening a folder reads the small members and the array headers of each file. The large members are
+inflated when they are first asked for, each at most once, and only pooled rows are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import re
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.exceptions import DataError, SklprepWarning, UsageError
+from sklprep.files import NpzReader, file_fault
+from sklprep.layers import check_layers_exist
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+_NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
+POOLINGS = ("final", "mean", "max", "none")
+
+_SMALL = 1 << 20
+_MAX_INT = (1 << 63) - 1
+_MAX_WIDTH = 1 << 20
+_WIDE_MEMBERS = ("embeddings", "hidden_states", "activations")
+_FLOATS = (np.dtype("<f2"), np.dtype("<f4"), np.dtype("<f8"))
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceInfo:
+    """What the small members and the headers of one sentence file say."""
+
+    name: str
+    digest: bytes
+    n_tokens: int
+    final_tokens: tuple[int, ...]
+    label: float | None
+    sentence_index: int | None
+    sentence: str | None
+    layers: tuple[int, ...]
+    average_l0s: tuple[float, ...]
+    widths: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The pooled rows of one file: dense (k, rows, width), sparse (row, column, value) a config."""
+
+    embeddings: NDArray[np.float32] | None
+    hidden_states: NDArray[np.float32] | None
+    activations: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]]
+
+
+class SentenceFolder:
+    """A folder of sentence files as a lazy source of rows.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder.
+    pooling : {"final", "mean", "max", "none"}
+        What becomes a row: the final token, the mean or maximum over the tokens, or every token.
+    n_jobs : int or None
+        Files read at once, as `joblib.Parallel` takes it.
+    progress : bool
+        Show a progress bar on stderr where that is a terminal and reading takes long.
+
+    Raises
+    ------
+    FileFormatError
+        If a file is broken or disagrees with its neighbours.
+    DataError
+        If there are no sentence files.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        pooling: str = "final",
+        n_jobs: int | None = None,
+        progress: bool = True,
+    ) -> None:
+        if pooling not in POOLINGS:
+            raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+        self.path = Path(path)
+        self.pooling = pooling
+        self.n_jobs = n_jobs
+        self.progress = progress
+        names = _list_sentence_files(self.path)
+        self.files = list(
+            self._each_file(_index_sentence, [(self.path / name,) for name in names], "Indexing")
+        )
+        _check_neighbours(self.path, self.files, pooling)
+        first = self.files[0]
+        self.files = [  # neighbours agree on these: share them, so that a pickle holds them once
+            replace(info, layers=first.layers, average_l0s=first.average_l0s, widths=first.widths)
+            for info in self.files
+        ]
+        self.name = self.path.resolve().name
+        self.config_layers = np.array(first.layers, np.int64)
+        self.average_l0s = np.array(first.average_l0s)
+        self.d_embed, self.d_model, self.n_features = first.widths
+        self.layers = np.unique(self.config_layers)
+        counts = [info.n_tokens if pooling == "none" else 1 for info in self.files]
+        self.sentence_of_row = np.repeat(np.arange(len(self.files)), counts)
+        self._offsets = np.concatenate([[0], np.cumsum(counts)])
+        self._embeddings: NDArray[np.float32] | None = None
+        self._layers: dict[int, NDArray[np.float32]] = {}
+        self._configs: dict[int, csr_array] = {}
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows after pooling."""
+        return len(self.sentence_of_row)
+
+    @property
+    def sae_layers(self) -> NDArray[np.int64]:
+        """Layer of each SAE config, in file order."""
+        return self.config_layers if self.n_features is not None else self.config_layers[:0]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the file names and every member's name, size and CRC-32."""
+        digest = hashlib.sha256()
+        for info in self.files:
+            digest.update(info.name.encode() + b"\0" + info.digest)
+        return digest.hexdigest()
+
+    @property
+    def groups(self) -> NDArray[np.int64]:
+        """Position of each row's sentence among the sorted files."""
+        return self.sentence_of_row
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Concept label of each row, 0 to 3; an error names the file that has none."""
+        for info in self.files:
+            if info.label is None or info.label not in (0, 1, 2, 3):
+                raise file_fault(
+                    self.path / info.name,
+                    "concept_strength_label",
+                    "is missing" if info.label is None else f"is {info.label:g}",
+                    "a label that is 0, 1, 2 or 3",
+                    "Correct or remove this file.",
+                )
+        return np.array([info.label for info in self.files], np.int64)[self.sentence_of_row]
+
+    @property
+    def sentence_indices(self) -> NDArray[np.int64]:
+        """The sentence's own index, or its position where the files hold none."""
+        indices = [info.sentence_index for info in self.files]
+        values = np.arange(len(indices)) if indices[0] is None else np.array(indices, np.int64)
+        return values[self.sentence_of_row]
+
+    @property
+    def sentences(self) -> NDArray[np.str_] | None:
+        """The text of each row's sentence, or None where the files hold none."""
+        texts = [info.sentence for info in self.files]
+        if any(text is None for text in texts):
+            return None
+        return np.array(texts)[self.sentence_of_row]
+
+    def describe_row(self, row: int) -> str:
+        """Name the file that a row comes from."""
+        return str(self.path / self.files[self.sentence_of_row[row]].name)
+
+    def embeddings(self) -> NDArray[np.float32]:
+        """(n_rows, d_embed)."""
+        self.read(embeddings=True)
+        assert self._embeddings is not None
+        return self._embeddings
+
+    def layer(self, layer: int) -> NDArray[np.float32]:
+        """(n_rows, d_model) of one layer; the first call reads all layers."""
+        if layer not in self._layers:
+            self.read(layers=[int(n) for n in self.layers])
+        return self._layers[layer]
+
+    def config(self, config: int) -> csr_array:
+        """(n_rows, n_features) of one SAE config; the first call reads all configs."""
+        if config not in self._configs:
+            self.read(configs=range(len(self.config_layers)))
+        return self._configs[config]
+
+    def read(
+        self,
+        *,
+        embeddings: bool = False,
+        layers: Iterable[int] = (),
+        configs: Iterable[int] = (),
+    ) -> None:
+        """Read what is asked for and not there yet, in one pass over the files, and keep it."""
+        with self._lock:
+            embeddings = embeddings and self._embeddings is None
+            layers = [layer for layer in layers if layer not in self._layers]
+            configs = sorted(config for config in configs if config not in self._configs)
+            if not (embeddings or layers or configs):
+                return
+            check_layers_exist(layers, self.layers.tolist())
+            first_of_layer = {
+                layer: self.files[0].layers.index(layer) for layer in sorted(set(layers))
+            }
+            positions = sorted(first_of_layer.values())
+            for member, wanted in zip(_WIDE_MEMBERS, (embeddings, layers, configs), strict=True):
+                if wanted:
+                    self.require(member)
+            parts = self._each_file(
+                _read_rows,
+                [
+                    (self.path / info.name, info, self.pooling, embeddings, positions, configs)
+                    for info in self.files
+                ],
+                "Reading",
+            )
+            self._keep(parts, embeddings, first_of_layer, positions, configs)
+
+    def _keep(
+        self,
+        parts: Iterator[_Rows],
+        embeddings: bool,
+        first_of_layer: dict[int, int],
+        positions: list[int],
+        configs: list[int],
+    ) -> None:
+        n = self.n_rows
+        tokens = np.empty((n, self.d_embed or 0), np.float32) if embeddings else None
+        states = np.empty((len(positions), n, self.d_model or 0), np.float32) if positions else None
+        triplets: list[list[Any]] = [[] for _ in configs]
+        for part, start, stop in zip(parts, self._offsets[:-1], self._offsets[1:], strict=True):
+            if tokens is not None:
+                tokens[start:stop] = part.embeddings
+            if states is not None:
+                states[:, start:stop] = part.hidden_states
+            for kept, (rows, columns, values) in zip(triplets, part.activations, strict=True):
+                kept.append((rows + start, columns, values))
+        if tokens is not None:
+            self._embeddings = tokens
+        if states is not None:
+            for layer, position in first_of_layer.items():
+                self._layers[layer] = states[positions.index(position)]
+        if configs:
+            from scipy.sparse import csr_array
+
+            for config, kept in zip(configs, triplets, strict=True):
+                rows, columns, values = (
+                    np.concatenate(arrays) for arrays in zip(*kept, strict=True)
+                )
+                indptr = np.searchsorted(rows, np.arange(n + 1)).astype(np.int32)
+                self._configs[config] = csr_array(
+                    (values, columns, indptr), shape=(n, self.n_features)
+                )
+
+    def require(self, member: str) -> None:
+        """Raise `FileFormatError` unless the files hold this member."""
+        if self.files[0].widths[_WIDE_MEMBERS.index(member)] is None:
+            raise file_fault(
+                self.path / self.files[0].name,
+                member,
+                "is missing",
+                "an array of that name",
+                "Extract the files again with it, or ask for something else.",
+            )
+
+    def _each_file(
+        self,
+        function: Callable[..., Any],
+        arguments: Sequence[tuple[Any, ...]],
+        what: str,
+    ) -> Iterator[Any]:
+        from joblib import Parallel, delayed
+
+        results = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(
+            delayed(function)(*args) for args in arguments
+        )
+        if not (self.progress and sys.stderr.isatty()):
+            return iter(results)
+        from tqdm import tqdm
+
+        bar = tqdm(
+            results, what, len(arguments), leave=False, delay=0.5, unit="file", dynamic_ncols=True
+        )
+        return iter(bar)
+
+
+def _list_sentence_files(folder: Path) -> list[str]:
+    names = sorted(path.name for path in folder.glob("sentence_*.npz")) if folder.is_dir() else []
+    if names:
+        numbers = {int(match[1]) for name in names if (match := _NUMBER.fullmatch(name))}
+        start = min(1, *numbers) if numbers else 0
+        n_missing = max(numbers, default=-1) + 1 - start - len(numbers)
+        if n_missing:
+            first = next(number for number in itertools.count(start) if number not in numbers)
+            warnings.warn(
+                f"{n_missing} gaps in the numbering of {folder}, the first at {first}: the"
+                " extraction may be unfinished.",
+                SklprepWarning,
+                stacklevel=2,
+            )
+        return names
+    if not folder.exists():
+        hint = "the folder does not exist. Check the path."
+    elif not folder.is_dir():
+        hint = "it is a file. Name the folder that holds the sentence files."
+    elif any(folder.glob("layer_*_activations.npz")):
+        hint = (
+            "it holds layer_*_activations.npz, the old layer-wise format. Run the extraction that"
+            " writes one file a sentence."
+        )
+    elif subfolders := sorted(path.parent for path in folder.glob("*/sentence_*.npz")):
+        hint = f"but in its subfolder. Did you mean {subfolders[0]}?"
+    else:
+        hint = "Run the extraction first, or check the path."
+    raise DataError(f"No sentence_*.npz files found in {folder}: {hint}")
+
+
+def _check_neighbours(folder: Path, files: Sequence[SentenceInfo], pooling: str) -> None:
+    first = files[0]
+    seen: dict[int, str] = {}
+    for info in files:
+        for what, found, expected in (
+            ("layers", info.layers, first.layers),
+            ("average_l0s", info.average_l0s, first.average_l0s),
+            *zip(
+                (f"{name} width" for name in _WIDE_MEMBERS), info.widths, first.widths, strict=True
+            ),
+            ("sentence_index", info.sentence_index is None, first.sentence_index is None),
+        ):
+            if found != expected:
+                raise file_fault(
+                    folder / info.name,
+                    what.split()[0],
+                    f"differs from {first.name}: {what} {_brief(found)}",
+                    f"{_brief(expected)} as there",
+                    "A folder holds the files of one extraction; move the odd ones out.",
+                )
+        if pooling == "final" and len(info.final_tokens) != 1:
+            raise file_fault(
+                folder / info.name,
+                "is_final_token",
+                f"marks {len(info.final_tokens)} final tokens",
+                "1",
+                "Extract this file again, or use another pooling.",
+            )
+        if info.sentence_index is not None:
+            other = seen.setdefault(info.sentence_index, info.name)
+            if other != info.name:
+                raise file_fault(
+                    folder / info.name,
+                    "sentence_index",
+                    f"is {info.sentence_index}, the same as in {other}",
+                    "a different index in each file",
+                    "Remove one of the two.",
+                )
+
+
+def _brief(value: object) -> str:
+    if value is None or value is True:
+        return "missing"
+    if value is False:
+        return "present"
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _index_sentence(path: Path) -> SentenceInfo:
+    with NpzReader(path) as reader:
+        digest = _directory_digest(reader)
+        layers = _small(reader, "layers", 1, "iu")
+        if layers.dtype.kind == "u" and (layers > _MAX_INT).any():
+            raise reader.fault("layers", f"has layer {layers.max()}", f"at most {_MAX_INT}")
+        n_configs = len(layers)
+        average_l0s = _small(reader, "average_l0s", 1, "iuf", shape=(n_configs,))
+        headers = [
+            reader.header(name) if name in reader.members else None for name in _WIDE_MEMBERS
+        ]
+        if all(header is None for header in headers):
+            raise reader.fault(None, "holds no activations", " or ".join(_WIDE_MEMBERS))
+        n_tokens = next((*header.shape[-2:], 0)[0] for header in headers if header is not None)
+        for name, header in zip(_WIDE_MEMBERS, headers, strict=True):
+            if header is None:
+                continue
+            expected = (n_tokens,) if name == "embeddings" else (n_configs, n_tokens)
+            if header.dtype not in _FLOATS:
+                raise reader.fault(name, f"has dtype {header.dtype}", "float32 or float16")
+            if header.shape[:-1] != expected or not header.shape:
+                raise reader.fault(
+                    name, f"has shape {header.shape}", f"({', '.join(map(str, expected))}, width)"
+                )
+            if not 1 <= header.shape[-1] <= _MAX_WIDTH:
+                raise reader.fault(
+                    name, f"has vectors of width {header.shape[-1]:,}", f"1 to {_MAX_WIDTH:,}"
+                )
+        if n_tokens == 0:
+            raise reader.fault(None, "has no tokens", "at least 1")
+        if n_configs == 0 and any(headers[1:]):
+            raise reader.fault("layers", "is empty", "at least 1 layer")
+        final = _small(reader, "is_final_token", 1, "b", shape=(n_tokens,))
+        return SentenceInfo(
+            name=path.name,
+            digest=digest,
+            n_tokens=n_tokens,
+            final_tokens=tuple(np.flatnonzero(final).tolist()),
+            label=_scalar(reader, "concept_strength_label"),
+            sentence_index=_sentence_index(reader),
+            sentence=_sentence(reader),
+            layers=tuple(layers.tolist()),
+            average_l0s=tuple(average_l0s.tolist()),
+            widths=tuple(header.shape[-1] if header else None for header in headers),
+        )
+
+
+def _directory_digest(reader: NpzReader) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for member in reader.members.values():
+        digest.update(f"{member.name}\0{member.size}\0{member.crc}\0".encode())
+    return digest.digest()
+
+
+def _small(
+    reader: NpzReader, name: str, ndim: int, kinds: str, shape: tuple[int, ...] | None = None
+) -> NDArray[Any]:
+    values = reader.array(name, max_bytes=_SMALL)
+    if values.ndim != ndim or values.dtype.kind not in kinds or shape not in (None, values.shape):
+        wanted = {"iu": "integers", "iuf": "numbers", "b": "booleans", "U": "text"}[kinds]
+        raise reader.fault(
+            name,
+            f"has shape {values.shape} of {values.dtype}",
+            f"{wanted} of shape {shape}" if shape else f"{wanted} in {ndim} dimensions",
+        )
+    return values
+
+
+def _scalar(reader: NpzReader, name: str) -> int | float | None:
+    if name not in reader.members:
+        return None
+    values = _small(reader, name, 0, "iuf") if reader.header(name).shape == () else None
+    if values is None:
+        raise reader.fault(name, f"has shape {reader.header(name).shape}", "one number, shape ()")
+    return values.item()
+
+
+def _sentence_index(reader: NpzReader) -> int | None:
+    value = _scalar(reader, "sentence_index")
+    if value is None:
+        return None
+    if value % 1 != 0 or abs(value) > _MAX_INT:  # NaN and infinities fail the first
+        raise reader.fault("sentence_index", f"is {value:g}", "a whole number")
+    return int(value)
+
+
+def _sentence(reader: NpzReader) -> str | None:
+    if "sentence" not in reader.members:
+        return None
+    try:
+        return str(_small(reader, "sentence", 0, "U"))
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise reader.fault("sentence", f"is not unicode ({error})", "text") from None
+
+
+def _read_rows(
+    path: Path,
+    info: SentenceInfo,
+    pooling: str,
+    embeddings: bool,
+    positions: Sequence[int],
+    configs: Sequence[int],
+) -> _Rows:
+    with NpzReader(path) as reader, np.errstate(over="ignore", invalid="ignore"):
+        if _directory_digest(reader) != info.digest:
+            raise reader.fault(
+                None,
+                "has changed since its folder was opened",
+                "the same content",
+                "Load it again.",
+            )
+        return _Rows(
+            _read_dense(reader, "embeddings", info, pooling, [0])[0] if embeddings else None,
+            _read_dense(reader, "hidden_states", info, pooling, positions) if positions else None,
+            _read_sparse(reader, info, pooling, configs) if configs else [],
+        )
+
+
+def _token_ranges(
+    info: SentenceInfo, pooling: str, positions: Sequence[int]
+) -> list[tuple[int, int]]:
+    starts = [position * info.n_tokens for position in positions]
+    if pooling == "final":
+        return [
+            (start + info.final_tokens[0], start + info.final_tokens[0] + 1) for start in starts
+        ]
+    return [(start, start + info.n_tokens) for start in starts]
+
+
+def _read_dense(
+    reader: NpzReader, member: str, info: SentenceInfo, pooling: str, positions: Sequence[int]
+) -> NDArray[np.float32]:
+    width = info.widths[_WIDE_MEMBERS.index(member)] or 0
+    ranges = _token_ranges(info, pooling, positions)
+    blocks = _by_range(reader.blocks(member, ranges), ranges)
+    if pooling in ("mean", "max"):
+        return np.stack(list(_pool(blocks, pooling, info.n_tokens)))[:, np.newaxis]
+    rows = np.empty((len(ranges), ranges[0][1] - ranges[0][0], width), np.float32)
+    for number, first, block in blocks:
+        rows[number, first : first + len(block)] = block
+    return rows
+
+
+def _read_sparse(
+    reader: NpzReader, info: SentenceInfo, pooling: str, configs: Sequence[int]
+) -> list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]]:
+    width = info.widths[_WIDE_MEMBERS.index("activations")] or 0
+    ranges = _token_ranges(info, pooling, configs)
+    blocks = _by_range(reader.blocks("activations", ranges), ranges)
+    if pooling in ("mean", "max"):
+        pooled = _pool(blocks, pooling, info.n_tokens)
+        blocks = ((number, 0, row[np.newaxis]) for number, row in enumerate(pooled))
+    found: list[list[tuple[NDArray[Any], NDArray[Any]]]] = [[] for _ in ranges]
+    for number, first, block in blocks:
+        places = np.flatnonzero(block)
+        found[number].append((places + first * width, block.reshape(-1)[places].astype(np.float32)))
+    entries = []
+    for parts in found:
+        places, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        entries.append(
+            ((places // width).astype(np.int32), (places % width).astype(np.int32), values)
+        )
+    return entries
+
+
+def _by_range(
+    blocks: Iterator[tuple[int, NDArray[Any]]], ranges: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Turn row numbers of the member into (number of the range, row within it)."""
+    number = 0
+    for row, block in blocks:
+        while row >= ranges[number][1]:
+            number += 1
+        yield number, row - ranges[number][0], block
+
+
+def _pool(
+    blocks: Iterator[tuple[int, int, NDArray[Any]]], pooling: str, n_tokens: int
+) -> Iterator[NDArray[np.float32]]:
+    """Reduce the blocks of each range to one row; means are taken in float64 and rounded once."""
+    total: Any = None
+    for _, first, block in blocks:
+        if pooling == "mean":
+            part = block.sum(axis=0, dtype=np.float64)
+            total = part if first == 0 else total + part
+        else:
+            part = block.max(axis=0)
+            total = part if first == 0 else np.maximum(total, part)
+        if first + len(block) == n_tokens:
+            yield (total / n_tokens if pooling == "mean" else total).astype(np.float32)
