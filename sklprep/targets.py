@@ -1,0 +1,220 @@
+"""Target extractors: from an `ActivationSet` (or an array) to y."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklprep.activations import ActivationSet, check_feature_exists
+from sklprep.exceptions import DataError, FeatureNotFoundError
+from sklprep.layers import check_layers_exist
+
+
+class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """Extract the activation of one SAE feature as the regression target y.
+
+    Parameters
+    ----------
+    layer : int
+        Layer of the SAE.
+    feature : int
+        Index of the feature within the SAE.
+    average_l0 : float or None, default=None
+        Which SAE, where the layer has several.
+
+    Attributes
+    ----------
+    average_l0_ : int, float or None
+        Sparsity of the SAE that was found; None for arrays.
+    n_features_in_ : int
+        Number of SAE configs of the input; layers of a 3-D, columns of a 2-D input.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only for 2-D input whose columns are named by strings.
+    n_sae_features_ : int
+        Number of features of an SAE.
+
+    Raises
+    ------
+    LayerNotFoundError, FeatureNotFoundError
+        If the data has no such layer, feature or average_l0.
+    ValueError
+        If the input does not fit what was seen in `fit`.
+
+    Examples
+    --------
+    >>> from sklprep import FeatureTargetExtractor, make_activations
+    >>> acts = make_activations(20, n_layers=4, d_model=8, n_features=32, random_state=0)
+    >>> y = FeatureTargetExtractor(layer=2, feature=5).fit_transform(acts)
+    >>> y.shape, y.dtype
+    ((20,), dtype('float32'))
+    """
+
+    __module__ = "sklprep"
+
+    def __init__(self, layer: int, feature: int, average_l0: float | None = None) -> None:
+        self.layer = layer
+        self.feature = feature
+        self.average_l0 = average_l0
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check that the data has the feature.
+
+        Parameters
+        ----------
+        X : ActivationSet of shape (n_samples,), or array-like of shape \
+(n_samples, n_layers, n_features)
+            An array's layers are numbered from 0; a 2-D array is layer 0.
+        y : ignored
+
+        Returns
+        -------
+        FeatureTargetExtractor
+        """
+        for name in ("layer", "feature"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise TypeError(f"{name} must be an instance of int, got {value!r}.")
+        if isinstance(X, ActivationSet):
+            self.n_features_in_ = len(X.sae_layers)
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+            config = X.find_config(self.layer, self.average_l0)
+            self.average_l0_ = X.average_l0s[config].item()
+            check_feature_exists(self.feature, X.n_sae_features)
+            self.n_sae_features_ = X.n_sae_features
+        else:
+            X = self._validate(X, reset=True)
+            self.average_l0_ = None
+            self._select(X)
+            self.n_sae_features_ = X.shape[-1]
+        return self
+
+    def transform(self, X: Any) -> NDArray[Any]:
+        """Extract the feature's activation.
+
+        Parameters
+        ----------
+        X : ActivationSet or array-like, as in `fit`
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            float32; float64 for a float64 array.
+        """
+        check_is_fitted(self)
+        if isinstance(X, ActivationSet):
+            n_features = X.n_sae_features
+            y = X.feature(self.layer, self.feature, self.average_l0)
+        else:
+            X = self._validate(X, reset=False)
+            n_features = X.shape[-1]
+            y = self._select(X)
+        if n_features != self.n_sae_features_:
+            raise ValueError(
+                f"X has SAEs of {n_features} features, but FeatureTargetExtractor was fitted on"
+                f" {self.n_sae_features_}. Use activations of the same SAE."
+            )
+        return y
+
+    def _select(self, X: NDArray[Any]) -> NDArray[Any]:
+        if self.average_l0 is not None:
+            raise FeatureNotFoundError(
+                f"average_l0 mismatch: {self.average_l0:g} was asked for, but arrays carry none."
+                " Leave average_l0 out, or use ActivationSet.from_arrays(average_l0s=...)."
+            )
+        X = X[:, np.newaxis] if X.ndim == 2 else X
+        check_layers_exist([self.layer], range(X.shape[1]))
+        check_feature_exists(self.feature, X.shape[2])
+        return X[:, self.layer, self.feature].copy()
+
+    def _validate(self, X: Any, *, reset: bool) -> NDArray[Any]:
+        X = validate_data(self, X, reset=reset, allow_nd=True, dtype=[np.float32, np.float64])
+        if X.ndim > 3:
+            raise ValueError(
+                f"Found array with dim {X.ndim}, while dim <= 3 is required by"
+                " FeatureTargetExtractor: (n_samples, n_layers, n_features)."
+            )
+        return X
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class ConceptTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """Extract the concept labels as the classification target y.
+
+    It has no parameters and learns nothing.
+
+    Raises
+    ------
+    TypeError
+        If the input is an array, which carries no labels.
+    DataError
+        If a label is missing or not a whole number; for sentence files, not in 0 to 3.
+
+    Examples
+    --------
+    >>> from sklprep import ConceptTargetExtractor, make_activations
+    >>> acts = make_activations(6, n_layers=4, d_model=8, n_features=32, random_state=0)
+    >>> ConceptTargetExtractor().fit_transform(acts).dtype
+    dtype('int64')
+    """
+
+    __module__ = "sklprep"
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check that X carries labels.
+
+        Parameters
+        ----------
+        X : ActivationSet of shape (n_samples,)
+        y : ignored
+
+        Returns
+        -------
+        ConceptTargetExtractor
+        """
+        self.transform(X)
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.int64]:
+        """Extract the labels.
+
+        Parameters
+        ----------
+        X : ActivationSet of shape (n_samples,)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), int64
+        """
+        if not isinstance(X, ActivationSet):
+            raise TypeError(
+                f"ConceptTargetExtractor needs an ActivationSet, which carries labels, got"
+                f" {type(X).__name__}. Use ActivationSet.from_arrays(labels=...), or your own y."
+            )
+        labels = np.asarray(X.labels)
+        bad = np.ones(labels.shape, bool)
+        if labels.dtype.kind in "iubf":
+            with np.errstate(invalid="ignore"):
+                whole = labels.astype(np.int64)
+            bad = whole != labels
+            if not bad.any():
+                return whole
+        raise DataError(
+            f"Concept labels must be whole numbers, got {labels.dtype}, for example"
+            f" {labels[bad][:1].tolist()}. Use your own labels as y directly."
+        )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.requires_fit = False
+        return tags
