@@ -1,0 +1,931 @@
+"""Canonical skops bytes, and the gate they pass before use.
+
+Hostile files are made in two ways: by skops itself from objects that the gate must not load, and
+by editing the schema or the members of a good file.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import tracemalloc
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from sklearn.base import clone
+from sklearn.decomposition import PCA, KernelPCA, TruncatedSVD
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_selection import (
+    SelectKBest,
+    VarianceThreshold,
+    f_regression,
+    mutual_info_classif,
+)
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.svm import SVC
+
+import sklprep
+from sklprep import ActivationNormalizer, LayerSelector, pipelines
+from sklprep.exceptions import LayerNotFoundError, PipelineError, SklprepWarning
+from sklprep.pipelines import MAX_PIPELINE_BYTES, dumps_pipeline, loads_pipeline
+
+WHERE = "dataset.npz, member 'pipeline'"
+SEED = 20240229
+
+PIPELINES = {
+    "standardize": make_pipeline(LayerSelector("0-2,4"), ActivationNormalizer()),
+    "minmax": make_pipeline(LayerSelector([3]), ActivationNormalizer("minmax")),
+    "embeddings": make_pipeline(LayerSelector("embeddings"), ActivationNormalizer("none")),
+    "selector": make_pipeline(LayerSelector()),
+    "pca": make_pipeline(LayerSelector(1), ActivationNormalizer(), PCA(3, random_state=0)),
+    "k_best": make_pipeline(LayerSelector(1), "passthrough", SelectKBest(k=4)),
+    "regression": make_pipeline(LayerSelector(1), SelectKBest(f_regression, k=4)),
+    "svd": make_pipeline(LayerSelector(1), TruncatedSVD(3, random_state=0)),
+    "nested": make_pipeline(make_pipeline(LayerSelector(2), StandardScaler()), MinMaxScaler()),
+    "scalers": make_pipeline(LayerSelector(2), MaxAbsScaler(), RobustScaler(), Normalizer()),
+    "variance": make_pipeline(LayerSelector(2), VarianceThreshold(1e-9)),
+}
+
+ACTS = sklprep.make_activations(40, n_layers=5, d_model=8, n_features=8, random_state=0)
+X = np.random.default_rng(0).normal(size=(30, 6))
+Y = np.arange(30) % 2
+
+
+def fitted(name: str = "standardize") -> Pipeline:
+    return clone(PIPELINES[name]).fit(ACTS, ACTS.labels)
+
+
+def good_bytes(name: str = "standardize") -> bytes:
+    return dumps_pipeline(fitted(name))
+
+
+def members_of(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def edited(data: bytes, edit: Callable[[dict[str, Any]], object]) -> bytes:
+    """Change the schema of a dump in place."""
+    members = members_of(data)
+    schema = json.loads(members["schema.json"])
+    edit(schema)
+    return zipped({**members, "schema.json": json.dumps(schema).encode()})
+
+
+def attributes(schema: dict[str, Any], *steps: int) -> dict[str, Any]:
+    """The attributes of the pipeline, or of the step at this (nested) position."""
+    node = schema["content"]["content"]
+    for number in steps:
+        node = node["steps"]["content"][number]["content"][1]["content"]["content"]
+    return node
+
+
+def set_attribute(key: str, value: Any, *steps: int) -> Callable[[dict[str, Any]], None]:
+    """An edit that adds an attribute, with its key type."""
+
+    def edit(schema: dict[str, Any]) -> None:
+        holder = schema["content"]
+        for number in steps:
+            holder = holder["content"]["steps"]["content"][number]["content"][1]["content"]
+        if key not in holder["content"]:
+            holder["key_types"]["content"].append(node("TypeNode", "builtins.str"))
+        holder["content"][key] = value
+
+    return edit
+
+
+def node(loader: str, kind: str, **fields: Any) -> dict[str, Any]:
+    module, _, name = kind.rpartition(".")
+    return {"__loader__": loader, "__module__": module, "__class__": name, **fields}
+
+
+def plain(value: Any) -> dict[str, Any]:
+    return node("JsonNode", "builtins.str", content=json.dumps(value), is_json=True)
+
+
+def listed(*items: Any) -> dict[str, Any]:
+    return node("ListNode", "builtins.list", content=list(items))
+
+
+def npy(array: Any, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, **options)
+    return buffer.getvalue()
+
+
+def refusal(data: bytes) -> str:
+    """The message of the refusal, which the caller must be able to print on one line."""
+    with pytest.raises(PipelineError) as caught:
+        loads_pipeline(data, where=WHERE)
+    message = str(caught.value)
+    assert message.startswith(f"{WHERE}: ")
+    assert "; expected " in message
+    assert message.endswith("Generate the dataset again.")
+    assert message.isprintable()
+    assert len(message) < 1000
+    return message
+
+
+# Canonical bytes
+
+
+BUILD = """
+import hashlib, sys
+import numpy as np
+from sklearn.feature_selection import SelectKBest
+from sklearn.pipeline import make_pipeline
+from sklprep import ActivationNormalizer, LayerSelector
+from sklprep.pipelines import dumps_pipeline
+junk = [object() for _ in range(int(sys.argv[1]))]
+X = np.arange(240, dtype=np.float32).reshape(10, 3, 8) % 7
+pipeline = make_pipeline(LayerSelector("0,2"), ActivationNormalizer(), SelectKBest(k=5))
+print(hashlib.sha256(dumps_pipeline(pipeline.fit(X, np.arange(10) % 2))).hexdigest())
+"""
+
+
+def test_a_pipeline_has_the_same_bytes_in_three_processes_with_other_hash_seeds() -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", BUILD, str(seed * 1000)],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in (1, 2, 3)
+    ]
+    digests = [process.communicate(timeout=60)[0].strip() for process in processes]
+
+    assert len(digests[0]) == len(hashlib.sha256().hexdigest())
+    assert digests == [digests[0]] * 3
+
+
+def test_bytes_do_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = fitted()
+    before = dumps_pipeline(pipeline)
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+
+    assert before == dumps_pipeline(pipeline)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_loaded_pipeline_has_the_bytes_it_was_loaded_from(name: str) -> None:
+    data = good_bytes(name)
+
+    assert data == dumps_pipeline(loads_pipeline(data, where=WHERE))
+
+
+def test_bytes_do_not_depend_on_which_values_share_an_object() -> None:
+    shared = fitted()
+    mean = shared[1].scaler_.mean_
+    shared[1].scaler_.var_ = mean
+    separate = copy.deepcopy(shared)
+    separate[1].scaler_.var_ = mean.copy()
+
+    assert dumps_pipeline(separate) == dumps_pipeline(shared)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_loaded_pipeline_transforms_equal_to_the_bit(name: str) -> None:
+    pipeline = fitted(name)
+    loaded = loads_pipeline(dumps_pipeline(pipeline), where=WHERE)
+
+    np.testing.assert_array_equal(pipeline.transform(ACTS), loaded.transform(ACTS), strict=True)
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_the_gate_also_takes_what_skops_itself_writes(name: str) -> None:
+    pipeline = fitted(name)
+    loaded = loads_pipeline(skops.io.dumps(pipeline), where=WHERE)
+
+    assert dumps_pipeline(pipeline) == dumps_pipeline(loaded)
+
+
+def test_canonical_bytes_are_a_skops_file_of_stored_members() -> None:
+    data = good_bytes()
+
+    assert isinstance(skops.io.loads(data, trusted=pipelines._TRUSTED), Pipeline)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert {zipfile.ZIP_STORED} == {entry.compress_type for entry in archive.infolist()}
+
+
+def test_every_allowed_step_is_tried_by_these_tests() -> None:
+    def names(pipeline: Pipeline) -> Iterator[str]:
+        yield type(pipeline).__name__
+        for step in pipeline:
+            if isinstance(step, Pipeline):
+                yield from names(step)
+            elif step != "passthrough":
+                yield type(step).__name__
+
+    tried = {name for pipeline in PIPELINES.values() for name in names(pipeline)}
+    assert {name for _, name in pipelines._STEPS} == tried
+
+
+def test_the_cache_folder_is_left_out_and_the_pipeline_of_the_caller_keeps_it() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        pipeline = fitted("nested").set_params(memory=folder, pipeline__memory=folder)
+        loaded = loads_pipeline(dumps_pipeline(pipeline), where=WHERE)
+
+        assert (folder, folder) == (pipeline.memory, pipeline[0].memory)
+        assert (loaded.memory, loaded[0].memory) == (None, None)
+
+
+def test_names_from_data_frames_are_left_out_and_the_pipeline_of_the_caller_keeps_them() -> None:
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    pipeline = make_pipeline(StandardScaler(), PCA(2)).set_output(transform="pandas").fit(frame)
+    loaded = loads_pipeline(dumps_pipeline(pipeline), where=WHERE)
+
+    assert list(pipeline[0].feature_names_in_) == ["a", "b", "c", "d", "e", "f"]
+    assert isinstance(pipeline.transform(frame), pd.DataFrame)
+    assert not hasattr(loaded[0], "feature_names_in_")
+    assert isinstance(loaded.transform(X), np.ndarray)
+    np.testing.assert_array_equal(pipeline.transform(frame), loaded.transform(X))
+
+
+def test_59904_columns_with_a_pca_fit_under_the_cap() -> None:
+    d, k = 59_904, 24
+    scaler = StandardScaler().fit(np.zeros((2, d)))
+    pca = PCA(k)
+    pca.__dict__.update(
+        components_=np.ones((k, d)),
+        mean_=np.zeros(d),
+        explained_variance_=np.ones(k),
+        n_components_=k,
+        n_features_in_=d,
+    )
+    data = dumps_pipeline(make_pipeline(scaler, pca))
+
+    per_component = d * 8
+    assert len(data) + (256 - k) * per_component < MAX_PIPELINE_BYTES
+
+
+# Pipelines that are refused before they are written
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "found"),
+    [
+        (make_pipeline(FunctionTransformer(np.log1p)), "step 'functiontransformer' is a sklearn."),
+        (make_pipeline(StandardScaler(), SVC()), "step 'svc' is a sklearn.svm._classes.SVC"),
+        (make_pipeline(KernelPCA(2)), "step 'kernelpca' is a sklearn."),
+        (make_pipeline(make_pipeline(SVC())), "step 'svc' is a sklearn.svm._classes.SVC"),
+        (make_pipeline(SelectKBest(mutual_info_classif, k=2)), "_mutual_info.mutual_info_classif"),
+        (make_pipeline(SelectKBest(partial(f_regression, center=False), k=2)), "functools.partial"),
+        (make_pipeline(PCA(2, random_state=np.random.RandomState(0))), "RandomState"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else str(value.steps[-1][0]),
+)
+def test_a_step_that_cannot_be_loaded_is_not_written(pipeline: Pipeline, found: str) -> None:
+    with pytest.raises(PipelineError, match=r"^This pipeline: ") as caught:
+        dumps_pipeline(clone(pipeline).fit(X, Y))
+
+    assert found in str(caught.value)
+    assert "StandardScaler" in str(caught.value).partition("expected")[2]
+
+
+def test_a_subclass_of_an_allowed_step_is_not_written() -> None:
+    class MyScaler(StandardScaler):
+        pass
+
+    with pytest.raises(PipelineError, match=r"step 'myscaler' is a .*MyScaler"):
+        dumps_pipeline(make_pipeline(MyScaler()).fit(X))
+
+
+@pytest.mark.parametrize(
+    "unfitted",
+    [make_pipeline(StandardScaler()), make_pipeline(Normalizer()), PIPELINES["standardize"]],
+    ids=["scaler", "stateless", "selector"],
+)
+def test_an_unfitted_pipeline_is_not_written(unfitted: Pipeline) -> None:
+    with pytest.raises(PipelineError, match="Use other steps, or fit them first"):
+        dumps_pipeline(clone(unfitted))
+
+
+@pytest.mark.parametrize("foreign", [None, 3, "pipeline", StandardScaler().fit(X), [1]])
+def test_what_is_no_pipeline_is_not_written(foreign: Any) -> None:
+    with pytest.raises(PipelineError, match="expected a scikit-learn Pipeline"):
+        dumps_pipeline(foreign)
+
+
+def test_a_pipeline_above_the_cap_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipelines, "MAX_PIPELINE_BYTES", 1000)
+
+    with pytest.raises(PipelineError, match="bytes; expected at most 1,000"):
+        dumps_pipeline(fitted())
+
+
+# Objects that skops would load
+
+
+def normalizer_holding(scaler: Any, method: str = "standardize") -> Pipeline:
+    pipeline = make_pipeline(ActivationNormalizer(method)).fit(X)
+    pipeline[0].scaler_ = scaler
+    return pipeline
+
+
+def step_with(**state: Any) -> Pipeline:
+    pipeline = make_pipeline(StandardScaler()).fit(X)
+    vars(pipeline[0]).update(state)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("build", "found"),
+    [
+        (lambda: make_pipeline(FunctionTransformer(np.log1p)).fit(X), "FunctionTransformer"),
+        (lambda: make_pipeline(StandardScaler(), SVC()).fit(X, Y), "SVC"),
+        (lambda: make_pipeline(RandomForestClassifier(2)).fit(X, Y), "RandomForestClassifier"),
+        (lambda: Pipeline([("s", StandardScaler())], memory="/tmp/x").fit(X), "names a folder"),
+        (lambda: normalizer_holding(FunctionTransformer(np.log1p)), "FunctionTransformer"),
+        (lambda: normalizer_holding(StandardScaler().fit(X), "minmax"), "MinMaxScaler"),
+        (lambda: normalizer_holding(StandardScaler().fit(X), "none"), "expected None"),
+        (lambda: normalizer_holding(None), "NoneType"),
+        (lambda: normalizer_holding(PCA(2).fit(X)), "PCA"),
+        (lambda: make_pipeline(StandardScaler()).fit(pd.DataFrame(X).add_prefix("x")), "'json'"),
+        (lambda: step_with(mean_=np.array([1, "a"], object)), "'json'"),
+        (lambda: step_with(mean_=np.array(["a"] * 6)), "'<U1'"),
+        (lambda: step_with(mean_=np.zeros(6, complex)), "'<c16'"),
+        (lambda: step_with(mean_=np.zeros(6, [("a", "f8")])), "dtype"),
+        (lambda: step_with(mean_=np.ma.zeros(6)), "MaskedArray"),
+        (lambda: step_with(mean_=np.dtype("f8")), "DTypeNode"),
+        (lambda: step_with(mean_=b"bytes"), "BytesNode"),
+        (lambda: step_with(mean_={1, 2}), "SetNode"),
+        (lambda: step_with(mean_=slice(3)), "SliceNode"),
+        (lambda: step_with(mean_=np.random.default_rng(0)), "RandomGeneratorNode"),
+        (lambda: step_with(transform=f_regression), "function f_regression"),
+        (lambda: step_with(transform=str), "TypeNode builtins.str"),
+        (lambda: step_with(transform=3), "overrides"),
+        (lambda: step_with(__sklearn_is_fitted__=3), "__sklearn_is_fitted__"),
+        (lambda: step_with(mean_={1: 2}), ""),
+        (lambda: step_with(feature_names_in_=np.zeros(6)), "feature names"),
+        (lambda: make_pipeline(StandardScaler()).set_output(transform="pandas").fit(X), "frames"),
+        (lambda: step_with(mean_=np.zeros(5)), "fails to transform"),
+        (lambda: step_with(n_features_in_=7), "fails to transform"),
+        (lambda: step_with(n_features_in_=10**12), "1000000000000"),
+        (lambda: step_with(n_features_in_=True), "True"),
+        (lambda: make_pipeline(StandardScaler()), "n_features_in_"),
+        (lambda: Pipeline([]), "named []"),
+        (lambda: StandardScaler().fit(X), "StandardScaler; expected a scikit-learn Pipeline"),
+        (lambda: [1], "list; expected a scikit-learn Pipeline"),
+    ],
+)
+def test_a_file_with_anything_else_is_refused(build: Callable[[], Any], found: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = skops.io.dumps(build())
+
+    assert found in refusal(data)
+
+
+def test_steps_of_one_name_are_refused() -> None:
+    pipeline = make_pipeline(StandardScaler(), MinMaxScaler()).fit(X)
+    pipeline.steps = [("same", step) for _, step in pipeline.steps]
+
+    assert "['same', 'same']" in refusal(skops.io.dumps(pipeline))
+
+
+# Edited schemas: what the known holes of skops looked like
+
+
+EVIL = [
+    node("ObjectNode", "planted.Evil", content=None),
+    node("ObjectNode", "builtins.eval", content=None),
+    node("FunctionNode", "os.system"),
+    node("FunctionNode", "planted.evil"),
+    node("TypeNode", "planted.Evil"),
+    node("TypeNode", "os.system"),
+    node("NdArrayNode", "planted.Evil", type="numpy", file="0.npy"),
+    node("DictNode", "planted.Evil", content={}, key_types=listed()),
+    node("ListNode", "planted.Evil", content=[]),
+    node("TupleNode", "planted.Evil", content=[]),
+    node("ConstructorFromReduceNode", "planted.Evil", content=listed()),
+    node("PartialNode", "functools.partial", content={"func": node("TypeNode", "os.system")}),
+    node("OperatorFuncNode", "operator.methodcaller", attrs=listed(plain("system"))),
+    node("OperatorFuncNode", "operator.call", attrs=listed(node("TypeNode", "planted.Evil"))),
+    node("OperatorFuncNode", "builtins.str", attrs=listed()),
+    node("MethodNode", "builtins.str", content={"obj": plain("id"), "func": "format"}),
+    node(
+        "MethodNode",
+        "sklearn.preprocessing._data.StandardScaler",
+        content={"obj": plain("id"), "func": "__reduce__"},
+    ),
+    node("FunctionNode", "builtins.str", content={"module_path": "os", "function": "system"}),
+    node("ReduceNode", "planted.Evil", __reduce__={"args": listed()}, content=listed()),
+    node("TreeNode", "sklearn.tree._tree.Tree", __reduce__={"args": listed()}, content=listed()),
+    node("LossNode", "planted.Evil", __reduce__={"args": listed()}, content=listed()),
+    node("SparseMatrixNode", "scipy.sparse._csr.csr_matrix", type="scipy", file="0.npy"),
+    node("CachedNode", "builtins.str", cached=1),
+    node("BytesNode", "builtins.bytes", file="0.npy"),
+    {"__loader__": "ObjectNode", "__module__": "sklprep", "__class__": "load_dataset"},
+    {
+        "__loader__": "ObjectNode",
+        "__module__": "sklearn.preprocessing",
+        "__class__": "_data.StandardScaler",
+        "content": None,
+    },
+    {"__loader__": ["ObjectNode"], "__module__": {}, "__class__": None},
+    {"__id__": 1},
+    [],
+    None,
+    "text",
+]
+
+
+@pytest.fixture
+def planted(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A module that would show that it was imported; the test fails if it was."""
+    marker = tmp_path / "imported"
+    (tmp_path / "planted.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\nclass Evil: pass\ndef evil(*args): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(os, "system", lambda command: pytest.fail("os.system was called"))
+    yield
+    assert "planted" not in sys.modules
+    assert not marker.exists()
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize("evil", EVIL, ids=lambda evil: json.dumps(evil)[:60])
+def test_a_node_of_another_kind_is_refused_wherever_it_stands(evil: Any) -> None:
+    def at_key_type(schema: dict[str, Any]) -> None:
+        schema["content"]["key_types"]["content"][0] = evil
+
+    def at_root(schema: dict[str, Any]) -> None:
+        root = evil if isinstance(evil, dict) else {}
+        schema.clear()
+        schema.update(root, protocol=2, _skops_version="0.16.0")
+
+    def as_step(schema: dict[str, Any]) -> None:
+        attributes(schema)["steps"]["content"][1]["content"][1] = evil
+
+    def as_attributes(schema: dict[str, Any]) -> None:
+        schema["content"] = evil
+
+    data = good_bytes()
+    for edit in (
+        at_key_type,
+        at_root,
+        as_step,
+        as_attributes,
+        set_attribute("verbose", evil),
+        set_attribute("memory", evil),
+        set_attribute("score_func", evil, 1),
+        set_attribute("scaler_", evil, 1),
+        set_attribute("layers_", evil, 0),
+    ):
+        refusal(edited(data, edit))
+
+
+@pytest.mark.parametrize("protocol", [0, 1, -1, True, None, "2", 2.0, [2], 10**6])
+def test_a_file_that_claims_another_protocol_is_refused(protocol: Any) -> None:
+    refusal(edited(good_bytes(), lambda schema: schema.update(protocol=protocol)))
+
+
+def test_memory_is_refused_in_a_pipeline_in_a_pipeline() -> None:
+    for value in ("/tmp/x", "", 0, False, [], {}):
+        edit = set_attribute("memory", plain(value), 0)
+        refusal(edited(good_bytes("nested"), edit))
+
+
+@pytest.mark.parametrize("text", ["[1]", "{}", "[", "", "nul", "[" * 100_000, "9" * 10_000, 5])
+def test_a_plain_value_that_is_none_is_refused(text: Any) -> None:
+    bad = node("JsonNode", "builtins.str", content=text, is_json=True)
+
+    refusal(edited(good_bytes(), set_attribute("n_features_in_", bad, 1)))
+
+
+@pytest.mark.parametrize("key", ["a b", "a\nb", "__class__", "__dict__", "é", "", "a" * 100])
+def test_an_attribute_without_a_plain_name_is_refused(key: str) -> None:
+    refusal(edited(good_bytes(), set_attribute(key, plain(1), 1)))
+
+
+def test_nodes_that_stand_for_others_do_not_unfold() -> None:
+    """Lists of lists by id: 2 ** 12 nodes in 13 levels to a loader that follows the ids."""
+
+    def edit(schema: dict[str, Any]) -> None:
+        level = plain(1) | {"__id__": 10**9}
+        for number in range(13):
+            again = plain(1) | {"__id__": level["__id__"]}
+            level = listed(level, again) | {"__id__": 10**9 + 1 + number}
+        set_attribute("verbose", level)(schema)
+
+    loaded = loads_pipeline(edited(good_bytes(), edit), where=WHERE)
+
+    innermost = loaded.verbose
+    for _ in range(12):
+        assert innermost[1] == 1
+        innermost = innermost[0]
+    assert innermost == [1, 1]
+
+
+def test_one_array_cannot_be_unfolded_into_many() -> None:
+    big = npy(np.zeros(1 << 20))
+    again = node("NdArrayNode", "numpy.ndarray", type="numpy", file="big.npy")
+    members = members_of(edited(good_bytes(), set_attribute("verbose", listed(*[again] * 999))))
+    data = zipped({**members, "big.npy": big})
+    tracemalloc.start()
+    message = refusal(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert "one array too many" in message
+    assert peak < 100 << 20
+
+
+def test_deep_nesting_is_refused() -> None:
+    def nested(depth: int) -> dict[str, Any]:
+        value = plain(1)
+        for _ in range(depth):
+            value = listed(value)
+        return value
+
+    loads_pipeline(edited(good_bytes(), set_attribute("verbose", nested(20))), where=WHERE)
+    message = refusal(edited(good_bytes(), set_attribute("verbose", nested(40))))
+    assert "nested too deeply" in message
+    refusal(zipped({"schema.json": b'{"content":' * 100_000}))
+    refusal(zipped({"schema.json": b"[" * 1_000_000}))
+
+
+# Zip archives and arrays that are not what they seem
+
+
+def test_compressed_members_are_refused() -> None:
+    members = members_of(good_bytes())
+
+    assert "compressed" in refusal(zipped(members, zipfile.ZIP_DEFLATED))
+    assert "compressed" in refusal(zipped(members, zipfile.ZIP_BZIP2))
+    assert "compressed" in refusal(zipped(members, zipfile.ZIP_LZMA))
+
+
+def test_a_zip_bomb_is_refused_without_inflating_it() -> None:
+    bomb = zipped({"schema.json": b" " * (50 << 20)}, zipfile.ZIP_DEFLATED)
+    tracemalloc.start()
+    refusal(bomb)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 1 << 20
+
+
+def test_a_huge_schema_is_refused() -> None:
+    schema = members_of(good_bytes())["schema.json"]
+    bloated = {**members_of(good_bytes()), "schema.json": schema + b" " * (4 << 20)}
+
+    assert "oversized schema.json" in refusal(zipped(bloated))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_members_of_one_name_are_refused() -> None:
+    members = members_of(good_bytes())
+    buffer = io.BytesIO(zipped(members))
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("schema.json", members["schema.json"])
+
+    assert "same name" in refusal(buffer.getvalue())
+
+
+def test_stray_missing_and_too_many_members_are_refused() -> None:
+    members = members_of(good_bytes())
+
+    assert "'evil.pkl'" in refusal(zipped({**members, "evil.pkl": b"x"}))
+    assert "1,1" in refusal(zipped({**members, **{f"{i}.x": b"" for i in range(1100)}}))
+    for name in members:
+        refusal(zipped({other: members[other] for other in members if other != name}))
+
+
+def test_overlapping_members_are_refused() -> None:
+    """Every directory entry points at the same local header."""
+    members = {f"{number}.npy": b"x" * 5000 for number in range(9)}
+    data = bytearray(zipped(members | {"schema.json": b"{}"}))
+    body = data[: 30 + len("0.npy") + 5000]
+    directory = data[data.index(b"PK\x01\x02") :]
+    position = 0
+    while (position := directory.find(b"PK\x01\x02", position)) >= 0:
+        directory[position + 42 : position + 46] = struct.pack("<L", 0)
+        position += 4
+    directory[-6:-2] = struct.pack("<L", len(body))
+
+    assert "sizes that add up" in refusal(bytes(body + directory))
+
+
+def test_an_encrypted_member_is_refused() -> None:
+    data = bytearray(good_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+
+    assert "encrypted" in refusal(bytes(data))
+
+
+def test_bytes_above_the_cap_are_refused_unread() -> None:
+    assert "at most 134,217,728" in refusal(bytes(MAX_PIPELINE_BYTES + 1))
+
+
+def header(text: str, data: bytes = b"\0" * 256, version: bytes = b"\1\0") -> bytes:
+    raw = text.encode()
+    length = len(raw).to_bytes(2 if version[0] == 1 else 4, "little")
+    return b"\x93NUMPY" + version + length + raw + data
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\x80\x04N.",
+        npy(np.zeros(32))[:-1],
+        npy(np.zeros(32)) + b"\0",
+        npy(np.zeros(32)).replace(b"(32,)", b"(31,)"),
+        npy(np.zeros(32, ">f8")),
+        npy(np.zeros(32, bool)),
+        npy(np.zeros(32, np.longdouble)),
+        npy(np.zeros(32, "S8")),
+        npy(np.zeros(0, "S0")),
+        npy(np.zeros(32, "M8[s]")),
+        npy(np.array([print, {}], object), allow_pickle=True),
+        npy(np.zeros((2, 16))),
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,), }"),
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (-4, -8), }"),
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (True, 32), }"),
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': 32, }"),
+        header("{'descr': ('<f8', (32,)), 'fortran_order': False, 'shape': (1,), }"),
+        header("{'descr': '|O', 'fortran_order': False, 'shape': (32,), }"),
+        header("{'descr': __import__('os'), 'fortran_order': False, 'shape': (32,), }"),
+        header("(" * 3000),
+        header("-" * 4000 + "1"),
+        header(" " * 60_000),
+        header("{'descr': '<f8', 'fortran_order': False, 'shape': (32,), }", version=b"\2\0"),
+        header(" " * 100_000, version=b"\3\0"),
+        header("{}", version=b"\x09\0"),
+    ],
+    ids=range(26),
+)
+def test_an_array_that_is_not_a_plain_numeric_one_is_refused(payload: bytes) -> None:
+    members = members_of(good_bytes())
+    for name, content in members.items():
+        if content.startswith(b"\x93NUMPY") and b"(32,)" in content:
+            refusal(zipped({**members, name: payload}))
+            return
+    pytest.fail("no member to replace")
+
+
+@pytest.mark.parametrize(
+    "file", ["schema.json", "../0.npy", "/etc/passwd", "99.npy", None, 7, ["0.npy"]]
+)
+def test_an_array_that_is_not_in_the_file_is_refused(file: Any) -> None:
+    array = node("NdArrayNode", "numpy.ndarray", type="numpy", file=file)
+
+    refusal(edited(good_bytes(), set_attribute("verbose", array)))
+
+
+# Files of another scikit-learn version
+
+
+def with_version(version: Any, name: str = "standardize") -> bytes:
+    def edit(value: Any) -> None:
+        if isinstance(value, dict):
+            if "_sklearn_version" in value:
+                value["_sklearn_version"]["content"] = json.dumps(version)
+            for child in value.values():
+                edit(child)
+        elif isinstance(value, list):
+            for child in value:
+                edit(child)
+
+    return edited(good_bytes(name), edit)
+
+
+def test_another_scikit_learn_version_gives_one_warning_with_both_versions() -> None:
+    import sklearn
+
+    with pytest.warns(SklprepWarning) as caught:
+        loaded = loads_pipeline(with_version("1.6.1"), where=WHERE)
+
+    np.testing.assert_array_equal(fitted().transform(ACTS), loaded.transform(ACTS))
+    (warning,) = caught
+    assert str(warning.message).startswith(f"{WHERE}: was fitted with scikit-learn '1.6.1'")
+    assert sklearn.__version__ in str(warning.message)
+    assert __file__ == warning.filename
+
+
+@pytest.mark.parametrize("version", ["1\n2\x1b[31m", "x" * 10_000, None, 5])
+def test_the_version_in_a_hostile_file_stays_on_one_short_line(version: Any) -> None:
+    with pytest.warns(SklprepWarning) as caught:
+        loads_pipeline(with_version(version), where=WHERE)
+
+    assert str(caught[0].message).isprintable()
+    assert len(str(caught[0].message)) < 500
+
+
+def test_a_pipeline_of_another_version_that_fails_is_refused_without_a_warning() -> None:
+    data = with_version("1.6.1")
+
+    refusal(edited(data, set_attribute("n_features_in_", plain(7), 1)))
+
+
+# Mutants: each gives a pipeline that transforms, or a PipelineError
+
+
+def check_mutant(data: bytes, what: str) -> bool:
+    """Load, and use what was loaded; True if it was accepted.
+
+    A layer that the data does not have is the one mistake the gate cannot know of.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SklprepWarning)
+        try:
+            loaded = loads_pipeline(data, where=WHERE)
+        except PipelineError:
+            return False
+        except Exception as error:
+            raise AssertionError(f"{what} raised {error!r}") from error
+    try:
+        with np.errstate(all="ignore"):
+            assert (len(ACTS),) == loaded.transform(ACTS).shape[:1], what
+    except LayerNotFoundError:
+        return True
+    except Exception as error:
+        raise AssertionError(f"{what} was loaded and then raised {error!r}") from error
+    return True
+
+
+@pytest.mark.parametrize("name", ["standardize", "pca"])
+def test_a_file_cut_short_is_refused(name: str) -> None:
+    data = good_bytes(name)
+
+    for length in {0, 1, 21, 22, len(data) - 1, *range(0, len(data), 97)}:
+        refusal(data[:length])
+
+
+@pytest.mark.parametrize("name", ["standardize", "pca"])
+def test_files_with_changed_bytes_transform_or_are_refused(name: str) -> None:
+    rng = random.Random(SEED)
+    good = good_bytes(name)
+    for number in range(250):
+        data = bytearray(good)
+        for _ in range(rng.choice([1, 1, 2, 8])):
+            at = rng.randrange(len(data))
+            match rng.randrange(4):
+                case 0:
+                    data[at] ^= 1 << rng.randrange(8)
+                case 1:
+                    data[at] = rng.randrange(256)
+                case 2:
+                    del data[at : at + rng.randrange(1, 40)]
+                case 3:
+                    data[at:at] = rng.randbytes(rng.randrange(1, 40))
+        check_mutant(bytes(data), f"byte mutant {number} of {name}, seed {SEED}")
+
+
+def test_files_with_changed_arrays_transform_or_are_refused() -> None:
+    """The checksums are right, the headers or the numbers are not."""
+    rng = random.Random(SEED)
+    members = members_of(good_bytes("pca"))
+    arrays = [name for name in members if name.endswith(".npy")]
+    for number in range(250):
+        name = rng.choice(arrays)
+        array = bytearray(members[name])
+        for _ in range(rng.choice([1, 1, 3])):
+            at = rng.randrange(rng.choice([128, len(array)]))
+            array[at] = (
+                rng.choice(b"0123456789(),'<>|fiuOSUVT-") if at < 128 else rng.randrange(256)
+            )
+        check_mutant(zipped({**members, name: bytes(array)}), f"array mutant {number}, seed {SEED}")
+
+
+STRANGE = [
+    None,
+    True,
+    -1,
+    0,
+    3,
+    1e308,
+    10**30,
+    "",
+    "x",
+    "null",
+    "true",
+    "-1",
+    "0",
+    "7",
+    "2.5",
+    "1e400",
+    '"x"',
+    "NaN",
+    "[]",
+    [],
+    {},
+    [[]],
+    "\ud800\n\x00",
+    "numpy",
+    "json",
+    "0.npy",
+    "2.npy",
+    "list",
+    "tuple",
+    "ndarray",
+    "ListNode",
+    "TupleNode",
+    "JsonNode",
+    "ObjectNode",
+    "sklearn.preprocessing._data",
+    "StandardScaler",
+    "MinMaxScaler",
+    '"minmax"',
+    '"none"',
+]
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every (container, key) below a JSON value."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, child in list(items):
+        yield value, key
+        if isinstance(child, dict | list):
+            yield from places(child)
+
+
+@pytest.mark.parametrize("name", ["standardize", "pca", "nested"])
+def test_files_with_changed_schemas_transform_or_are_refused(name: str) -> None:
+    rng = random.Random(SEED)
+    members = members_of(good_bytes(name))
+    schema = json.loads(members["schema.json"])
+    accepted = 0
+    for number in range(300):
+        mutant = copy.deepcopy(schema)
+        spots = list(places(mutant))
+        container, key = rng.choice(spots)
+        match rng.randrange(4):
+            case 0:
+                del container[key]
+            case 1:
+                other, other_key = rng.choice(spots)
+                container[key] = copy.deepcopy(other[other_key])
+            case _:
+                container[key] = rng.choice(STRANGE)
+        data = zipped({**members, "schema.json": json.dumps(mutant).encode()})
+        accepted += check_mutant(data, f"schema mutant {number} of {name}, seed {SEED}")
+    assert 0 < accepted < 300
+
+
+@pytest.mark.parametrize("name", ["standardize", "pca", "nested"])
+def test_files_with_changed_values_transform_or_are_refused(name: str) -> None:
+    """Each attribute of each step, one after the other, replaced by valid nodes."""
+    members = members_of(good_bytes(name))
+    text = members["schema.json"]
+    holders = [
+        number
+        for number, (container, key) in enumerate(places(json.loads(text)))
+        if key == "content" and isinstance(container[key], str)
+    ]
+    rng = random.Random(SEED)
+    values = ["null", "true", "-3", "0", "9", "2.5", "NaN", '"x"', '"auto"', '"full"', "1e999"]
+    for number in holders:
+        for value in rng.sample(values, 4):
+            mutant = json.loads(text)
+            container, key = list(places(mutant))[number]
+            container[key] = value
+            data = zipped({**members, "schema.json": json.dumps(mutant).encode()})
+            check_mutant(data, f"value mutant {number} -> {value} of {name}, seed {SEED}")
+
+
+# The module
+
+
+def test_importing_the_module_imports_neither_skops_nor_scikit_learn() -> None:
+    code = (
+        "import sys, sklprep.pipelines;"
+        "sys.exit(bool({'sklearn', 'skops', 'scipy', 'pandas'} & sys.modules.keys()))"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
