@@ -1,0 +1,509 @@
+"""The dataset NPZ: make it, write it, load it, and train on it without leakage."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sklprep import __version__
+from sklprep.activations import ActivationSet
+from sklprep.exceptions import FileFormatError, PipelineError, SklprepWarning, UsageError
+from sklprep.files import NpzReader, check_output, file_fault, write_npz
+from sklprep.layers import format_layers
+from sklprep.strategies import CONCEPT, FEATURE
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+    from sklearn.pipeline import Pipeline
+
+FORMAT_VERSION = 1
+"""Raise it when a reader of the old version would misread the new file, and not for new keys."""
+
+EXPECTED_SAMPLES = 100
+ENOUGH_ACTIVE = 10
+
+_ROW_KEYS = ("meta_sentence_indices", "meta_groups")
+_NORM_KEYS = {
+    "standardize": ("norm_mean", "norm_std"),
+    "minmax": ("norm_min", "norm_max"),
+    "none": (),
+}
+
+
+class ProbeDataset:
+    """X and y with the parameters that made them, ready for training.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32
+        Normalized.
+    y : ndarray of shape (n_samples,)
+        float32 feature activations or int64 labels.
+    meta, norm : dict
+        The ``meta_*`` and ``norm_*`` entries of the file under their full names; scalars as Python
+        values, the others as arrays.
+    pipeline : Pipeline or None
+        The fitted pipeline that made X; None for a file without one.
+    groups : ndarray of shape (n_samples,)
+        Rows that must not straddle a split; each row by itself unless the file says otherwise.
+
+    Examples
+    --------
+    >>> from sklprep import generate_dataset, make_activations, make_strategy
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_val_score
+    >>> acts = make_activations(120, n_layers=4, d_model=16, n_features=32, random_state=0)
+    >>> ds = generate_dataset(acts, *make_strategy("hidden-to-concept", layers=2))
+    >>> ds.X.shape, ds.meta["meta_n_classes"]
+    ((120, 16), 4)
+    >>> cross_val_score(ds.make_pipeline(LogisticRegression()), ds.X, ds.y, cv=5).shape
+    (5,)
+    """
+
+    __module__ = "sklprep"
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        meta: Mapping[str, Any],
+        norm: Mapping[str, Any],
+        pipeline: Pipeline | None = None,
+    ) -> None:
+        self.X = X
+        self.y = y
+        self.meta = dict(meta)
+        self.norm = dict(norm)
+        self.pipeline = pipeline
+
+    def __repr__(self) -> str:
+        return (
+            f"ProbeDataset(X {self.X.shape} {self.X.dtype}, y {self.y.dtype},"
+            f" {self.meta.get('meta_strategy', 'no strategy')},"
+            f" {self.norm.get('norm_method', 'no norm')})"
+        )
+
+    @property
+    def groups(self) -> NDArray[Any]:
+        """(n_samples,): what must not straddle a split."""
+        return self.meta.get("meta_groups", np.arange(len(self.X)))
+
+    def make_pipeline(self, estimator: BaseEstimator) -> Pipeline:
+        """Put a fresh normalizer of the stored method before an estimator.
+
+        Cross-validated on `X`, it gives what the same pipeline would give on raw activations:
+        normalizing a column again undoes any earlier shift and scale of it. So nothing of the test
+        rows leaks through the normalization stored in `X`.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A classifier or regressor, not fitted.
+
+        Returns
+        -------
+        Pipeline
+
+        Raises
+        ------
+        UsageError
+            If `X` went through a step that learned more than a shift and a scale of each column (a
+            PCA, say), so that normalizing again cannot undo it.
+        """
+        from sklearn.pipeline import make_pipeline
+
+        from sklprep.normalizers import ActivationNormalizer
+
+        for name, step in self._learned_steps():
+            raise UsageError(
+                f"X went through {name!r} ({type(step).__name__}), fitted on rows that would be"
+                " test rows in a cross-validation, and that cannot be undone. Cross-validate the"
+                " whole pipeline on the activations: Pipeline([*ds.pipeline.steps, ('model',"
+                " estimator)]) on load_activations(...)."
+            )
+        return make_pipeline(ActivationNormalizer(self.norm.get("norm_method", "none")), estimator)
+
+    def save(self, path: str | os.PathLike[str], *, compress: bool = False) -> None:
+        """Write the dataset, atomically.
+
+        Parameters
+        ----------
+        path : path-like
+        compress : bool, default=False
+            Deflate the members.
+
+        Raises
+        ------
+        OutputError
+            If the path cannot be written.
+        """
+        arrays: dict[str, Any] = {"X": self.X, "y": self.y, **self.meta, **self.norm}
+        if self.pipeline is not None:
+            from sklprep.pipelines import dumps_pipeline
+
+            arrays["pipeline"] = np.frombuffer(dumps_pipeline(self.pipeline), np.uint8)
+        write_npz(path, arrays, compress=compress)
+
+    def _learned_steps(self) -> list[tuple[str, Any]]:
+        if self.pipeline is None:
+            return []
+        from sklprep.normalizers import ActivationNormalizer
+        from sklprep.selectors import LayerSelector
+
+        steps = list(self.pipeline.steps)
+        if isinstance(steps[-1][1], ActivationNormalizer):
+            steps.pop()
+        return [
+            (name, step)
+            for name, step in steps
+            if not isinstance(step, str | LayerSelector)
+            and (not hasattr(step, "__sklearn_tags__") or step.__sklearn_tags__().requires_fit)
+        ]
+
+
+def generate_dataset(
+    acts: ActivationSet,
+    pipeline: Pipeline,
+    target: BaseEstimator,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    strategy: str = "custom",
+    fit_rows: ArrayLike | None = None,
+    compress: bool = False,
+) -> ProbeDataset:
+    """Run an input pipeline and a target extractor over activations.
+
+    Parameters
+    ----------
+    acts : ActivationSet
+    pipeline : Pipeline
+        Starts with a `LayerSelector`; any further steps that `load_dataset` trusts. A clone of it
+        is fitted.
+    target : estimator
+        `FeatureTargetExtractor`, `ConceptTargetExtractor`, or a transformer from `acts` to y.
+    output : path-like or None, default=None
+        Write the dataset there.
+    strategy : str, default="custom"
+        Name to store.
+    fit_rows : array-like of int, or None, default=None
+        Row positions to fit the pipeline on, stored as ``meta_train_indices`` with the rest as
+        ``meta_test_indices``; all rows are transformed. None fits on all rows.
+    compress : bool, default=False
+        Deflate the file's members.
+
+    Returns
+    -------
+    ProbeDataset
+
+    Raises
+    ------
+    SklprepError
+        See `LayerSelector`, the target extractors and `OutputError`.
+
+    Warns
+    -----
+    SklprepWarning
+        For fewer than 100 rows, a feature active in fewer than 10, and a constant y.
+
+    Examples
+    --------
+    >>> from sklprep import generate_dataset, make_activations, make_strategy
+    >>> acts = make_activations(100, n_layers=4, d_model=16, n_features=32, random_state=0)
+    >>> pipeline, target = make_strategy("hidden-to-concept", layers="0-1")
+    >>> generate_dataset(acts, pipeline, target).norm["norm_mean"].shape
+    (32,)
+    """
+    from sklearn.base import clone
+
+    from sklprep.pipelines import dumps_pipeline, loads_pipeline
+    from sklprep.selectors import LayerSelector
+
+    if output is not None:
+        check_output(output)
+    selector = pipeline.steps[0][1]
+    if not isinstance(acts, ActivationSet) or not isinstance(selector, LayerSelector):
+        raise UsageError(
+            "generate_dataset needs an ActivationSet and a pipeline that starts with a"
+            f" LayerSelector, got {type(acts).__name__} and {type(selector).__name__}."
+        )
+    extractor = clone(target)
+    y = extractor.fit_transform(acts)
+    fitted = clone(pipeline).set_output(transform="default")
+    train = None if fit_rows is None else _check_fit_rows(fit_rows, acts.groups)
+    if train is None:
+        fitted.fit(acts, y)
+    else:
+        fitted.fit(acts[train], y[train])
+    # as load_dataset will bring it back: BLAS rounds differently for another memory layout
+    fitted = loads_pipeline(dumps_pipeline(fitted), where="the fitted pipeline")
+    X = np.ascontiguousarray(fitted.transform(acts), dtype=np.float32)
+    meta = _describe(acts, fitted, extractor, strategy, X, y)
+    if train is not None:
+        meta["meta_train_indices"] = train
+        meta["meta_test_indices"] = np.setdiff1d(np.arange(len(acts)), train)
+    _warn(meta, y)
+    dataset = ProbeDataset(X, y, meta, _norm_of(fitted), fitted)
+    if output is not None:
+        dataset.save(output, compress=compress)
+    return dataset
+
+
+def read_only_needed(acts: ActivationSet, pipeline: Pipeline, target: Any) -> None:
+    """Read what a pipeline and a target need, in one pass over the files, and nothing else.
+
+    Without it, the first use of one layer or feature reads all of them.
+    """
+    from sklprep.targets import FeatureTargetExtractor
+
+    selector = clone_fitted(pipeline.steps[0][1], acts)
+    configs = []
+    if isinstance(target, FeatureTargetExtractor):
+        clone_fitted(target, acts)
+        configs = [acts.find_config(target.layer, target.average_l0)]
+    acts.prefetch(
+        embeddings=not len(selector.layers_), layers=selector.layers_.tolist(), configs=configs
+    )
+
+
+def split_rows(
+    acts: ActivationSet, test_size: float, random_state: int, *, stratify: bool = False
+) -> NDArray[np.int64]:
+    """Row positions that `train_test_split` with the same arguments puts into training.
+
+    Raises
+    ------
+    UsageError
+        If the rows cannot be split so.
+    """
+    from sklearn.model_selection import train_test_split
+
+    labels = acts.labels if stratify else None
+    try:
+        train, _ = train_test_split(
+            np.arange(len(acts)), test_size=test_size, random_state=random_state, stratify=labels
+        )
+    except ValueError as error:
+        raise UsageError(f"The rows cannot be split with test size {test_size}: {error}") from None
+    return train
+
+
+def clone_fitted(estimator: Any, acts: ActivationSet) -> Any:
+    """Fit a clone, which checks the estimator against the data without reading any activation."""
+    from sklearn.base import clone
+
+    return clone(estimator).fit(acts)
+
+
+def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> ProbeDataset:
+    """Load a dataset file. Nothing in it is executed, imported or unpickled.
+
+    Parameters
+    ----------
+    path : path-like
+    pipeline : bool, default=True
+        Load the embedded pipeline too, if there is one.
+
+    Returns
+    -------
+    ProbeDataset
+
+    Raises
+    ------
+    FileFormatError
+        If the file is broken or is not a dataset.
+    PipelineError
+        If the pipeline is refused or contradicts the ``norm_*`` entries; ``pipeline=False`` still
+        gives the arrays.
+    """
+    with NpzReader(path) as reader:
+        entries = {name: reader.array(name) for name in reader.members if name != "pipeline"}
+        data = None
+        if pipeline and "pipeline" in reader.members:
+            from sklprep.pipelines import MAX_PIPELINE_BYTES
+
+            data = reader.array("pipeline", max_bytes=MAX_PIPELINE_BYTES)
+    X, y = _check_matrix(path, entries)
+    values = {key: value.item() if value.ndim == 0 else value for key, value in entries.items()}
+    meta = {key: value for key, value in values.items() if key.startswith("meta_")}
+    norm = {key: value for key, value in values.items() if key.startswith("norm_")}
+    _check_entries(path, X, meta, norm)
+    if data is None:
+        return ProbeDataset(X, y, meta, norm)
+    from sklprep.pipelines import loads_pipeline
+
+    fitted = loads_pipeline(data.tobytes(), where=f"{os.fspath(path)}: member 'pipeline'")
+    expected = _norm_of(fitted)
+    if norm.keys() != expected.keys() or any(
+        not np.array_equal(norm[key], expected[key]) for key in norm
+    ):
+        raise PipelineError(
+            f"{os.fspath(path)}: the norm_* entries are not those of the embedded pipeline;"
+            " expected equal values. The file was changed after it was written: generate it again,"
+            " or load it with pipeline=False."
+        )
+    return ProbeDataset(X, y, meta, norm, fitted)
+
+
+def _check_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    rows = np.asarray(fit_rows)
+    n = len(groups)
+    if rows.dtype.kind not in "iu" or rows.ndim != 1 or not len(rows):
+        raise UsageError(
+            f"fit_rows must be a non-empty array of row positions, got {rows.dtype} of shape"
+            f" {rows.shape}."
+        )
+    if rows.min() < 0 or rows.max() >= n or len(np.unique(rows)) != len(rows):
+        raise UsageError(f"fit_rows must be distinct row positions from 0 to {n - 1}.")
+    straddling = np.intersect1d(groups[rows], np.delete(groups, rows))
+    if len(straddling):
+        raise UsageError(
+            f"fit_rows splits {len(straddling)} groups between training and test rows (group"
+            f" {straddling[0]} first), so the test rows would not be unseen. Split by group, for"
+            " example with GroupShuffleSplit on acts.groups."
+        )
+    return rows.astype(np.int64)
+
+
+def _describe(
+    acts: ActivationSet,
+    pipeline: Pipeline,
+    target: Any,
+    strategy: str,
+    X: NDArray[Any],
+    y: NDArray[Any],
+) -> dict[str, Any]:
+    from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor
+
+    layers = pipeline.steps[0][1].layers_
+    meta: dict[str, Any] = {
+        "meta_strategy": strategy,
+        "meta_input_source": "hidden_states" if len(layers) else "embeddings",
+        "meta_input_layers": layers,
+        "meta_input_dims": X.shape[1],
+        "meta_n_samples": len(X),
+        "meta_sentence_indices": acts.sentence_indices,
+        "meta_pooling": acts.pooling,
+    }
+    if isinstance(target, FeatureTargetExtractor):
+        meta |= {
+            "meta_output_type": FEATURE,
+            "meta_target_layer": target.layer,
+            "meta_target_feature": target.feature,
+            "meta_average_l0": target.average_l0_,
+        }
+    elif isinstance(target, ConceptTargetExtractor):
+        meta |= {"meta_output_type": CONCEPT, "meta_n_classes": len(np.unique(y))}
+    if len(np.unique(acts.groups)) < len(acts):
+        meta["meta_groups"] = acts.groups
+    meta["meta_format_version"] = FORMAT_VERSION
+    meta["meta_provenance"] = _provenance(acts, pipeline, target, strategy)
+    return meta
+
+
+def _provenance(acts: ActivationSet, pipeline: Pipeline, target: Any, strategy: str) -> str:
+    from importlib.metadata import version
+
+    def parameters(step: Any) -> Any:
+        return step if isinstance(step, str) else {type(step).__name__: step.get_params(deep=False)}
+
+    record = {
+        "versions": {
+            "sklprep": __version__,
+            **{name: version(name) for name in ("numpy", "scikit-learn", "skops")},
+        },
+        "input": acts.name,
+        "fingerprint": acts.fingerprint,
+        "arguments": {
+            "strategy": strategy,
+            "pooling": acts.pooling,
+            "layers": format_layers(pipeline.steps[0][1].layers_.tolist()) or "embeddings",
+            "pipeline": [parameters(step) for _, step in pipeline.steps[1:]],
+            "target": parameters(target),
+        },
+    }
+    return json.dumps(record, sort_keys=True, default=str)
+
+
+def _norm_of(pipeline: Pipeline) -> dict[str, Any]:
+    from sklprep.normalizers import ActivationNormalizer
+
+    last = pipeline.steps[-1][1]
+    return last.norm_params_ if isinstance(last, ActivationNormalizer) else {"norm_method": "none"}
+
+
+def _warn(meta: Mapping[str, Any], y: NDArray[Any]) -> None:
+    messages = []
+    n = len(y)
+    if n < EXPECTED_SAMPLES:
+        messages.append(
+            f"Only {n} samples (expected ~{EXPECTED_SAMPLES}): scores will vary between splits."
+        )
+    if meta.get("meta_output_type") == FEATURE:
+        active = int(np.count_nonzero(y))
+        if active < ENOUGH_ACTIVE:
+            messages.append(
+                f"Feature {meta['meta_target_feature']} of layer {meta['meta_target_layer']} is"
+                f" active in {active} of {n} samples: too few to score a prediction of it. Choose a"
+                " feature that is active more often, or pool with mean or max."
+            )
+        elif np.ptp(y) == 0:
+            messages.append(f"y is constant ({y[0]:g}): there is nothing to predict.")
+    elif meta.get("meta_n_classes") == 1:
+        messages.append(f"All {n} samples have the label {y[0]}: there is nothing to classify.")
+    for message in messages:
+        warnings.warn(message, SklprepWarning, stacklevel=3)
+
+
+def _check_matrix(
+    path: str | os.PathLike[str], entries: dict[str, NDArray[Any]]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    missing = {"X", "y"} - entries.keys()
+    if missing:
+        raise file_fault(
+            path,
+            min(missing),
+            "is missing",
+            "X and y, as in a dataset",
+            "Is it a sentence file? Those are the input of sklprep generate."
+            if "hidden_states" in entries
+            else "",
+        )
+    X, y = entries.pop("X"), entries.pop("y")
+    if X.ndim != 2 or X.dtype.kind not in "fiu":
+        raise file_fault(path, "X", f"has shape {X.shape} of {X.dtype}", "a numeric matrix")
+    if y.ndim not in (1, 2) or len(y) != len(X):
+        raise file_fault(path, "y", f"has shape {y.shape}", f"{len(X)} values, as X has rows")
+    return X, y
+
+
+def _check_entries(
+    path: str | os.PathLike[str], X: NDArray[Any], meta: Mapping[str, Any], norm: Mapping[str, Any]
+) -> None:
+    version = meta.get("meta_format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise FileFormatError(
+            f"{os.fspath(path)}: dataset format version {version}; this sklprep {__version__} reads"
+            f" versions up to {FORMAT_VERSION}. Upgrade sklprep."
+        )
+    for key in _ROW_KEYS:
+        if key in meta and np.shape(meta[key]) != (len(X),):
+            raise file_fault(path, key, f"has shape {np.shape(meta[key])}", f"({len(X)},)")
+    method = norm.get("norm_method")
+    if method is None:
+        return
+    if method not in _NORM_KEYS:
+        raise file_fault(path, "norm_method", f"is {method!r}", ", ".join(_NORM_KEYS))
+    for key in _NORM_KEYS[method]:
+        if key not in norm or np.shape(norm[key]) != (X.shape[1],):
+            raise file_fault(
+                path,
+                key,
+                f"has shape {np.shape(norm[key])}" if key in norm else "is missing",
+                f"({X.shape[1]},), one value for each column of X",
+            )

@@ -1,0 +1,146 @@
+"""The function names of the usage guide's "Python API Usage", thin over the rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sklprep.activations import ActivationSet, load_activations
+from sklprep.files import write_npz
+from sklprep.layers import parse_layers
+from sklprep.normalizers import ActivationNormalizer
+
+_KEYS = (
+    "embeddings",
+    "hidden_states",
+    "activations",
+    "labels",
+    "layers",
+    "average_l0s",
+    "sentence_indices",
+    "sentences",
+)
+
+
+def load_all_sentences(path: str | os.PathLike[str]) -> ActivationSet:
+    """Open a folder of sentence files; see `load_activations`."""
+    return load_activations(path)
+
+
+def get_final_token_data(sentences: ActivationSet) -> Mapping[str, Any]:
+    """View a set as the guide's mapping; a value is read when it is first looked up.
+
+    Parameters
+    ----------
+    sentences : ActivationSet
+        As `load_all_sentences` returns it.
+
+    Returns
+    -------
+    mapping
+        ``embeddings`` (n_samples, d_embed), ``hidden_states`` (n_samples, n_configs, d_model),
+        ``activations`` (one sparse matrix a config), ``labels``, ``sentence_indices`` and
+        ``sentences`` (n_samples,), ``layers`` and ``average_l0s`` (n_configs,). As in the files,
+        there is one entry for each SAE config, so a layer with several configs stands there
+        several times.
+    """
+    return _FinalTokenData(sentences)
+
+
+def parse_layers_arg(spec: str) -> list[int]:
+    """Read a layer specification such as ``"0-2,10,15-17"``.
+
+    Examples
+    --------
+    >>> parse_layers_arg("0-2,10,15-17")
+    [0, 1, 2, 10, 15, 16, 17]
+    """
+    return parse_layers(spec)
+
+
+def normalize_features(
+    X: ArrayLike, method: str = "standardize"
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Normalize a matrix by its own columns; see `ActivationNormalizer`.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+    method : {"standardize", "minmax", "none"}
+
+    Returns
+    -------
+    X_norm : ndarray of shape (n_samples, n_features)
+    norm_params : dict
+        ``norm_method``, and ``norm_mean`` with ``norm_std`` or ``norm_min`` with ``norm_max``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X_norm, norm_params = normalize_features(np.array([[1.0], [3.0]]))
+    >>> X_norm.ravel(), norm_params["norm_std"]
+    (array([-1.,  1.]), array([1.]))
+    """
+    normalizer = ActivationNormalizer(method)
+    return normalizer.fit_transform(X), normalizer.norm_params_
+
+
+def save_dataset(
+    X: ArrayLike, y: ArrayLike, metadata: Mapping[str, Any], path: str | os.PathLike[str]
+) -> None:
+    """Write a custom dataset, which `load_dataset` reads.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Stored as float32.
+    y : array-like of shape (n_samples,)
+    metadata : mapping
+        ``norm_*`` keys keep their names; every other key gets the prefix ``meta_``.
+    path : path-like
+
+    Raises
+    ------
+    OutputError
+        If the path cannot be written, or a value is not an array of numbers, booleans or text.
+    """
+    named = {
+        key if key.startswith(("norm_", "meta_")) else f"meta_{key}": value
+        for key, value in metadata.items()
+    }
+    write_npz(path, {"X": np.asarray(X, np.float32), "y": np.asarray(y), **named})
+
+
+class _FinalTokenData(Mapping[str, Any]):
+    def __init__(self, acts: ActivationSet) -> None:
+        self._acts = acts
+        self._read: dict[str, Any] = {}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in _KEYS:
+            raise KeyError(f"{key!r}; there are {', '.join(_KEYS)}")
+        if key not in self._read:
+            self._read[key] = self._look_up(key)
+        return self._read[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in _KEYS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_KEYS)
+
+    def __len__(self) -> int:
+        return len(_KEYS)
+
+    def _look_up(self, key: str) -> Any:
+        acts = self._acts
+        layers = acts.sae_layers if len(acts.sae_layers) else acts.layers
+        if key == "layers":
+            return layers
+        if key == "hidden_states":
+            return np.stack([acts.layer(int(layer)) for layer in layers], axis=1)
+        return getattr(acts, key)
