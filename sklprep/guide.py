@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.activations import ActivationSet, load_activations
+from sklprep.exceptions import UsageError
 from sklprep.files import write_npz
 from sklprep.layers import parse_layers
 from sklprep.normalizers import ActivationNormalizer
@@ -105,14 +106,19 @@ def save_dataset(
 
     Raises
     ------
+    UsageError
+        If X and y have not equally many rows.
     OutputError
         If the path cannot be written, or a value is not an array of numbers, booleans or text.
     """
+    X, y = np.asarray(X, np.float32), np.asarray(y)
+    if X.shape[:1] != y.shape[:1]:
+        raise UsageError(f"X and y must have equally many rows, got {X.shape} and {y.shape}.")
     named = {
         key if key.startswith(("norm_", "meta_")) else f"meta_{key}": value
         for key, value in metadata.items()
     }
-    write_npz(path, {"X": np.asarray(X, np.float32), "y": np.asarray(y), **named})
+    write_npz(path, {"X": X, "y": y, **named})
 
 
 class _FinalTokenData(Mapping[str, Any]):

@@ -1,0 +1,33 @@
+"""Fixtures that several test files share."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def run_python():
+    """Run code in a new interpreter; return its stdout. A hang is killed and fails the test.
+
+    The code may call `peak()` for the most memory the process ever took, in MB.
+    """
+
+    def run(code, *args, timeout=30):
+        peak = (
+            "import re, sys\n"
+            "def peak():\n"
+            "    with open('/proc/self/status') as status:\n"
+            "        return int(re.search(r'VmHWM:\\s*([0-9]+)', status.read())[1]) / 1024\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", peak + code, *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
