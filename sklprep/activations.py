@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sklprep.exceptions import DataError, FeatureNotFoundError, UsageError
 from sklprep.layers import check_layers_exist, format_layers
+from sklprep.packs import Pack, is_pack
 from sklprep.sentences import SentenceFolder
 
 if TYPE_CHECKING:
@@ -43,9 +44,10 @@ class _Source(Protocol):
     def sentence_indices(self) -> NDArray[np.int64]: ...
     @property
     def sentences(self) -> NDArray[np.str_] | None: ...
-    def embeddings(self) -> NDArray[np.float32]: ...
-    def layer(self, layer: int) -> NDArray[np.float32]: ...
-    def config(self, config: int) -> csr_array: ...
+    def embeddings(self, rows: NDArray[np.int64] | None = ...) -> NDArray[np.float32]: ...
+    def layer(self, layer: int, rows: NDArray[np.int64] | None = ...) -> NDArray[np.float32]: ...
+    def config(self, config: int, rows: NDArray[np.int64] | None = ...) -> csr_array: ...
+    def require(self, member: str) -> None: ...
     def describe_row(self, row: int) -> str: ...
     def read(
         self, *, embeddings: bool = ..., layers: Iterable[int] = ..., configs: Iterable[int] = ...
@@ -268,7 +270,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
     @property
     def embeddings(self) -> NDArray[np.float32]:
         assert self.d_embed
-        return self._finite(self._of_rows(self._source.embeddings()), "embeddings")
+        return self._finite(self._source.embeddings(self._rows), "embeddings")
 
     @property
     def hidden_states(self) -> NDArray[np.float32]:
@@ -291,7 +293,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         assert self.d_model
         check_layers_exist([layer], self.layers.tolist())
         return self._finite(
-            self._of_rows(self._source.layer(layer)), "hidden_states", f" layer {layer}"
+            self._source.layer(layer, self._rows), "hidden_states", f" layer {layer}"
         )
 
     def sae_activations(self, layer: int, average_l0: float | None = None) -> csr_array:
@@ -368,14 +370,13 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         return values if self._rows is None else values[self._rows]
 
     def _config(self, config: int) -> csr_array:
-        return self._of_rows(self._source.config(config))
+        return self._source.config(config, self._rows)
 
     def _require(self, member: str, width: int | None) -> int:
         if width is not None:
             return width
-        if isinstance(self._source, SentenceFolder):
-            self._source.require(member)
-        raise DataError(f"This set has no {member}; give them to ActivationSet.from_arrays.")
+        self._source.require(member)
+        raise AssertionError(f"{member} has no width")
 
     def _finite(self, values: Any, member: str, what: str = "") -> Any:
         finite = np.isfinite(values)
@@ -403,7 +404,8 @@ def load_activations(
     Parameters
     ----------
     path : path-like
-        Folder of ``sentence_*.npz`` files; rows come in the order of the sorted names.
+        Folder of ``sentence_*.npz`` files, whose rows come in the order of the sorted names, or a
+        pack made from one.
     pooling : {"final", "mean", "max", "none"}, default="final"
         What becomes a row: the final token, the mean or the maximum over a sentence's tokens, or
         every token (rows of one sentence then share a group).
@@ -435,6 +437,8 @@ def load_activations(
     ...     acts.hidden_states.shape
     (12, 3, 8)
     """
+    if is_pack(path):
+        return ActivationSet(Pack(path, pooling=pooling))
     return ActivationSet(SentenceFolder(path, pooling=pooling, n_jobs=n_jobs, progress=progress))
 
 
@@ -549,16 +553,20 @@ class _Arrays:
                     digest.update(row.tobytes())
         return digest.hexdigest()
 
-    def embeddings(self) -> NDArray[np.float32]:
+    def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         assert self._embeddings is not None
-        return self._embeddings
+        return self._embeddings if rows is None else self._embeddings[rows]
 
-    def layer(self, layer: int) -> NDArray[np.float32]:
+    def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         assert self._hidden_states is not None
-        return self._hidden_states[:, self._positions[np.searchsorted(self.layers, layer)]]
+        position = self._positions[np.searchsorted(self.layers, layer)]
+        return self._hidden_states[slice(None) if rows is None else rows, position]
 
-    def config(self, config: int) -> csr_array:
-        return self._configs[config]
+    def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
+        return self._configs[config] if rows is None else self._configs[config][rows]
+
+    def require(self, member: str) -> None:
+        raise DataError(f"This set has no {member}; give them to ActivationSet.from_arrays.")
 
     def describe_row(self, row: int) -> str:
         return f"Row {row} of the arrays"

@@ -17,7 +17,7 @@ import secrets
 import stat
 import struct
 import zipfile
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,9 +36,13 @@ _MAX_DEFLATE_RATIO = 1040
 _SLICE_IN = 64 << 10
 _SLICE_OUT = 256 << 10
 _BLOCK_BYTES = 1 << 20
+PIECE_BYTES = 4 << 20
 _MAX_DIMS = 32
+_MAX_ARRAY_BYTES = 1 << 48
+_MAX_CHAR = 0x10FFFF
 _DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
 _INFLATE_ERROR: type[Exception] = zlib_ng.error  # type: ignore[assignment]
+_WRITE_ITEMS = 1 << 18
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 
 
@@ -71,6 +75,11 @@ class ArrayHeader:
     def row_bytes(self) -> int:
         """Bytes of one vector along the last axis."""
         return self.shape[-1] * self.dtype.itemsize
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the whole array."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class NpzReader:
@@ -133,15 +142,15 @@ class NpzReader:
         """Read the shape and dtype of a member without reading its data."""
         member = self._member(name)
         with contextlib.closing(self._inflate(member)) as pieces:
-            return self._parse_header(member, next(pieces, b""))
+            return self._header_of(member, next(pieces, b""))
 
     def array(self, name: str, *, max_bytes: int | None = None) -> NDArray[Any]:
         """Read a whole member; `max_bytes` is the largest array that makes sense here."""
         member = self._member(name)
         pieces = self._inflate(member)
         first = next(pieces, b"")
-        header = self._parse_header(member, first)
-        n_bytes = math.prod(header.shape) * header.dtype.itemsize
+        header = self._header_of(member, first)
+        n_bytes = header.n_bytes
         if max_bytes is not None and n_bytes > max_bytes:
             pieces.close()
             raise self.fault(name, f"has {n_bytes:,} bytes", f"at most {max_bytes:,}")
@@ -158,6 +167,12 @@ class NpzReader:
                 break
         if header.dtype == bool and n_bytes and values.view(np.uint8).max() > 1:
             raise self.fault(name, "has bytes other than 0 and 1", "booleans")
+        if (
+            header.dtype.kind == "U"
+            and n_bytes
+            and values.reshape(-1).view("<u4").max() > _MAX_CHAR
+        ):
+            raise self.fault(name, "has characters beyond unicode", "text")
         return values
 
     def blocks(
@@ -172,7 +187,7 @@ class NpzReader:
         member = self._member(name)
         pieces = self._inflate(member)
         first = next(pieces, b"")
-        header = self._parse_header(member, first)
+        header = self._header_of(member, first)
         width, row_bytes = header.shape[-1], header.row_bytes
         per_block = max(1, _BLOCK_BYTES // row_bytes)
         piece, start = memoryview(first), -header.data_offset
@@ -199,6 +214,19 @@ class NpzReader:
                 yield row, np.frombuffer(raw, header.dtype).reshape(n_rows, width)
         for _ in pieces:
             pass
+
+    def _header_of(self, member: Member, first: bytes) -> ArrayHeader:
+        def fault(found: str, expected: str, do: str = "") -> FileFormatError:
+            return self.fault(member.name, found, expected, do)
+
+        header = parse_npy_header(first, fault)
+        n_bytes = member.size - header.data_offset
+        if n_bytes != header.n_bytes:
+            raise fault(
+                f"has {n_bytes:,} bytes of data",
+                f"{header.n_bytes:,} for shape {header.shape} of {header.dtype}",
+            )
+        return header
 
     def _member(self, name: str) -> Member:
         try:
@@ -330,49 +358,6 @@ class NpzReader:
                 _AGAIN,
             )
 
-    def _parse_header(self, member: Member, piece: bytes) -> ArrayHeader:
-        def fault(found: str, expected: str, do: str = "") -> FileFormatError:
-            return self.fault(member.name, found, expected, do)
-
-        if len(piece) < 12 or piece[:6] != b"\x93NUMPY" or piece[6] not in (1, 2, 3):
-            raise fault("is not a numpy array", "an npy header of version 1 to 3")
-        prefix = 10 if piece[6] == 1 else 12
-        length = int.from_bytes(piece[8:prefix], "little")
-        if length > _MAX_HEADER_BYTES or prefix + length > len(piece):
-            raise fault(f"has a header of {length:,} bytes", f"at most {_MAX_HEADER_BYTES:,}")
-        try:
-            fields = ast.literal_eval(piece[prefix : prefix + length].decode("utf-8").strip())
-            descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
-            descr_text, shape_text = str(descr)[:60], repr(shape)[:60]
-        except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
-            raise fault("has a header that cannot be read", "descr, fortran_order, shape") from None
-        if not isinstance(descr, str) or not _DTYPE.fullmatch(descr):
-            raise fault(
-                f"has dtype {descr_text!r}",
-                "little-endian float, integer, bool or unicode",
-                "Save it as float32 (bfloat16 included)." if "V" in descr_text else "",
-            )
-        dtype = np.dtype(descr)
-        if (
-            type(shape) is not tuple
-            or len(shape) > _MAX_DIMS
-            or any(type(n) is not int or n < 0 for n in shape)
-            or math.prod(max(n, 1) for n in shape) * dtype.itemsize >= 1 << 63
-        ):
-            raise fault(
-                f"has shape {shape_text}", f"at most {_MAX_DIMS} whole numbers of sensible size"
-            )
-        if fortran not in (False, True) or (fortran and len(shape) > 1):
-            raise fault("is in Fortran order", "C order", "Save np.ascontiguousarray(array).")
-        offset = prefix + length
-        n_bytes = math.prod(shape) * dtype.itemsize
-        if n_bytes != member.size - offset:
-            raise fault(
-                f"has {member.size - offset:,} bytes of data",
-                f"{n_bytes:,} for shape {shape_text} of {dtype}",
-            )
-        return ArrayHeader(dtype, shape, offset)
-
 
 _AGAIN = "The file is damaged; copy or extract it again."
 
@@ -383,6 +368,130 @@ def file_fault(
     """Build the error that names a file, a member of it, what was found and what was expected."""
     what = "" if member is None else f" member {member!r}"
     return FileFormatError(f"{os.fspath(path)}:{what} {found}; expected {expected}. {do}".rstrip())
+
+
+def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> ArrayHeader:
+    """Read the npy header at the start of a member or file, refusing what numpy should not get.
+
+    `fault` makes the error from what was found, what was expected, and what to do.
+    """
+    if len(start) < 12 or start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
+        raise fault("is not a numpy array", "an npy header of version 1 to 3")
+    prefix = 10 if start[6] == 1 else 12
+    length = int.from_bytes(start[8:prefix], "little")
+    if length > _MAX_HEADER_BYTES or prefix + length > len(start):
+        raise fault(f"has a header of {length:,} bytes", f"at most {_MAX_HEADER_BYTES:,}")
+    try:
+        fields = ast.literal_eval(start[prefix : prefix + length].decode("utf-8").strip())
+        descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
+        descr_text, shape_text = str(descr)[:60], repr(shape)[:60]
+    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
+        raise fault("has a header that cannot be read", "descr, fortran_order, shape") from None
+    if not isinstance(descr, str) or not _DTYPE.fullmatch(descr):
+        raise fault(
+            f"has dtype {descr_text!r}",
+            "little-endian float, integer, bool or unicode",
+            "Save it as float32 (bfloat16 included)." if "V" in descr_text else "",
+        )
+    dtype = np.dtype(descr)
+    if (
+        type(shape) is not tuple
+        or len(shape) > _MAX_DIMS
+        or any(type(n) is not int or n < 0 for n in shape)
+        or math.prod(max(n, 1) for n in shape) * dtype.itemsize > _MAX_ARRAY_BYTES
+    ):
+        raise fault(f"has shape {shape_text}", f"at most {_MAX_DIMS} numbers of sensible size")
+    if fortran not in (False, True) or (fortran and len(shape) > 1):
+        raise fault("is in Fortran order", "C order", "Save np.ascontiguousarray(array).")
+    return ArrayHeader(dtype, shape, prefix + length)
+
+
+class NpyFile:
+    """An ``.npy`` file, read in bounded pieces: whole, by rows, never mapped.
+
+    Parameters
+    ----------
+    path : path-like
+        A regular file.
+    n_rows : int
+        Rows that count; the file may hold more, which are not looked at.
+
+    Raises
+    ------
+    FileFormatError
+        If the file does not hold such an array.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], n_rows: int) -> None:
+        self.path = Path(path)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            info = os.fstat(self._fd)
+            if not stat.S_ISREG(info.st_mode):
+                raise self._fault("is not a regular file", "an npy file")
+            header = parse_npy_header(os.pread(self._fd, _MAX_HEADER_BYTES, 0), self._fault)
+            if not header.shape or header.shape[0] < n_rows:
+                raise self._fault(f"has shape {header.shape}", f"at least {n_rows} rows")
+            self.dtype = header.dtype
+            self.shape = (n_rows, *header.shape[1:])
+            self.offset = header.data_offset
+            self.row_bytes = math.prod(header.shape[1:]) * header.dtype.itemsize
+            if info.st_size < self.offset + n_rows * self.row_bytes:
+                raise self._fault(
+                    f"has {info.st_size:,} bytes",
+                    f"{self.offset + n_rows * self.row_bytes:,} or more",
+                    _AGAIN,
+                )
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Read the rows from `start` to `stop`."""
+        stop = self.shape[0] if stop is None else stop
+        values = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        self._fill(values, start)
+        return values
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read rows by position, runs of neighbours at once."""
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        if len(rows):
+            breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+            for begin, end in zip([0, *breaks], [*breaks, len(rows)], strict=True):
+                self._fill(values[begin:end], int(rows[begin]))
+        return values
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the data's bytes, in pieces of 4 MiB and a rest."""
+        position, end = self.offset, self.offset + self.shape[0] * self.row_bytes
+        while position < end:
+            piece = os.pread(self._fd, min(PIECE_BYTES, end - position), position)
+            position += len(piece)
+            yield piece
+
+    def _fill(self, values: NDArray[Any], start: int) -> None:
+        buffer = values.reshape(-1).view(np.uint8).data if values.size else memoryview(b"")
+        position = self.offset + start * self.row_bytes
+        done = 0
+        while done < len(buffer):
+            n = os.preadv(self._fd, [buffer[done : done + (64 << 20)]], position + done)
+            if n == 0:
+                raise self._fault("was cut short while it was read", "a file that stays")
+            done += n
+
+    def _fault(self, found: str, expected: str, do: str = "") -> FileFormatError:
+        return file_fault(self.path, None, found, expected, do)
 
 
 class _DirectoryTooLargeError(Exception):
@@ -447,11 +556,12 @@ def check_output(path: str | os.PathLike[str]) -> Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a file that appears under its name whole, or not at all.
 
     The bytes go to a hidden temporary file in the same folder, which is synced to disk and renamed
-    on success and removed on failure. Parent folders are made. The mode follows the umask.
+    on success and removed on failure. Parent folders are made. The mode follows the umask. Without
+    `sync` the file survives a killed process, but perhaps not a power cut.
 
     Examples
     --------
@@ -469,16 +579,32 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with temporary.open("xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    if sync:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring renames in a folder to the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(folder)
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """An array that is too large to be held: its shape and dtype, and its rows block by block."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    blocks: Iterable[NDArray[Any]]
 
 
 def write_npz(
@@ -490,21 +616,41 @@ def write_npz(
     ----------
     path : path-like
         Used as it is: no ``.npz`` is appended.
-    arrays : mapping of str to array-like
+    arrays : mapping of str to array-like or Blocks
         No object arrays.
     compress : bool, default=False
         Deflate the members instead of storing them.
     """
-    for name, values in arrays.items():
-        try:
-            refused = np.asarray(values).dtype.hasobject
-        except ValueError:  # ragged
-            refused = True
-        if refused:
-            raise OutputError(
-                f"{os.fspath(path)}: {name!r} is an object array, which only a pickle could hold;"
-                " expected numbers, booleans or strings of one shape."
-            )
-    save = np.savez_compressed if compress else np.savez
-    with atomic_write(path) as file:
-        save(file, **arrays)
+    wholes = {
+        name: values if isinstance(values, Blocks) else _whole(path, name, values)
+        for name, values in arrays.items()
+    }
+    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", method) as archive:
+        for name, whole in wholes.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array_header_1_0(
+                    member,
+                    {
+                        "descr": np.lib.format.dtype_to_descr(whole.dtype),
+                        "fortran_order": False,
+                        "shape": whole.shape,
+                    },
+                )
+                for block in whole.blocks:
+                    flat = np.ascontiguousarray(block, whole.dtype).reshape(-1)
+                    for start in range(0, len(flat), _WRITE_ITEMS):
+                        member.write(flat[start : start + _WRITE_ITEMS].tobytes())
+
+
+def _whole(path: str | os.PathLike[str], name: str, values: Any) -> Blocks:
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.asarray(values, object)
+    if array.dtype.hasobject:
+        raise OutputError(
+            f"{os.fspath(path)}: {name!r} is an object array, which only a pickle could hold;"
+            " expected numbers, booleans or strings of one shape."
+        )
+    return Blocks(array.shape, array.dtype, [array])

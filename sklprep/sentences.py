@@ -52,10 +52,11 @@ class SentenceInfo:
     layers: tuple[int, ...]
     average_l0s: tuple[float, ...]
     widths: tuple[int | None, ...]
+    is_float16: bool
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class SentenceRows:
     """The pooled rows of one file: dense (k, rows, width), sparse (row, column, value) a config."""
 
     embeddings: NDArray[np.float32] | None
@@ -140,12 +141,22 @@ class SentenceFolder:
         return self.config_layers if self.n_features is not None else self.config_layers[:0]
 
     @property
+    def is_float16(self) -> bool:
+        """Whether all values were dumped as float16."""
+        return all(info.is_float16 for info in self.files)
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the file names and every member's name, size and CRC-32."""
-        digest = hashlib.sha256()
-        for info in self.files:
-            digest.update(info.name.encode() + b"\0" + info.digest)
-        return digest.hexdigest()
+        return fingerprint_of(self.files)
+
+    def rows_of(self, sentence: int) -> int:
+        """Number of rows of one file."""
+        return int(self._offsets[sentence + 1] - self._offsets[sentence])
+
+    def n_rows_of(self, n_sentences: int) -> int:
+        """Number of rows of the first files."""
+        return int(self._offsets[n_sentences])
 
     @property
     def groups(self) -> NDArray[np.int64]:
@@ -185,23 +196,25 @@ class SentenceFolder:
         """Name the file that a row comes from."""
         return str(self.path / self.files[self.sentence_of_row[row]].name)
 
-    def embeddings(self) -> NDArray[np.float32]:
+    def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_embed)."""
         self.read(embeddings=True)
         assert self._embeddings is not None
-        return self._embeddings
+        return self._embeddings if rows is None else self._embeddings[rows]
 
-    def layer(self, layer: int) -> NDArray[np.float32]:
+    def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_model) of one layer; the first call reads all layers."""
         if layer not in self._layers:
             self.read(layers=[int(n) for n in self.layers])
-        return self._layers[layer]
+        values = self._layers[layer]
+        return values if rows is None else values[rows]
 
-    def config(self, config: int) -> csr_array:
+    def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
         """(n_rows, n_features) of one SAE config; the first call reads all configs."""
         if config not in self._configs:
             self.read(configs=range(len(self.config_layers)))
-        return self._configs[config]
+        values = self._configs[config]
+        return values if rows is None else values[rows]
 
     def read(
         self,
@@ -225,19 +238,33 @@ class SentenceFolder:
             for member, wanted in zip(_WIDE_MEMBERS, (embeddings, layers, configs), strict=True):
                 if wanted:
                     self.require(member)
-            parts = self._each_file(
-                _read_rows,
-                [
-                    (self.path / info.name, info, self.pooling, embeddings, positions, configs)
-                    for info in self.files
-                ],
-                "Reading",
+            parts = self.parts(
+                range(len(self.files)), embeddings=embeddings, positions=positions, configs=configs
             )
             self._keep(parts, embeddings, first_of_layer, positions, configs)
 
+    def parts(
+        self,
+        numbers: Iterable[int],
+        *,
+        embeddings: bool,
+        positions: Sequence[int],
+        configs: Sequence[int],
+    ) -> Iterator[SentenceRows]:
+        """Read some of the files, in order; positions and configs count along the config axis."""
+        infos = [self.files[number] for number in numbers]
+        return self._each_file(
+            _read_rows,
+            [
+                (self.path / info.name, info, self.pooling, embeddings, positions, configs)
+                for info in infos
+            ],
+            "Reading",
+        )
+
     def _keep(
         self,
-        parts: Iterator[_Rows],
+        parts: Iterator[SentenceRows],
         embeddings: bool,
         first_of_layer: dict[int, int],
         positions: list[int],
@@ -301,6 +328,14 @@ class SentenceFolder:
             results, what, len(arguments), leave=False, delay=0.5, unit="file", dynamic_ncols=True
         )
         return iter(bar)
+
+
+def fingerprint_of(files: Sequence[SentenceInfo]) -> str:
+    """SHA-256 over the file names and every member's name, size and CRC-32."""
+    digest = hashlib.sha256()
+    for info in files:
+        digest.update(info.name.encode() + b"\0" + info.digest)
+    return digest.hexdigest()
 
 
 def _list_sentence_files(folder: Path) -> list[str]:
@@ -427,6 +462,7 @@ def _index_sentence(path: Path) -> SentenceInfo:
             layers=tuple(layers.tolist()),
             average_l0s=tuple(average_l0s.tolist()),
             widths=tuple(header.shape[-1] if header else None for header in headers),
+            is_float16=all(header.dtype == np.float16 for header in headers if header),
         )
 
 
@@ -470,14 +506,7 @@ def _sentence_index(reader: NpzReader) -> int | None:
 
 
 def _sentence(reader: NpzReader) -> str | None:
-    if "sentence" not in reader.members:
-        return None
-    try:
-        return str(_small(reader, "sentence", 0, "U"))
-    except ValueError as error:
-        if isinstance(error, DataError):
-            raise
-        raise reader.fault("sentence", f"is not unicode ({error})", "text") from None
+    return str(_small(reader, "sentence", 0, "U")) if "sentence" in reader.members else None
 
 
 def _read_rows(
@@ -487,7 +516,7 @@ def _read_rows(
     embeddings: bool,
     positions: Sequence[int],
     configs: Sequence[int],
-) -> _Rows:
+) -> SentenceRows:
     with NpzReader(path) as reader, np.errstate(over="ignore", invalid="ignore"):
         if _directory_digest(reader) != info.digest:
             raise reader.fault(
@@ -496,7 +525,7 @@ def _read_rows(
                 "the same content",
                 "Load it again.",
             )
-        return _Rows(
+        return SentenceRows(
             _read_dense(reader, "embeddings", info, pooling, [0])[0] if embeddings else None,
             _read_dense(reader, "hidden_states", info, pooling, positions) if positions else None,
             _read_sparse(reader, info, pooling, configs) if configs else [],

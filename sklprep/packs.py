@@ -1,0 +1,609 @@
+"""The pack: a folder of plain ``.npy`` arrays, read in place, that grows with its sentence folder.
+
+Arrays only ever grow at their end, and the manifest, replaced last and atomically, says how many
+rows of each count. So whatever moment a run is killed at, the folder holds the old pack or the new
+one, and the next run goes on from the last manifest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.exceptions import DataError, FileFormatError, UsageError
+from sklprep.files import PIECE_BYTES, NpyFile, atomic_write, check_output, file_fault, sync_folder
+from sklprep.sentences import SentenceFolder, fingerprint_of
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+FORMAT = "sklprep pack"
+FORMAT_VERSION = 1
+"""Raise it when a reader of the old version would misread the new folder, not for new arrays."""
+
+MANIFEST = "manifest.json"
+
+_MAX_MANIFEST_BYTES = 64 << 20
+_BATCH_BYTES = 64 << 20
+_SMALL = ("labels", "sentence_indices", "groups", "sentences", "source_names", "source_digests")
+
+
+class Pack:
+    """A pack as a source of rows; nothing but the manifest is read before it is asked for.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder.
+    pooling : str
+        Must be the pooling it was made with.
+
+    Raises
+    ------
+    FileFormatError
+        If the manifest is broken, or of a newer format.
+    UsageError
+        If the pooling is another one.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, pooling: str) -> None:
+        self.path = Path(path)
+        self.manifest = _read_manifest(self.path)
+        self.pooling = self.manifest["pooling"]
+        if pooling != self.pooling:
+            raise UsageError(
+                f"{self.path} was packed with pooling {self.pooling!r}, got {pooling!r}. Use that"
+                " pooling, or pack the sentence files again."
+            )
+        self.name: str = self.manifest["source"]
+        self.fingerprint: str = self.manifest["fingerprint"]
+        self.n_rows: int = self.manifest["n_rows"]
+        self.layers = np.array(self.manifest["layers"], np.int64)
+        self.sae_layers = np.array(self.manifest["sae_layers"], np.int64)
+        self.average_l0s = np.array(self.manifest["average_l0s"])
+        self.d_embed: int | None = self.manifest["d_embed"]
+        self.d_model: int | None = self.manifest["d_model"]
+        self.n_features: int | None = self.manifest["n_features"]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel without the small arrays that were read: they are read again where needed."""
+        cached = ("labels", "sentence_indices", "groups", "sentences")
+        return {key: value for key, value in self.__dict__.items() if key not in cached}
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Concept label of each row."""
+        if self.manifest["labels_fault"]:
+            raise DataError(f"{self.path} has no labels: {self.manifest['labels_fault']}")
+        return self._small("labels")
+
+    @cached_property
+    def sentence_indices(self) -> NDArray[np.int64]:
+        """The sentence's own index, for each row."""
+        return self._small("sentence_indices")
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """Position of each row's sentence."""
+        return self._small("groups")
+
+    @cached_property
+    def sentences(self) -> NDArray[np.str_] | None:
+        """The text of each row's sentence, or None where the files held none."""
+        return self._small("sentences")[self.groups] if self._has("sentences") else None
+
+    def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(n_rows, d_embed)."""
+        return self._rows("embeddings", rows)
+
+    def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(n_rows, d_model) of one layer."""
+        return self._rows(_layer_name(layer), rows)
+
+    def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
+        """(n_rows, n_features) of one SAE config."""
+        from scipy.sparse import csr_array
+
+        names = _config_names(self.manifest, config)
+        data, indices, indptr = (self._open(name) for name in names)
+        with data, indices, indptr:
+            bounds = indptr.read()
+            if rows is None:
+                values, columns = data.read(), indices.read()
+                ends = bounds
+            else:
+                counts = bounds[rows + 1] - bounds[rows]
+                ends = np.concatenate([[0], np.cumsum(counts)])
+                places = np.repeat(bounds[rows] - ends[:-1], counts) + np.arange(ends[-1])
+                values, columns = data.take(places), indices.take(places)
+        matrix = csr_array(
+            (values.astype(np.float32, copy=False), columns, ends.astype(np.int32)),
+            shape=(len(ends) - 1, self.n_features or 0),
+        )
+        matrix.check_format()
+        return matrix
+
+    def describe_row(self, row: int) -> str:
+        """Name the pack, the row and the sentence file it comes from."""
+        return f"{self.path} (row {row}, from {self._small('source_names')[self.groups[row]]})"
+
+    def require(self, member: str) -> None:
+        """Raise `DataError` unless the pack holds this member."""
+        if {
+            "embeddings": self.d_embed,
+            "hidden_states": self.d_model,
+            "activations": self.n_features,
+        }[member] is None:
+            raise DataError(f"{self.path} holds no {member}: its sentence files had none.")
+
+    def read(self, **_: Any) -> None:
+        """Nothing to do: rows are read in place."""
+
+    def verify(self) -> list[str]:
+        """Compare every digest; returns one line for each array that differs."""
+        faults = []
+        for name in self.manifest["arrays"]:
+            try:
+                with self._open(name) as array:
+                    segments = _segments_of(array)
+                expected = self.manifest["arrays"][name]["digest"]
+                if _digest_of(segments) != expected:
+                    faults.append(f"{self.path / name}.npy differs from its digest")
+            except (FileFormatError, OSError) as error:
+                faults.append(str(error))
+        return faults
+
+    def _has(self, name: str) -> bool:
+        return name in self.manifest["arrays"]
+
+    def _open(self, name: str) -> NpyFile:
+        entry = self.manifest["arrays"][name]
+        array = NpyFile(self.path / f"{name}.npy", entry["shape"][0])
+        text = np.dtype(entry["dtype"]).kind == array.dtype.kind == "U"
+        if list(array.shape) != entry["shape"] or not (text or array.dtype.str == entry["dtype"]):
+            array.close()
+            raise file_fault(
+                self.path / f"{name}.npy",
+                None,
+                f"holds {array.dtype.str} of shape {array.shape}",
+                f"{entry['dtype']} of {tuple(entry['shape'])} as in {MANIFEST}",
+                "Pack the sentence files again.",
+            )
+        return array
+
+    def _small(self, name: str) -> NDArray[Any]:
+        with self._open(name) as array:
+            return array.read()
+
+    def _rows(self, name: str, rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        with self._open(name) as array:
+            values = array.read() if rows is None else array.take(rows)
+        return values.astype(np.float32, copy=False)
+
+
+def is_pack(path: str | os.PathLike[str]) -> bool:
+    """Tell a pack from a folder of sentence files."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def build_pack(
+    source: SentenceFolder,
+    output: str | os.PathLike[str],
+    *,
+    layers: Iterable[int] | None = None,
+    embeddings: bool = True,
+    configs: Iterable[int] | None = None,
+) -> Pack:
+    """Write a folder of sentence files as a pack, or add its new files to one.
+
+    Parameters
+    ----------
+    source : SentenceFolder
+    output : path-like
+        A pack of the same folder, or a path that does not exist yet.
+    layers, configs : iterable of int, or None
+        Which layers and SAE configs to keep; None for all there are.
+    embeddings : bool, default=True
+        Keep the embeddings, if there are any.
+
+    Returns
+    -------
+    Pack
+
+    Raises
+    ------
+    OutputError
+        If the path cannot be written.
+    UsageError
+        If `output` is the pack of other files.
+    """
+    output = Path(output)
+    if not is_pack(output):
+        check_output(output / MANIFEST)
+        if output.exists() and any(output.iterdir()):
+            raise UsageError(
+                f"{output} exists and is not a pack; name a folder that does not exist yet."
+            )
+    with _locked_work_folder(output) as work:
+        blank = _new_manifest(source, layers, embeddings, configs)
+        manifest = _read_manifest(work) if is_pack(work) else blank
+        _check_extends(work, manifest, blank, source)
+        _append(work, manifest, source)
+        if work != output:
+            with contextlib.suppress(FileNotFoundError):
+                output.rmdir()
+            work.rename(output)
+            sync_folder(output.parent)
+    return Pack(output, pooling=source.pooling)
+
+
+@contextlib.contextmanager
+def _locked_work_folder(output: Path) -> Iterator[Path]:
+    """Hold the only right to write: in the pack itself, or in a hidden folder that becomes it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.parent / f".{output.name}.partial"
+    while True:
+        work = output if is_pack(output) else partial
+        work.mkdir(exist_ok=True)
+        fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            moved = not work.exists() or os.fstat(fd).st_ino != work.stat().st_ino
+            if moved or (work == partial and is_pack(output)):
+                continue
+            yield work
+            return
+        finally:
+            os.close(fd)
+
+
+def _new_manifest(
+    source: SentenceFolder,
+    layers: Iterable[int] | None,
+    embeddings: bool,
+    configs: Iterable[int] | None,
+) -> dict[str, Any]:
+    kept = source.layers.tolist() if layers is None else sorted(set(layers))
+    kept = kept if source.d_model is not None else []
+    positions = list(range(len(source.sae_layers)) if configs is None else sorted(set(configs)))
+    dtype = _stored_dtype(source)
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "source": source.name,
+        "fingerprint": fingerprint_of([]),
+        "pooling": source.pooling,
+        "n_rows": 0,
+        "n_sentences": 0,
+        "layers": kept,
+        "sae_layers": source.sae_layers[positions].tolist(),
+        "average_l0s": source.average_l0s[positions].tolist(),
+        "configs": positions,
+        "d_embed": source.d_embed if embeddings else None,
+        "d_model": source.d_model if kept else None,
+        "n_features": source.n_features if positions else None,
+        "labels_fault": "",
+        "arrays": {},
+    }
+    if manifest["d_embed"] is not None:
+        _add_array(manifest, "embeddings", dtype, [0, source.d_embed])
+    for layer in kept:
+        _add_array(manifest, _layer_name(layer), dtype, [0, source.d_model])
+    for number in range(len(positions)):
+        data, indices, indptr = _config_names(manifest, number)
+        _add_array(manifest, data, dtype, [0])
+        _add_array(manifest, indices, "<i4", [0])
+        _add_array(manifest, indptr, "<i8", [0])
+    return manifest
+
+
+def _stored_dtype(source: SentenceFolder) -> str:
+    """The dump's dtype; a mean of float16 values needs float32."""
+    return "<f2" if source.is_float16 and source.pooling != "mean" else "<f4"
+
+
+def _add_array(manifest: dict[str, Any], name: str, dtype: str, shape: list[Any]) -> None:
+    manifest["arrays"][name] = {
+        "dtype": dtype,
+        "shape": shape,
+        "segments": [],
+        "digest": _digest_of([]),
+    }
+
+
+def _layer_name(layer: int) -> str:
+    return f"hidden_states/L{layer}"
+
+
+def _config_names(manifest: dict[str, Any], config: int) -> list[str]:
+    layer, average_l0 = manifest["sae_layers"][config], manifest["average_l0s"][config]
+    stem = f"activations/{config:03d}_L{layer}_l0_{average_l0:g}"
+    return [f"{stem}_{part}" for part in ("data", "indices", "indptr")]
+
+
+def _check_extends(
+    work: Path, manifest: dict[str, Any], blank: dict[str, Any], source: SentenceFolder
+) -> None:
+    """Refuse to go on with a pack of other files, of other members, or of another pooling."""
+    shape = [
+        (key, value) for key, value in blank.items() if key not in _GROWING and key != "source"
+    ]
+    for key, value in shape:
+        if manifest[key] != value:
+            raise UsageError(
+                f"{work} was packed with {key} {manifest[key]!r}, the sentence files now give"
+                f" {value!r}. Pack them into a new folder."
+            )
+    if manifest["n_sentences"] == 0:
+        return
+    pack = Pack(work, pooling=source.pooling)
+    names = pack._small("source_names").tolist()
+    digests = [bytes(row) for row in pack._small("source_digests")]
+    there = {info.name: info.digest for info in source.files}
+    gone = [name for name in names if name not in there]
+    changed = [
+        name for name, digest in zip(names, digests, strict=True) if there.get(name) != digest
+    ]
+    ahead = [info.name for info in source.files[: len(names)] if info.name not in set(names)]
+    if gone or changed or ahead:
+        what = [
+            f"{len(files)} {word} ({files[0]} first)"
+            for word, files in (
+                ("gone", gone),
+                ("changed", [name for name in changed if name in there]),
+                ("sorted before packed ones", ahead),
+            )
+            if files
+        ]
+        raise UsageError(
+            f"The sentence files of {source.path} are not those packed in {work}:"
+            f" {', '.join(what)}. The pack still holds what was packed; pack the files into a new"
+            " folder to have them as they are now."
+        )
+
+
+_GROWING = ("fingerprint", "n_rows", "n_sentences", "labels_fault", "arrays")
+
+
+def _append(work: Path, manifest: dict[str, Any], source: SentenceFolder) -> None:
+    done = manifest["n_sentences"]
+    if done == len(source.files) and is_pack(work):
+        return
+    positions = [source.config_layers.tolist().index(layer) for layer in manifest["layers"]]
+    order = np.argsort(positions)
+    with contextlib.ExitStack() as stack:
+        writers = {
+            name: stack.enter_context(_Writer(work / f"{name}.npy", entry))
+            for name, entry in manifest["arrays"].items()
+            if name not in _SMALL
+        }
+        parts = source.parts(
+            range(done, len(source.files)),
+            embeddings=manifest["d_embed"] is not None,
+            positions=sorted(positions),
+            configs=manifest["configs"],
+        )
+        pending = 0
+        for part in parts:
+            if manifest["d_embed"] is not None:
+                writers["embeddings"].append(part.embeddings)
+            for number, states in zip(
+                order, () if part.hidden_states is None else part.hidden_states, strict=True
+            ):
+                writers[_layer_name(manifest["layers"][number])].append(states)
+            for config, (rows, columns, values) in enumerate(part.activations):
+                data, indices, indptr = (writers[name] for name in _config_names(manifest, config))
+                if not len(indptr):
+                    indptr.append(np.zeros(1, np.int64))
+                counts = np.bincount(rows, minlength=source.rows_of(done))
+                indptr.append(len(data) + np.cumsum(counts))
+                data.append(values)
+                indices.append(columns)
+            done += 1
+            pending += source.rows_of(done - 1) * sum(w.row_bytes for w in writers.values())
+            if pending > _BATCH_BYTES and done < len(source.files):
+                _commit(work, manifest, writers, source, done)
+                pending = 0
+        _commit(work, manifest, writers, source, done, sync=True)
+
+
+def _commit(
+    work: Path,
+    manifest: dict[str, Any],
+    writers: dict[str, _Writer],
+    source: SentenceFolder,
+    n_sentences: int,
+    *,
+    sync: bool = False,
+) -> None:
+    """Write the small arrays, then the manifest that makes the new rows count."""
+    files = source.files[:n_sentences]
+    n_rows = source.n_rows_of(n_sentences)
+    small: dict[str, Any] = {
+        "sentence_indices": source.sentence_indices[:n_rows],
+        "groups": source.groups[:n_rows],
+        "source_names": np.array([info.name for info in files]),
+        "source_digests": np.array([list(info.digest) for info in files], np.uint8),
+    }
+    if all(info.sentence is not None for info in files):
+        small["sentences"] = np.array([info.sentence for info in files])
+    try:
+        small["labels"] = source.labels[:n_rows]
+        manifest["labels_fault"] = ""
+    except DataError as error:
+        manifest["labels_fault"] = str(error)
+        manifest["arrays"].pop("labels", None)
+    for name, values in small.items():
+        with atomic_write(work / f"{name}.npy", sync=sync) as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+        _add_array(manifest, name, values.dtype.str, list(values.shape))
+        with NpyFile(work / f"{name}.npy", len(values)) as array:
+            manifest["arrays"][name]["segments"] = _segments_of(array)
+    for name, writer in writers.items():
+        writer.finish(sync=sync)
+        manifest["arrays"][name]["shape"][0] = len(writer)
+        manifest["arrays"][name]["segments"] = writer.segments()
+    for entry in manifest["arrays"].values():
+        entry["digest"] = _digest_of(entry["segments"])
+    manifest |= {
+        "n_rows": n_rows,
+        "n_sentences": n_sentences,
+        "fingerprint": fingerprint_of(files),
+    }
+    with atomic_write(work / MANIFEST, sync=sync) as file:
+        file.write(json.dumps(manifest, sort_keys=True, indent=1).encode())
+
+
+class _Writer:
+    """An ``.npy`` file that grows at its end, with the digests of its 4 MiB segments."""
+
+    def __init__(self, path: Path, entry: dict[str, Any]) -> None:
+        path.parent.mkdir(exist_ok=True)
+        self.dtype = np.dtype(entry["dtype"])
+        self.row_shape = tuple(entry["shape"][1:])
+        self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
+        self._n = entry["shape"][0]
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        self._write_header()
+        offset = self._file.tell()
+        end = offset + self._n * self.row_bytes
+        self._file.truncate(end)
+        self._segments = entry["segments"][: (end - offset) // PIECE_BYTES]
+        self._file.seek(offset + len(self._segments) * PIECE_BYTES)
+        self._open = hashlib.sha256()
+        rest = self._file.read(end - self._file.tell())
+        self._open.update(rest)
+        self._open_bytes = len(rest)
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def append(self, rows: Any) -> None:
+        """Write rows at the end."""
+        rows = np.ascontiguousarray(rows, self.dtype)
+        data = rows.tobytes()
+        self._file.write(data)
+        self._n += len(rows)
+        for start in _cuts(self._open_bytes, len(data)):
+            piece = data[start[0] : start[1]]
+            self._open.update(piece)
+            self._open_bytes += len(piece)
+            if self._open_bytes == PIECE_BYTES:
+                self._segments.append(self._open.hexdigest())
+                self._open, self._open_bytes = hashlib.sha256(), 0
+
+    def segments(self) -> list[str]:
+        """Digests of the whole segments, and of the rest if there is one."""
+        return [*self._segments, *([self._open.hexdigest()] if self._open_bytes else [])]
+
+    def finish(self, *, sync: bool) -> None:
+        """Let the header say the new number of rows; hand all to the system, or to the disk."""
+        end = self._file.tell()
+        self._write_header()
+        self._file.seek(end)
+        self._file.flush()
+        if sync:
+            os.fsync(self._file.fileno())
+
+    def _write_header(self) -> None:
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(
+            self._file,
+            {
+                "descr": self.dtype.str,
+                "fortran_order": False,
+                "shape": (self._n, *self.row_shape),
+            },
+        )
+
+
+def _cuts(filled: int, n_bytes: int) -> Iterator[tuple[int, int]]:
+    """Where new bytes are cut so that segments end at multiples of their size."""
+    start = 0
+    while start < n_bytes:
+        stop = min(n_bytes, start + PIECE_BYTES - (filled + start) % PIECE_BYTES)
+        yield start, stop
+        start = stop
+
+
+def _segments_of(array: NpyFile) -> list[str]:
+    """Digests of the data's 4 MiB pieces; text counts as UTF-8, whatever its width in the file."""
+    if array.dtype.kind == "U":
+        return [hashlib.sha256("\0".join(array.read().tolist()).encode()).hexdigest()]
+    return [hashlib.sha256(piece).hexdigest() for piece in array.pieces()]
+
+
+def _digest_of(segments: list[str]) -> str:
+    return hashlib.sha256("".join(segments).encode()).hexdigest()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if path.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise file_fault(path, None, "is oversized", f"at most {_MAX_MANIFEST_BYTES:,} bytes")
+    try:
+        manifest = json.loads(path.read_bytes())
+        version = manifest["format_version"]
+        if manifest["format"] != FORMAT or type(version) is not int:
+            raise ValueError(f"format {manifest['format']!r}")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise file_fault(
+            path, None, f"is no pack's manifest ({error})", "what sklprep pack writes"
+        ) from None
+    if version > FORMAT_VERSION:
+        raise FileFormatError(
+            f"{path}: pack format version {version}; this sklprep reads versions up to"
+            f" {FORMAT_VERSION}. Upgrade sklprep."
+        )
+    _check_manifest(path, manifest)
+    return manifest
+
+
+def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+    kinds: dict[str, Any] = {
+        "source": str,
+        "fingerprint": str,
+        "pooling": str,
+        "labels_fault": str,
+        "n_rows": int,
+        "n_sentences": int,
+        "layers": list,
+        "sae_layers": list,
+        "average_l0s": list,
+        "configs": list,
+        "d_embed": (int, type(None)),
+        "d_model": (int, type(None)),
+        "n_features": (int, type(None)),
+        "arrays": dict,
+    }
+    for key, kind in kinds.items():
+        if not isinstance(manifest.get(key), kind) or isinstance(manifest[key], bool):
+            raise file_fault(path, None, f"has {key} {str(manifest.get(key))[:60]!r}", str(kind))
+    n_rows = manifest["n_rows"]
+    expected = {"sentence_indices": [n_rows], "groups": [n_rows]}
+    if manifest["d_embed"] is not None:
+        expected["embeddings"] = [n_rows, manifest["d_embed"]]
+    for layer in manifest["layers"]:
+        expected[_layer_name(layer)] = [n_rows, manifest["d_model"]]
+    for config in range(len(manifest["sae_layers"])):
+        expected[_config_names(manifest, config)[2]] = [n_rows + 1]
+    for name, shape in expected.items():
+        entry = manifest["arrays"].get(name)
+        if n_rows and (not isinstance(entry, dict) or entry.get("shape") != shape):
+            raise file_fault(path, name, f"is {str(entry)[:60]}", f"an array of shape {shape}")
