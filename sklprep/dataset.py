@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklprep import __version__
 from sklprep.activations import ActivationSet
 from sklprep.exceptions import FileFormatError, PipelineError, SklprepWarning, UsageError
-from sklprep.files import NpzReader, check_output, file_fault, write_npz
+from sklprep.files import Blocks, NpzReader, check_output, file_fault, write_npz
 from sklprep.layers import format_layers
 from sklprep.strategies import CONCEPT, FEATURE
 
@@ -27,6 +28,7 @@ FORMAT_VERSION = 1
 
 EXPECTED_SAMPLES = 100
 ENOUGH_ACTIVE = 10
+BLOCK_ROWS = 256
 
 _ROW_KEYS = ("meta_sentence_indices", "meta_groups")
 _NORM_KEYS = {
@@ -143,12 +145,7 @@ class ProbeDataset:
         OutputError
             If the path cannot be written.
         """
-        arrays: dict[str, Any] = {"X": self.X, "y": self.y, **self.meta, **self.norm}
-        if self.pipeline is not None:
-            from sklprep.pipelines import dumps_pipeline
-
-            arrays["pipeline"] = np.frombuffer(dumps_pipeline(self.pipeline), np.uint8)
-        write_npz(path, arrays, compress=compress)
+        _write(path, self.X, self.y, self.meta, self.norm, self.pipeline, compress=compress)
 
     def _learned_steps(self) -> list[tuple[str, Any]]:
         if self.pipeline is None:
@@ -219,39 +216,138 @@ def generate_dataset(
     >>> generate_dataset(acts, pipeline, target).norm["norm_mean"].shape
     (32,)
     """
+    if output is not None:
+        check_output(output)
+    dataset = fit_dataset(acts, pipeline, target, strategy=strategy, fit_rows=fit_rows).to_dataset()
+    if output is not None:
+        dataset.save(output, compress=compress)
+    return dataset
+
+
+class FittedDataset:
+    """A dataset before its X is made: everything else, and X block by block.
+
+    Attributes
+    ----------
+    y : ndarray of shape (n_samples,)
+    meta, norm : dict
+        As in `ProbeDataset`.
+    pipeline : Pipeline
+        Fitted.
+    shape : tuple
+        Of X.
+    """
+
+    def __init__(self, acts: ActivationSet, pipeline: Pipeline, y: NDArray[Any]) -> None:
+        self._acts = acts
+        self._X: NDArray[np.float32] | None = None
+        self.pipeline = pipeline
+        self.y = y
+        self.norm = _norm_of(pipeline)
+        if _is_by_rows(pipeline):
+            selector = pipeline.steps[0][1]
+            self.shape = (len(acts), max(1, len(selector.layers_)) * selector.hidden_size_)
+        else:
+            self._X = np.ascontiguousarray(pipeline.transform(acts), dtype=np.float32)
+            self.shape = self._X.shape
+        self.meta: dict[str, Any] = {}
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the rows of X in blocks of a constant size."""
+        if self._X is not None:
+            yield self._X
+            return
+        for rows in _row_blocks(np.arange(len(self._acts))):
+            yield self.pipeline.transform(self._acts[rows])
+
+    def to_dataset(self) -> ProbeDataset:
+        """Make X, in memory."""
+        X = np.empty(self.shape, np.float32)
+        start = 0
+        for block in self.blocks():
+            X[start : start + len(block)] = block
+            start += len(block)
+        return ProbeDataset(X, self.y, self.meta, self.norm, self.pipeline)
+
+    def write(self, path: str | os.PathLike[str], *, compress: bool = False) -> None:
+        """Make X on the way into the file, in memory that does not depend on its rows."""
+        X = Blocks(self.shape, np.dtype(np.float32), self.blocks())
+        _write(path, X, self.y, self.meta, self.norm, self.pipeline, compress=compress)
+
+
+def fit_dataset(
+    acts: ActivationSet,
+    pipeline: Pipeline,
+    target: BaseEstimator,
+    *,
+    strategy: str = "custom",
+    fit_rows: ArrayLike | None = None,
+) -> FittedDataset:
+    """Do all that `generate_dataset` does, but for making X."""
     from sklearn.base import clone
 
     from sklprep.pipelines import dumps_pipeline, loads_pipeline
     from sklprep.selectors import LayerSelector
+    from sklprep.targets import FeatureTargetExtractor
 
-    if output is not None:
-        check_output(output)
     selector = pipeline.steps[0][1]
     if not isinstance(acts, ActivationSet) or not isinstance(selector, LayerSelector):
         raise UsageError(
             "generate_dataset needs an ActivationSet and a pipeline that starts with a"
             f" LayerSelector, got {type(acts).__name__} and {type(selector).__name__}."
         )
-    extractor = clone(target)
-    y = extractor.fit_transform(acts)
-    fitted = clone(pipeline).set_output(transform="default")
+    every = np.arange(len(acts))
     train = None if fit_rows is None else _check_fit_rows(fit_rows, acts.groups)
-    if train is None:
-        fitted.fit(acts, y)
+    extractor = clone(target).fit(acts)
+    if isinstance(extractor, FeatureTargetExtractor):
+        y = np.concatenate([extractor.transform(acts[rows]) for rows in _row_blocks(every)])
     else:
-        fitted.fit(acts[train], y[train])
+        y = extractor.transform(acts)
+    fitted = clone(pipeline).set_output(transform="default")
+    used = every if train is None else train
+    if _is_by_rows(fitted):
+        fitted[0].fit(acts)
+        for rows in _row_blocks(used) if len(fitted) > 1 else ():
+            fitted[1].partial_fit(fitted[0].transform(acts[rows]))
+    else:
+        fitted.fit(acts[used], y[used])
     # as load_dataset will bring it back: BLAS rounds differently for another memory layout
     fitted = loads_pipeline(dumps_pipeline(fitted), where="the fitted pipeline")
-    X = np.ascontiguousarray(fitted.transform(acts), dtype=np.float32)
-    meta = _describe(acts, fitted, extractor, strategy, X, y)
-    if train is not None:
-        meta["meta_train_indices"] = train
-        meta["meta_test_indices"] = np.setdiff1d(np.arange(len(acts)), train)
-    _warn(meta, y)
-    dataset = ProbeDataset(X, y, meta, _norm_of(fitted), fitted)
-    if output is not None:
-        dataset.save(output, compress=compress)
+    dataset = FittedDataset(acts, fitted, y)
+    dataset.meta = _describe(acts, dataset, extractor, strategy, train)
+    _warn(dataset.meta, y)
     return dataset
+
+
+def _is_by_rows(pipeline: Pipeline) -> bool:
+    """Whether fitting and transforming block by block gives the same bits as all rows at once."""
+    from sklprep.normalizers import ActivationNormalizer
+
+    rest = [step for _, step in pipeline.steps[1:]]
+    return not rest or (len(rest) == 1 and isinstance(rest[0], ActivationNormalizer))
+
+
+def _row_blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(rows), BLOCK_ROWS):
+        yield rows[start : start + BLOCK_ROWS]
+
+
+def _write(
+    path: str | os.PathLike[str],
+    X: Any,
+    y: NDArray[Any],
+    meta: Mapping[str, Any],
+    norm: Mapping[str, Any],
+    pipeline: Pipeline | None,
+    *,
+    compress: bool,
+) -> None:
+    arrays: dict[str, Any] = {"X": X, "y": y, **meta, **norm}
+    if pipeline is not None:
+        from sklprep.pipelines import dumps_pipeline
+
+        arrays["pipeline"] = np.frombuffer(dumps_pipeline(pipeline), np.uint8)
+    write_npz(path, arrays, compress=compress)
 
 
 def read_only_needed(acts: ActivationSet, pipeline: Pipeline, target: Any) -> None:
@@ -372,21 +468,20 @@ def _check_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[n
 
 def _describe(
     acts: ActivationSet,
-    pipeline: Pipeline,
+    dataset: FittedDataset,
     target: Any,
     strategy: str,
-    X: NDArray[Any],
-    y: NDArray[Any],
+    train: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
     from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor
 
-    layers = pipeline.steps[0][1].layers_
+    layers = dataset.pipeline.steps[0][1].layers_
     meta: dict[str, Any] = {
         "meta_strategy": strategy,
         "meta_input_source": "hidden_states" if len(layers) else "embeddings",
         "meta_input_layers": layers,
-        "meta_input_dims": X.shape[1],
-        "meta_n_samples": len(X),
+        "meta_input_dims": dataset.shape[1],
+        "meta_n_samples": len(acts),
         "meta_sentence_indices": acts.sentence_indices,
         "meta_pooling": acts.pooling,
     }
@@ -398,19 +493,40 @@ def _describe(
             "meta_average_l0": target.average_l0_,
         }
     elif isinstance(target, ConceptTargetExtractor):
-        meta |= {"meta_output_type": CONCEPT, "meta_n_classes": len(np.unique(y))}
+        meta |= {"meta_output_type": CONCEPT, "meta_n_classes": len(np.unique(dataset.y))}
     if len(np.unique(acts.groups)) < len(acts):
         meta["meta_groups"] = acts.groups
+    if train is not None:
+        meta["meta_train_indices"] = train
+        meta["meta_test_indices"] = np.setdiff1d(np.arange(len(acts)), train)
     meta["meta_format_version"] = FORMAT_VERSION
-    meta["meta_provenance"] = _provenance(acts, pipeline, target, strategy)
+    meta["meta_provenance"] = provenance(
+        acts, dataset.pipeline, target, strategy=strategy, fit_rows=train
+    )
     return meta
 
 
-def _provenance(acts: ActivationSet, pipeline: Pipeline, target: Any, strategy: str) -> str:
+def provenance(
+    acts: ActivationSet,
+    pipeline: Pipeline,
+    target: Any,
+    *,
+    strategy: str,
+    fit_rows: NDArray[np.int64] | None,
+) -> str:
+    """Say in JSON what a dataset is made of: two datasets with equal provenance are equal.
+
+    The selector and the target must be fitted; the other steps need not be.
+    """
     from importlib.metadata import version
 
     def parameters(step: Any) -> Any:
-        return step if isinstance(step, str) else {type(step).__name__: step.get_params(deep=False)}
+        if isinstance(step, str):
+            return step
+        values = step.get_params(deep=False)
+        if step is target and "average_l0" in values:
+            values["average_l0"] = step.average_l0_
+        return {type(step).__name__: values}
 
     record = {
         "versions": {
@@ -425,6 +541,9 @@ def _provenance(acts: ActivationSet, pipeline: Pipeline, target: Any, strategy: 
             "layers": format_layers(pipeline.steps[0][1].layers_.tolist()) or "embeddings",
             "pipeline": [parameters(step) for _, step in pipeline.steps[1:]],
             "target": parameters(target),
+            "fit_rows": None
+            if fit_rows is None
+            else hashlib.sha256(fit_rows.tobytes()).hexdigest(),
         },
     }
     return json.dumps(record, sort_keys=True, default=str)

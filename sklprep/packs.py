@@ -117,14 +117,14 @@ class Pack:
         names = _config_names(self.manifest, config)
         data, indices, indptr = (self._open(name) for name in names)
         with data, indices, indptr:
-            bounds = indptr.read()
             if rows is None:
+                ends = indptr.read()
                 values, columns = data.read(), indices.read()
-                ends = bounds
             else:
-                counts = bounds[rows + 1] - bounds[rows]
+                starts = indptr.take(rows)
+                counts = indptr.take(rows + 1) - starts
                 ends = np.concatenate([[0], np.cumsum(counts)])
-                places = np.repeat(bounds[rows] - ends[:-1], counts) + np.arange(ends[-1])
+                places = np.repeat(starts - ends[:-1], counts) + np.arange(ends[-1])
                 values, columns = data.take(places), indices.take(places)
         matrix = csr_array(
             (values.astype(np.float32, copy=False), columns, ends.astype(np.int32)),
