@@ -45,7 +45,9 @@ def parse_layers(spec: Any) -> list[int]:
         layers = _parse_string(spec)
     elif isinstance(spec, Integral) and not isinstance(spec, bool):
         layers = [int(spec)]
-    elif isinstance(spec, Iterable):
+    elif (
+        isinstance(spec, Iterable) and not isinstance(spec, bytes) and getattr(spec, "shape", True)
+    ):
         items = list(spec)
         for item in items:
             if not isinstance(item, Integral) or isinstance(item, bool):

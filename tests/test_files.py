@@ -1,0 +1,892 @@
+"""The safe NPZ reader and atomic writing: sound files to the bit, bad ones with one clear error."""
+
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from sklprep.exceptions import FileFormatError, OutputError
+from sklprep.files import NpzReader, atomic_write, check_output, write_npz
+
+as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One member of a zip archive that claims whatever a test wants it to claim."""
+
+    name: bytes
+    packed: bytes
+    size: int
+    crc: int
+    method: int = 0
+    flags: int = 0
+    local_name: bytes | None = None
+    packed_size: int | None = None
+    header_offset: int | None = None
+
+
+def npy(values):
+    file = io.BytesIO()
+    np.save(file, np.asarray(values), allow_pickle=True)
+    return file.getvalue()
+
+
+def forged_npy(header, data=b"", version=1, length=None):
+    text = header.encode() if isinstance(header, str) else header
+    length = len(text) if length is None else length
+    return (
+        b"\x93NUMPY"
+        + bytes([version, 0])
+        + struct.pack("<H" if version == 1 else "<I", length)
+        + text
+        + data
+    )
+
+
+def header_text(descr="<f4", shape="(2,)", fortran="False"):
+    return f"{{'descr': {descr!r}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n"
+
+
+def stored(raw, name=b"a.npy", **changes):
+    return replace(Entry(name, raw, len(raw), zlib.crc32(raw)), **changes)
+
+
+def deflate(raw, level=6):
+    packer = zlib.compressobj(level, zlib.DEFLATED, -15)
+    return packer.compress(raw) + packer.flush()
+
+
+def deflated(raw, name=b"a.npy", **changes):
+    return replace(Entry(name, deflate(raw), len(raw), zlib.crc32(raw), method=8), **changes)
+
+
+def bomb(name, raw, megabytes):
+    """A deflated member of `raw` and then so many MB of zeros, made without packing them all."""
+    packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+    mega = bytes(1 << 20)
+    parts = [packer.compress(raw) + packer.flush(zlib.Z_FULL_FLUSH)]
+    repeated = packer.compress(mega) + packer.flush(zlib.Z_FULL_FLUSH)
+    parts += [repeated] * megabytes + [packer.flush()]
+    crc = zlib.crc32(raw)
+    for _ in range(megabytes):
+        crc = zlib.crc32(mega, crc)
+    return Entry(name, b"".join(parts), len(raw) + (megabytes << 20), crc, method=8)
+
+
+def archive(*entries, comment=b"", extra=b""):
+    body, directory = b"", b""
+    for entry in entries:
+        packed_size = len(entry.packed) if entry.packed_size is None else entry.packed_size
+        offset = len(body) if entry.header_offset is None else entry.header_offset
+        local_name = entry.name if entry.local_name is None else entry.local_name
+        common = (20, entry.flags, entry.method, 0, 33, entry.crc, packed_size, entry.size)
+        body += struct.pack("<4s5H3I2H", b"PK\3\4", *common, len(local_name), 0)
+        body += local_name + entry.packed
+        directory += (
+            struct.pack("<4s6H3I", b"PK\1\2", 20, *common)
+            + struct.pack("<5H2I", len(entry.name), len(extra), 0, 0, 0, 0, offset)
+            + entry.name
+            + extra
+        )
+    counts = (len(entries), len(entries), len(directory), len(body), len(comment))
+    return body + directory + struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, *counts) + comment
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def assert_one_line_about(error, path, *parts):
+    assert str(error.value).startswith(f"{path}: ")
+    for part in parts:
+        assert part in str(error.value)
+    assert "; expected " in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+    assert len(str(error.value)) < 500
+
+
+def read_everything(path):
+    with NpzReader(path) as reader:
+        return {name: reader.array(name) for name in reader.members}
+
+
+def bytes_read():
+    with open("/proc/self/io") as file:
+        return int(file.readline().split()[1])
+
+
+# --- sound files --------------------------------------------------------------------------------
+
+
+def assorted_arrays():
+    rng = np.random.default_rng(0)
+    return {
+        "float16": rng.normal(size=(3, 4)).astype(np.float16),
+        "float32": rng.normal(size=(5, 1, 2)).astype(np.float32),
+        "float64": rng.normal(size=7),
+        "special": np.array([np.nan, -np.nan, np.inf, -np.inf, -0.0, 5e-324]),
+        **{
+            f"{kind}{bits}": rng.integers(0, 100, size=(2, 3)).astype(f"{kind}{bits}")
+            for kind in ("int", "uint")
+            for bits in (8, 16, 32, 64)
+        },
+        "bool": rng.random((4, 5)) < 0.5,
+        "zero_d_int": np.array(-(2**62) - 1),
+        "zero_d_float": np.array(0.1),
+        "zero_d_text": np.array("wörld ✓ 🎉"),
+        "empty_text": np.array(""),
+        "texts": np.array([["a", "longer"], ["", "✓"]]),
+        "no_rows": np.zeros((0, 5), np.float32),
+        "no_width": np.zeros((3, 0)),
+        "empty": np.zeros(0, np.int64),
+        "one_wide": np.zeros((1, 1, 1, 1, 1)),
+        "strided": np.arange(20)[::3],
+        "name with spaces é": np.arange(3),
+        "megabytes": rng.normal(size=(700, 1000)).astype(np.float32),
+        "megabytes_of_zeros": np.zeros((26, 20, 2048), np.float32),
+        "megabytes_of_text": np.array(["x" * 300_000, "y"]),
+        "in_one_byte": np.full(700_001, 3, np.uint8),
+    }
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_every_kind_of_array_is_read_as_numpy_reads_it_to_the_bit(tmp_path, save):
+    path = tmp_path / "all.npz"
+    save(path, **assorted_arrays())
+    with np.load(path, allow_pickle=False) as expected, NpzReader(path) as reader:
+        assert list(reader.members) == expected.files
+        for name in expected.files:
+            header, actual = reader.header(name), reader.array(name)
+            assert (header.dtype, header.shape) == (expected[name].dtype, expected[name].shape)
+            assert actual.dtype == expected[name].dtype
+            assert actual.shape == expected[name].shape
+            assert actual.tobytes() == expected[name].tobytes(), name
+
+
+@pytest.mark.parametrize("level", [1, 6, 9])
+def test_deflated_members_of_every_length_around_a_piece_are_read(tmp_path, level):
+    # What the inflater holds back when its input ends must still be asked for.
+    for megabit in (1 << 18, 1 << 19):
+        for more in range(-24, 160, 4):
+            raw = npy(np.ones((megabit + more - 128) // 4, np.float32))
+            path = write(
+                tmp_path / "a.npz", archive(replace(deflated(raw), packed=deflate(raw, level)))
+            )
+            with np.load(path) as expected, NpzReader(path) as reader:
+                np.testing.assert_array_equal(expected["a"], reader.array("a"), err_msg=str(more))
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_headers_of_all_three_versions_are_read(tmp_path, version):
+    raw = forged_npy(header_text(), b"\0\0\x80\x3f\0\0\0\x40", version)
+    path = write(tmp_path / "a.npz", archive(stored(raw)))
+    assert read_everything(path)["a"].tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "more", ["comment", "trailing junk", "zip64", "data descriptors", "symlink"]
+)
+def test_unusual_but_sound_archives_are_read(tmp_path, more):
+    path = tmp_path / "a.npz"
+    raw = npy(np.arange(1000))
+    if more == "comment":
+        write(path, archive(stored(raw), comment=b"made by hand, PK and all"))
+    elif more == "trailing junk":
+        write(path, archive(stored(raw)) + b"junk" * 256)
+    elif more == "zip64":
+        with (
+            zipfile.ZipFile(path, "w") as zipped,
+            zipped.open("a.npy", "w", force_zip64=True) as file,
+        ):
+            file.write(raw)
+    elif more == "data descriptors":
+
+        class Stream(io.RawIOBase):
+            content = b""
+
+            def writable(self):
+                return True
+
+            def write(self, piece):
+                Stream.content += bytes(piece)
+                return len(piece)
+
+        with zipfile.ZipFile(Stream(), "w", zipfile.ZIP_DEFLATED) as zipped:
+            zipped.writestr("a.npy", raw)
+        assert b"PK\x07\x08" in Stream.content
+        write(path, Stream.content)
+    else:
+        path.symlink_to(write(tmp_path / "elsewhere", archive(deflated(raw))))
+    np.testing.assert_array_equal(np.arange(1000), read_everything(path)["a"])
+
+
+def test_64_members_are_read_and_65_refused(tmp_path):
+    np.savez(tmp_path / "64.npz", **{f"a{i}": np.array(i) for i in range(64)})
+    assert [int(value) for value in read_everything(tmp_path / "64.npz").values()] == [*range(64)]
+    np.savez(tmp_path / "65.npz", **{f"a{i}": np.array(i) for i in range(65)})
+    with pytest.raises(FileFormatError, match="has 65 members; expected at most 64"):
+        NpzReader(tmp_path / "65.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_header_reads_the_header_and_not_the_data(tmp_path, save):
+    path = tmp_path / "a.npz"
+    values = np.random.default_rng(0).random((300, 2500))
+    save(path, a=values)
+    with NpzReader(path) as reader:
+        before = bytes_read()
+        header = reader.header("a")
+        assert bytes_read() - before < 400_000 < path.stat().st_size / 10
+    assert (header.shape, header.dtype) == (values.shape, values.dtype)
+    assert (header.n_rows, header.row_bytes) == (300, 20_000)
+
+
+def test_a_member_that_is_not_there_is_named_beside_those_that_are(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, some=1, other=2)
+    with NpzReader(path) as reader:
+        for read in (reader.array, reader.header, lambda name: list(reader.blocks(name, []))):
+            with pytest.raises(FileFormatError) as error:
+                read("absent")
+            assert_one_line_about(error, path, "member 'absent' is missing", "some, other")
+
+
+def test_an_array_larger_than_makes_sense_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.random.default_rng(0).random(1_000_000))
+    with NpzReader(path) as reader:
+        before = bytes_read()
+        with pytest.raises(FileFormatError) as error:
+            reader.array("a", max_bytes=7_999_999)
+        assert bytes_read() - before < 400_000
+        assert_one_line_about(error, path, "'a' has 8,000,000 bytes; expected at most 7,999,999")
+        assert reader.array("a", max_bytes=8_000_000).shape == (1_000_000,)
+
+
+def test_a_closed_reader_has_let_go_of_the_file(tmp_path):
+    def open_files():
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        return [path for path in links if os.path.realpath(path).startswith(str(tmp_path))]
+
+    np.savez(tmp_path / "a.npz", a=1)
+    with NpzReader(tmp_path / "a.npz") as reader:
+        reader.array("a")
+        assert len(open_files()) == 1
+    reader.close()
+    assert open_files() == []
+    for bad in (b"", b"text", archive()[:-1]):
+        with pytest.raises(FileFormatError) as error:
+            NpzReader(write(tmp_path / "bad.npz", bad))
+        assert open_files() == [], error
+
+
+# --- rows in blocks -----------------------------------------------------------------------------
+
+WIDTHS = [
+    ((3, 40, 1), np.float16),
+    ((2, 3, 777), np.float64),
+    ((4, 5, 40_001), np.float16),  # rows that straddle pieces of 256 KiB
+    ((7, 70_000), np.float32),  # rows wider than a piece
+    ((3, 400_000), np.float32),  # rows wider than a block
+    ((999_999,), np.uint8),
+]
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize(("shape", "dtype"), WIDTHS)
+def test_blocks_are_the_slices_of_the_rows_asked_for(tmp_path, save, shape, dtype):
+    rng = np.random.default_rng(len(shape))
+    values = (rng.random(shape) * 9 * (rng.random(shape) < 0.3)).astype(dtype)
+    path = tmp_path / "a.npz"
+    save(path, before=np.arange(5), a=values, after=np.ones(3))
+    rows = values.reshape(-1, shape[-1])
+    with NpzReader(path) as reader:
+        for trial in range(8):
+            n_ranges = int(rng.integers(0, min(4, len(rows) // 2) + 1)) if trial else 1
+            ends = np.sort(rng.choice(len(rows) + 1, 2 * n_ranges, replace=False))
+            ranges = (
+                [(int(a), int(b)) for a, b in ends.reshape(-1, 2)] if trial else [(0, len(rows))]
+            )
+            got = np.zeros(len(rows), int)
+            for first, block in reader.blocks("a", ranges):
+                assert len(block) == 1 or block.nbytes <= 1 << 20
+                assert any(a <= first and first + len(block) <= b for a, b in ranges)
+                assert block.dtype == dtype
+                np.testing.assert_array_equal(rows[first : first + len(block)], block)
+                got[first : first + len(block)] += 1
+            expected = np.zeros(len(rows), int)
+            for a, b in ranges:
+                expected[a:b] = 1
+            np.testing.assert_array_equal(expected, got, err_msg=f"trial {trial}: {ranges}")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_blocks_check_what_lies_behind_the_rows_asked_for(tmp_path, save):
+    path = tmp_path / "a.npz"
+    save(path, a=np.random.default_rng(0).random((100, 1000)))
+    with zipfile.ZipFile(path) as zipped:
+        entry = zipped.getinfo("a.npy")
+    content = bytearray(path.read_bytes())
+    content[entry.header_offset + entry.compress_size - 1000] ^= 1
+    write(path, content)
+    with NpzReader(path) as reader:
+        blocks = reader.blocks("a", [(0, 1)])
+        next(blocks)
+        with pytest.raises(FileFormatError) as error:
+            next(blocks)
+    assert_one_line_about(error, path, "'a'", "The file is damaged")
+
+
+# --- damage -------------------------------------------------------------------------------------
+
+
+def outcome(path, expected):
+    """Read all members of a damaged file; anything but right values or our error fails."""
+    refusals = []
+    try:
+        with NpzReader(path) as reader:
+            for name, values in expected.items():
+                try:
+                    actual = reader.array(name)
+                    n_rows = values.size // values.shape[-1]
+                    rows = [block.tobytes() for _, block in reader.blocks(name, [(0, n_rows)])]
+                except FileFormatError as error:
+                    refusals.append(str(error))
+                    continue
+                assert actual.dtype == values.dtype
+                assert actual.tobytes() == values.tobytes()
+                assert b"".join(rows) == values.tobytes()
+    except FileFormatError as error:
+        refusals.append(str(error))
+    for message in refusals:
+        assert len(message.splitlines()) == 1
+    return "refused" if refusals else "right"
+
+
+def damaged_sample(tmp_path, save):
+    rng = np.random.default_rng(5)
+    arrays = {
+        "floats": (rng.random((6, 30)) * (rng.random((6, 30)) < 0.5)).astype(np.float32),
+        "flags": rng.random(20) < 0.5,
+        "texts": np.array(["some words", "ünïcode"]),
+    }
+    save(tmp_path / "sound.npz", **arrays)
+    content = (tmp_path / "sound.npz").read_bytes()
+    assert outcome(tmp_path / "sound.npz", arrays) == "right"
+    return arrays, content
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_is_noticed_or_harmless(tmp_path, save):
+    arrays, content = damaged_sample(tmp_path, save)
+    rng = np.random.default_rng(6)
+    results = []
+    for trial, bit in enumerate(rng.choice(8 * len(content), 250, replace=False).tolist()):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        try:
+            results.append(outcome(write(tmp_path / "flipped.npz", flipped), arrays))
+        except Exception as error:
+            raise AssertionError(f"seed 6, trial {trial}, bit {bit}") from error
+    assert results.count("refused") > 120
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_file_cut_short_or_scrambled_is_refused_or_right(tmp_path, save):
+    arrays, content = damaged_sample(tmp_path, save)
+    rng = np.random.default_rng(7)
+    for trial in range(160):
+        a, b = np.sort(rng.choice(len(content), 2, replace=False)).tolist()
+        kind = ("cut", "hole", "noise", "repeat")[trial % 4]
+        if kind == "cut":
+            scrambled = content[:a]
+        elif kind == "hole":
+            scrambled = content[:a] + content[b:]
+        elif kind == "noise":
+            scrambled = content[:a] + rng.bytes(min(b - a, 20)) + content[min(b, a + 20) :]
+        else:
+            scrambled = content[:b] + content[a:]
+        try:
+            outcome(write(tmp_path / "scrambled.npz", scrambled), arrays)
+        except Exception as error:
+            raise AssertionError(f"seed 7, trial {trial}, {kind}") from error
+
+
+# --- what numpy.load does with bad files, and what we do ----------------------------------------
+
+EIGHT = bytes(8)
+BAD_MEMBERS = {
+    "object dtype": (npy(np.array([None, {}])), "dtype '|O'"),
+    "object in a struct": (npy(np.zeros(2, [("x", "O")])), "dtype \"[('x', '|O')]\""),
+    "structured": (npy(np.zeros(2, "f4,i4")), "dtype"),
+    "big-endian": (npy(np.zeros(2, ">f4")), "dtype '>f4'; expected little-endian"),
+    "complex": (npy(np.zeros(2, "c8")), "dtype '<c8'"),
+    "long double": (npy(np.zeros(2, np.longdouble)), "dtype '<f16'"),
+    "dates": (npy(np.zeros(2, "M8[s]")), "dtype '<M8[s]'"),
+    "bytes": (npy(np.zeros(2, "S5")), "dtype '|S5'"),
+    "bfloat16": (forged_npy(header_text("|V2", "(4,)"), EIGHT), "Save it as float32 (bfloat16"),
+    "void of no size": (forged_npy(header_text("|V0", "(1000000000,)")), "dtype '|V0'"),
+    "bytes of no size": (forged_npy(header_text("|S0", "(1000000000,)")), "dtype '|S0'"),
+    "text of no size": (forged_npy(header_text("<U0", "(1000000000,)")), "dtype '<U0'"),
+    "text of vast size": (forged_npy(header_text("<U999999999", "()")), "dtype '<U999999999'"),
+    "no such dtype": (forged_npy(header_text("<f5"), EIGHT), "dtype '<f5'"),
+    "dtype in two lines": (forged_npy(header_text("<f4\n"), EIGHT), r"dtype '<f4\n'"),
+    "Fortran order": (npy(np.asfortranarray(np.ones((2, 3)))), "Fortran order; expected C order"),
+    "no order": (forged_npy(header_text(fortran="None"), EIGHT), "Fortran order"),
+    "bool bytes of 7": (forged_npy(header_text("|b1"), b"\1\7"), "other than 0 and 1"),
+    "bool bytes of 255": (forged_npy(header_text("|b1"), b"\1\xff"), "other than 0 and 1"),
+    "beyond unicode": (forged_npy(header_text("<U1"), b"\xff" * 8), "characters beyond unicode"),
+    "shape 1e12": (forged_npy(header_text(shape="(1000000000000,)"), EIGHT), "4,000,000,000,000"),
+    "shape 2^64": (forged_npy(header_text(shape=f"({2**64},)"), EIGHT), f"shape ({2**64},)"),
+    "shape 2^62x4": (forged_npy(header_text(shape=f"({2**62}, 4)"), EIGHT), f"shape ({2**62}, 4)"),
+    "shape 0x2^62x4": (forged_npy(header_text(shape=f"(0, {2**62}, 4)")), f"shape (0, {2**62}, 4)"),
+    "shape 0x2^70": (forged_npy(header_text(shape=f"(0, {2**70})")), f"shape (0, {2**70})"),
+    "shape negative": (forged_npy(header_text(shape="(-2, -1)"), EIGHT), "shape (-2, -1)"),
+    "shape in hex": (forged_npy(header_text(shape=f"(0x{'f' * 3900},)"), EIGHT), "cannot be read"),
+    "bool in the shape": (forged_npy(header_text(shape="(True, 2)"), EIGHT), "shape (True, 2)"),
+    "float in the shape": (forged_npy(header_text(shape="(2.0,)"), EIGHT), "shape (2.0,)"),
+    "shape a list": (forged_npy(header_text(shape="[2]"), EIGHT), "shape [2]"),
+    "shape a number": (forged_npy(header_text(shape="2"), EIGHT), "shape 2"),
+    "shape in two lines": (forged_npy(header_text(shape=r"'a\nb'"), EIGHT), r"shape 'a\nb'"),
+    "100 dimensions": (forged_npy(header_text(shape=f"({'1,' * 100})"), EIGHT[:4]), "at most 32"),
+    "2 GB over 64 bytes": (
+        forged_npy(header_text(shape="(500000000,)"), bytes(64)),
+        "has 64 bytes of data; expected 2,000,000,000",
+    ),
+    "truncated data": (npy(np.ones(10))[:-1], "has 79 bytes of data; expected 80"),
+    "data after the array": (npy(np.ones(10)) + b"x", "has 81 bytes of data; expected 80"),
+    "empty member": (b"", "is not a numpy array"),
+    "not npy": (b"something else than an array", "is not a numpy array"),
+    "only the magic": (b"\x93NUMPY\1\0", "is not a numpy array"),
+    "version 4": (forged_npy(header_text(), EIGHT, version=4), "npy header of version 1 to 3"),
+    "version 0": (forged_npy(header_text(), EIGHT, version=0), "npy header of version 1 to 3"),
+    "v1 header of 60 kB": (
+        forged_npy(header_text() + " " * 60_000, EIGHT),
+        "expected at most 4,096",
+    ),
+    "v2 header of 4 GB": (forged_npy(header_text(), EIGHT, 2, 2**32 - 1), "4,294,967,295 bytes"),
+    "header past the end": (forged_npy(header_text(), length=4000), "has a header of 4,000 bytes"),
+    **{
+        f"header text {number}": (forged_npy(text, EIGHT), "has a header that cannot be read")
+        for number, text in enumerate(
+            [
+                "",
+                "{",
+                "not python at all",
+                "[1, 2]",
+                "'text'",
+                "7",
+                "{'descr': '<f4', 'fortran_order': False}",
+                "{[]: 1}",
+                "(" * 4000,
+                "[" * 2000 + "]" * 2000,
+                "-" * 4000 + "1",
+                "{'descr':" * 400,
+                "1+" * 2000 + "1",
+                "__import__('os').system('false')",
+                b"\xff\xfe\xfd",
+                b"{'descr'\0: 1}",
+                "f'{1}'",
+            ]
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("pack", [stored, deflated])
+@pytest.mark.parametrize(("raw", "found"), BAD_MEMBERS.values(), ids=BAD_MEMBERS)
+def test_a_bad_member_is_refused_by_name(tmp_path, raw, found, pack):
+    path = write(tmp_path / "bad.npz", archive(stored(npy(1.5), b"good.npy"), pack(raw)))
+    with NpzReader(path) as reader:
+        assert reader.array("good") == 1.5
+        with pytest.raises(FileFormatError) as error:
+            reader.array("a")
+        assert_one_line_about(error, path, "member 'a'", found)
+        if "0 and 1" not in found and "beyond unicode" not in found:  # sound but for its values
+            with pytest.raises(FileFormatError):
+                reader.header("a")
+            with pytest.raises(FileFormatError):
+                list(reader.blocks("a", [(0, 1)]))
+
+
+SOUND = npy(np.arange(40, dtype=np.int64))
+PACKED = deflate(SOUND)
+BAD_ENTRIES = {
+    "CRC error": (stored(SOUND, crc=1), "with CRC-32"),
+    "CRC error, deflated": (deflated(SOUND, crc=1), "with CRC-32"),
+    "bad deflate": (deflated(SOUND, packed=b"\xff" * 200), "does not inflate"),
+    "deflate cut short": (deflated(SOUND, packed=PACKED[:-3]), "inflates to another size"),
+    "junk after deflate": (deflated(SOUND, packed=PACKED + b"junk"), "inflates to another size"),
+    "claims less": (deflated(SOUND, size=len(SOUND) - 8), "has 448 bytes with CRC-32"),
+    "claims more": (deflated(SOUND, size=len(SOUND) + 8), "bytes of data"),
+    "another name inside": (stored(SOUND, local_name=b"b.npy"), "no matching local header"),
+    "a name with NUL": (stored(SOUND, name=b"a.npy\0.npy"), "no matching local header"),
+    "a header elsewhere": (stored(SOUND, header_offset=3), "no matching local header"),
+}
+
+
+@pytest.mark.parametrize(("entry", "found"), BAD_ENTRIES.values(), ids=BAD_ENTRIES)
+def test_a_member_that_is_not_what_its_entry_claims_is_refused(tmp_path, entry, found):
+    path = write(tmp_path / "bad.npz", archive(entry))
+    with NpzReader(path) as reader, pytest.raises(FileFormatError) as error:
+        reader.array("a")
+    assert_one_line_about(error, path, "member 'a'", found)
+
+
+def zip_by(method):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as zipped:
+        zipped.writestr("a.npy", SOUND)
+    return file.getvalue()
+
+
+TWICE = archive(stored(SOUND), stored(npy(7)))
+BAD_ARCHIVES = {
+    "duplicate members": (TWICE, "'a' stands in the archive twice"),
+    "a path upwards": (archive(stored(SOUND, b"../x.npy")), "'../x.npy' is not an array"),
+    "a path downwards": (archive(stored(SOUND, b"x/y.npy")), "'x/y.npy' is not an array"),
+    "a path of Windows": (archive(stored(SOUND, b"x\\y.npy")), "is not an array"),
+    "an absolute path": (archive(stored(SOUND, b"/etc/x.npy")), "is not an array"),
+    "a name in two lines": (archive(stored(SOUND, b"x\ny.npy")), r"'x\ny.npy' is not an array"),
+    "a name of no length": (archive(stored(SOUND, b".npy")), "'.npy' is not an array"),
+    "a name of 5 kB": (archive(stored(SOUND, b"x" * 5000 + b".npy")), "is not an array"),
+    "another file inside": (archive(stored(b"text", b"README")), "'README' is not an array"),
+    "encrypted": (archive(stored(SOUND, flags=1)), "'a' is encrypted"),
+    "bzip2": (zip_by(zipfile.ZIP_BZIP2), "'a' uses zip compression method 12"),
+    "lzma": (zip_by(zipfile.ZIP_LZMA), "'a' uses zip compression method 14"),
+    "deflate64": (archive(stored(SOUND, method=9)), "'a' uses zip compression method 9"),
+    "zstandard": (archive(stored(SOUND, method=93)), "'a' uses zip compression method 93"),
+    "stored in two sizes": (archive(stored(SOUND, size=7)), "'a' claims 7 bytes from 448"),
+    "past the end": (archive(deflated(SOUND, packed_size=10**9)), "1,000,000,000 packed"),
+    "too good a ratio": (archive(deflated(SOUND, size=10**9)), "'a' claims 1,000,000,000 bytes"),
+    "a directory of 2 MB": (
+        archive(*[stored(b"", b"%d.npy" % i) for i in range(60)], extra=bytes(40_000)),
+        "has an oversized zip directory",
+    ),
+    "leading junk": (b"junk" * 50 + archive(stored(SOUND)), "cannot be read as a zip archive"),
+    "text": (b"No, I am a text file.\n" * 100, "cannot be read as a zip archive"),
+    "a bare npy": (SOUND, "cannot be read as a zip archive"),
+    "zero bytes": (b"", "cannot be read as a zip archive"),
+    "four bytes": (b"PK\3\4", "cannot be read as a zip archive"),
+    "cut in the middle": (zip_by(zipfile.ZIP_STORED)[:300], "The file may be cut short"),
+    "cut by a byte": (zip_by(zipfile.ZIP_STORED)[:-1], "The file may be cut short"),
+    "directory elsewhere": (archive(stored(SOUND))[:-6] + b"\xff\xff\xff\x7f\0\0", "claims"),
+    "directory a byte later": (
+        archive(stored(SOUND), stored(SOUND, b"b.npy"))[:-6]
+        + struct.pack("<IH", 2 * (len(SOUND) + 35) + 1, 0),
+        "claims",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "found"), BAD_ARCHIVES.values(), ids=BAD_ARCHIVES)
+def test_a_bad_archive_is_refused_when_it_is_opened(tmp_path, content, found):
+    path = write(tmp_path / "bad.npz", content)
+    with pytest.raises(FileFormatError) as error:
+        NpzReader(path)
+    assert_one_line_about(error, path, found)
+
+
+def test_what_is_not_there_or_not_ours_raises_the_errors_of_the_system(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        NpzReader(tmp_path / "absent.npz")
+    (tmp_path / "dangling.npz").symlink_to(tmp_path / "absent.npz")
+    with pytest.raises(FileNotFoundError):
+        NpzReader(tmp_path / "dangling.npz")
+    (tmp_path / "loop.npz").symlink_to(tmp_path / "loop.npz")
+    with pytest.raises(OSError, match="symbolic links"):
+        NpzReader(tmp_path / "loop.npz")
+
+
+@as_user
+def test_a_file_without_permission_raises_permission_error(tmp_path):
+    np.savez(tmp_path / "a.npz", a=1)
+    (tmp_path / "a.npz").chmod(0)
+    with pytest.raises(PermissionError):
+        NpzReader(tmp_path / "a.npz")
+
+
+def test_folders_pipes_and_devices_are_refused_without_being_read(tmp_path, run_python):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "null").symlink_to("/dev/null")
+    code = """
+from sklprep.files import NpzReader
+before = peak()
+for path in sys.argv[1:]:
+    try:
+        NpzReader(path)
+    except Exception as error:
+        print(type(error).__name__, error)
+assert peak() - before < 20
+"""
+    paths = [tmp_path / name for name in ("folder", "pipe", "zero", "null")]
+    assert run_python(code, *paths).splitlines() == [
+        f"FileFormatError {path}: is not a regular file; expected an NPZ file." for path in paths
+    ]
+
+
+def test_the_memory_for_a_bomb_is_bounded(tmp_path, run_python):
+    data = forged_npy(header_text("|u1", f"(300, {1 << 20})"))
+    text = forged_npy(header_text(), version=2, length=300 << 20)
+    liar = forged_npy(header_text("|u1", "(1000,)"))
+    bombs = archive(
+        bomb(b"data.npy", data, 300),
+        bomb(b"header.npy", text, 300),
+        replace(bomb(b"liar.npy", liar, 300), size=len(liar) + 1000),
+    )
+    write(tmp_path / "bomb.npz", bombs)
+    code = """
+import numpy as np
+from sklprep.exceptions import FileFormatError
+from sklprep.files import NpzReader
+before = peak()
+with NpzReader(sys.argv[1]) as reader:
+    assert reader.header("data").shape == (300, 1 << 20)
+    total = 0
+    for row, block in reader.blocks("data", [(0, 2), (150, 170), (299, 300)]):
+        assert not block.any()
+        total += block.size
+    assert total == 23 << 20
+    for name in reader.members:
+        try:
+            reader.array(name, max_bytes=1 << 20)
+        except FileFormatError as error:
+            print(name, str(error).split(name, 1)[1])
+assert peak() - before < 20, peak() - before
+"""
+    assert len(bombs) < 1_100_000
+    said = run_python(code, tmp_path / "bomb.npz").splitlines()
+    assert said[0].startswith("data ' has 314,572,800 bytes; expected at most 1,048,576")
+    assert said[1].startswith("header ' has a header of 314,572,800 bytes; expected at most 4,096")
+    assert said[2].startswith("liar ' inflates to another size than its entry claims")
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A file with old content, alone in its folder."""
+    folder = tmp_path / "output"
+    folder.mkdir()
+    return write(folder / "data.npz", b"old")
+
+
+def test_the_new_content_appears_whole_when_the_body_ends(old):
+    with atomic_write(old) as file:
+        file.write(b"new")
+        file.flush()
+        assert old.read_bytes() == b"old"
+    assert old.read_bytes() == b"new"
+    assert os.listdir(old.parent) == ["data.npz"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_the_old_content_stays_when_the_body_raises(old, error):
+    def interrupted():
+        with atomic_write(old) as file:
+            file.write(b"half of the n")
+            raise error
+
+    with pytest.raises(error):
+        interrupted()
+    assert old.read_bytes() == b"old"
+    assert os.listdir(old.parent) == ["data.npz"]
+
+
+def test_nothing_appears_where_nothing_was_when_the_body_raises(tmp_path):
+    with pytest.raises(ValueError, match="no"), atomic_write(tmp_path / "new.npz"):
+        raise ValueError("no")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_mode_of_the_file_follows_the_umask(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        write_npz(tmp_path / "a.npz", {"a": 1})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.npz").stat().st_mode & 0o777 == mode
+
+
+def test_the_file_and_then_the_folder_are_synced_to_disk(tmp_path, monkeypatch):
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))
+    )
+    write_npz(tmp_path / "a.npz", {"a": 1})
+    assert len(synced) == 2
+    assert synced[0].startswith(f"{tmp_path}/.a.npz.")
+    assert synced[1] == str(tmp_path)
+
+
+def test_missing_folders_are_made(tmp_path):
+    write_npz(tmp_path / "deep" / "er" / "a.npz", {"a": 1})
+    assert read_everything(tmp_path / "deep/er/a.npz")["a"] == 1
+
+
+def test_a_name_of_the_full_length_can_be_written(tmp_path):
+    name = "🎉" * 63
+    write_npz(tmp_path / name, {"a": 1})
+    assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["x", "x.NPZ", "x.bin", "x.npz.part", ".hidden"])
+def test_no_suffix_is_appended(tmp_path, name):
+    write_npz(tmp_path / name, {"a": [1, 2]})
+    assert os.listdir(tmp_path) == [name]
+    assert read_everything(tmp_path / name)["a"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_what_is_written_numpy_reads_back_to_the_bit(tmp_path, compress):
+    arrays = assorted_arrays()
+    write_npz(tmp_path / "a.npz", arrays, compress=compress)
+    with zipfile.ZipFile(tmp_path / "a.npz") as zipped:
+        methods = {entry.compress_type for entry in zipped.infolist()}
+    assert methods == {zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED}
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as actual:
+        assert actual.files == list(arrays)
+        for name, values in arrays.items():
+            assert actual[name].dtype == values.dtype
+            assert actual[name].tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_the_same_arrays_give_the_same_bytes_at_any_time(tmp_path, monkeypatch, compress):
+    for name, seconds in (("a", 1e9), ("b", 1.5e9)):
+        monkeypatch.setattr(time, "time", lambda seconds=seconds: seconds)
+        monkeypatch.setattr(time, "localtime", lambda *_, s=seconds, gmtime=time.gmtime: gmtime(s))
+        write_npz(tmp_path / name, assorted_arrays(), compress=compress)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([None, 1]),
+        [{"a": 1}],
+        None,
+        np.zeros(2, [("x", "O")]),
+        [[1], [2, 3]],
+    ],
+    ids=["array", "dict", "None", "struct", "ragged"],
+)
+def test_object_arrays_are_refused_before_anything_is_written(old, values):
+    with pytest.raises(OutputError, match=r"data\.npz: 'bad' is an object array"):
+        write_npz(old, {"good": 1, "bad": values})
+    assert old.read_bytes() == b"old"
+    assert os.listdir(old.parent) == ["data.npz"]
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_work(old):
+    folder = old.parent
+    with pytest.raises(OutputError, match=r"Output .* is a folder; name a file, such as .*x\.npz"):
+        check_output(folder)
+    for below in (old / "a.npz", old / "deep" / "er" / "a.npz"):
+        with pytest.raises(
+            OutputError, match=r"Output .* cannot be written: .*data\.npz is a file"
+        ):
+            check_output(below)
+        with pytest.raises(OutputError, match="is a file"):
+            write_npz(below, {"a": 1})
+    assert check_output(str(old)) == old
+    assert check_output(folder / "new" / "a.npz") == folder / "new" / "a.npz"
+    assert os.listdir(folder) == ["data.npz"]
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "null"):
+        with pytest.raises(OutputError, match=f"Output .*{name} is a pipe or a device"):
+            write_npz(tmp_path / name, {"a": 1})
+    assert sorted(os.listdir(tmp_path)) == ["null", "pipe"]
+
+
+@as_user
+def test_a_read_only_folder_is_refused(old):
+    old.parent.chmod(0o500)
+    with pytest.raises(OutputError, match="is read-only for you"):
+        check_output(old)
+
+
+def test_two_writers_never_mix(tmp_path):
+    path = tmp_path / "a.npz"
+
+    def write_often(value):
+        for _ in range(15):
+            write_npz(path, {"X": np.full(5000, value), "y": np.full(50, value)})
+
+    threads = [threading.Thread(target=write_often, args=(value,)) for value in range(3)]
+    for thread in threads:
+        thread.start()
+    seen = set()
+    while any(thread.is_alive() for thread in threads):
+        if path.exists():
+            with np.load(path) as content:
+                seen.add((*np.unique(content["X"]), *np.unique(content["y"])))
+    assert seen <= {(value, value) for value in range(3)}
+    assert os.listdir(tmp_path) == ["a.npz"]
+
+
+KILLED = """
+import sys
+import numpy as np
+from sklprep.files import atomic_write, write_npz
+print("ready", flush=True)
+if sys.argv[2] == "half":
+    with atomic_write(sys.argv[1]) as file:
+        file.write(b"half of the content" * 10_000)
+        file.flush()
+        print("half", flush=True)
+        sys.stdin.read()
+value = 0
+while True:
+    value += 1
+    write_npz(sys.argv[1], {"X": np.full(500_000, value), "y": np.full(100, value)})
+    print(value, flush=True)
+"""
+
+
+@pytest.mark.parametrize("moment", ["half", 0.0, 0.004, 0.013])
+def test_a_kill_in_the_middle_leaves_a_whole_file(tmp_path, moment):
+    path = tmp_path / "a.npz"
+    write_npz(path, {"X": np.full(500_000, -1), "y": np.full(100, -1)})
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, path, str(moment)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert process.stdout.readline() == ("half\n" if moment == "half" else "1\n")
+        if moment != "half":
+            time.sleep(moment)
+        process.send_signal(signal.SIGKILL)
+        finished = process.stdout.read().split()
+    assert process.returncode == -signal.SIGKILL
+    with np.load(path) as content:
+        value = content["y"][0]
+        assert (content["X"] == value).all()
+        assert (content["y"] == value).all()
+    if moment == "half":
+        assert value == -1
+    else:
+        assert value >= int(finished[-1] if finished else 1)
