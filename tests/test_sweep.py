@@ -1,0 +1,764 @@
+"""`layer_sweep`: honest scores, shared folds, controls, and refusals."""
+
+from __future__ import annotations
+
+import csv
+import pickle
+import sys
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from benchmarks.null_calibration import LeastSquares, hit_rate, null_p_value
+from joblib import parallel_config
+from sklearn import config_context
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.metrics import balanced_accuracy_score, get_scorer, make_scorer
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    LeaveOneGroupOut,
+    StratifiedGroupKFold,
+    cross_val_score,
+)
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
+
+from sklprep import ActivationNormalizer, ActivationSet, LayerSelector, make_activations
+from sklprep.exceptions import (
+    DataError,
+    InsufficientDataError,
+    LayerNotFoundError,
+    LayerSpecError,
+    UsageError,
+)
+from sklprep.sweep import count_fits, format_score, layer_sweep
+
+SMALL = {"cv": 3, "inner_cv": 3, "baselines": False}
+LOGISTIC = make_pipeline(ActivationNormalizer(), LogisticRegression(max_iter=1_000))
+
+
+def stratified(n_folds, y, groups=None, seed=0):
+    groups = np.arange(len(y)) if groups is None else groups
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    return list(splitter.split(np.zeros(len(y)), y, groups))
+
+
+@pytest.fixture(scope="module")
+def acts():
+    return make_activations(
+        80, n_layers=3, d_model=8, n_features=32, label_noise=0.3, random_state=0
+    )
+
+
+@pytest.fixture(scope="module")
+def sweep(acts):
+    return layer_sweep(None, acts, acts.labels, cv=4, inner_cv=3, n_permutations=5)
+
+
+def noise(seed, n=60, n_layers=3, d=4):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, n_layers, d)), rng.permutation(np.arange(n) % 2)
+
+
+# ---- agreement with scikit-learn and with arithmetic by hand
+
+
+def test_each_means_embeddings_then_every_layer(acts, sweep):
+    assert ["embeddings", 0, 1, 2] == sweep.layers
+    assert (4, 4) == sweep.scores.shape == sweep.fit_times.shape
+    assert (80, 80, 4, 5) == (sweep.n_samples, sweep.n_groups, sweep.n_folds, sweep.n_permutations)
+
+
+def test_scores_equal_cross_val_score_on_the_same_splits(acts, sweep):
+    splits = stratified(4, acts.labels)
+    for layer, scores in zip(sweep.layers, sweep.scores, strict=True):
+        pipeline = make_pipeline(LayerSelector(layer), *(clone(s) for _, s in LOGISTIC.steps))
+        np.testing.assert_array_equal(
+            cross_val_score(pipeline, acts, acts.labels, cv=splits), scores
+        )
+
+
+def test_nested_score_equals_a_nested_loop_written_by_hand(acts, sweep):
+    y, expected, picked = acts.labels, [], []
+    for train, test in stratified(4, y):
+        inner = stratified(3, y[train])
+        means = []
+        for layer in sweep.layers:
+            X = LayerSelector(layer).fit_transform(acts)
+            means.append(cross_val_score(LOGISTIC, X[train], y[train], cv=inner).mean())
+        picked.append(sweep.layers[int(np.argmax(means))])
+        X = LayerSelector(picked[-1]).fit_transform(acts)
+        expected.append(clone(LOGISTIC).fit(X[train], y[train]).score(X[test], y[test]))
+    assert picked == sweep.best_layers
+    assert np.mean(expected) == pytest.approx(sweep.nested_score)
+
+
+def test_of_equal_inner_scores_the_first_layer_wins(acts):
+    y = np.arange(80) % 2
+    sweep = layer_sweep(DummyClassifier(), acts, y, layers=[2, "embeddings", 0], **SMALL)
+    assert [2, 2, 2] == sweep.best_layers
+    assert 2 == sweep.naive_best_layer
+
+
+def test_naive_best_is_the_largest_mean(sweep):
+    means = sweep.scores.mean(axis=1)
+    assert means.max() == sweep.naive_best_score
+    assert sweep.layers[int(means.argmax())] == sweep.naive_best_layer
+
+
+def test_baselines_equal_scikit_learn_on_the_same_folds(acts, sweep):
+    splits = stratified(4, acts.labels)
+    lengths = np.array([[len(text), len(text.split())] for text in acts.sentences], dtype=float)
+    tfidf = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1_000))
+    expected = {
+        "majority": (DummyClassifier(strategy="most_frequent"), np.zeros((80, 1))),
+        "sentence length": (LOGISTIC, lengths),
+        "TF-IDF": (tfidf, acts.sentences),
+    }
+    assert list(expected) == list(sweep.baselines)
+    for name, (model, X) in expected.items():
+        scores = cross_val_score(model, X, acts.labels, cv=splits)
+        np.testing.assert_allclose(scores, sweep.baselines[name].scores)
+        assert scores.mean() == pytest.approx(sweep.baselines[name].mean)
+
+
+def test_arrays_have_a_majority_baseline_only():
+    X, y = noise(0)
+    assert ["majority"] == list(layer_sweep(LeastSquares(), X, y, cv=3, inner_cv=None).baselines)
+    assert {} == layer_sweep(LeastSquares(), X, y, **SMALL).baselines
+
+
+def test_sentences_without_words_have_no_tfidf_baseline():
+    X, y = noise(0)
+    texts = [f"{'.' * i}" for i in range(60)]
+    acts = ActivationSet.from_arrays(hidden_states=X, sentences=texts)
+    sweep = layer_sweep(LeastSquares(), acts, y, cv=3, inner_cv=None)
+    assert ["majority", "sentence length"] == list(sweep.baselines)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("by_group", [False, True])
+def test_fast_folds_are_those_of_stratified_group_k_fold(seed, by_group):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 3, 90)
+    groups = rng.integers(0, 40, 90) if by_group else np.arange(90)
+    sweep = record_sweep(y, groups=groups, cv=5, random_state=seed)
+    expected = [train for train, _ in stratified(5, y, groups, seed)]
+    assert [sorted(train) for train in expected] == [sorted(rows) for rows, _ in sweep]
+
+
+# ---- the interval
+
+
+def mean_recall(predicted, y):
+    return np.mean([np.mean(predicted[y == c] == c) for c in np.unique(y)])
+
+
+@pytest.mark.parametrize(
+    ("scoring", "by_hand"),
+    [
+        ("accuracy", lambda predicted, y: np.mean(predicted == y)),
+        (make_scorer(balanced_accuracy_score), mean_recall),
+        (hit_rate, lambda predicted, y: np.mean(predicted == y)),
+    ],
+)
+def test_interval_equals_a_bootstrap_of_test_groups_with_fixed_models(scoring, by_hand):
+    rng = np.random.default_rng(3)
+    groups = np.repeat(np.arange(30), 3)
+    y = np.arange(30)[groups] % 2
+    X = rng.standard_normal((90, 1, 4)) + 0.7 * y[:, None, None]
+    sweep = layer_sweep(
+        LeastSquares(), X, y, groups=groups, cv=3, inner_cv=2, scoring=scoring, baselines=False
+    )
+    folds = []
+    for train, test in stratified(3, y, groups):
+        predicted = LeastSquares().fit(X[train, 0], y[train]).predict(X[:, 0])
+        members = np.array([np.flatnonzero(groups == group) for group in np.unique(groups[test])])
+        rows = members[rng.integers(0, len(members), (2_000, len(members)))].reshape(2_000, -1)
+        folds.append([by_hand(predicted[row], y[row]) for row in rows])
+    expected = np.percentile(np.mean(folds, axis=0), [2.5, 97.5])
+    np.testing.assert_allclose(expected, sweep.nested_interval, atol=0.025)
+    assert sweep.nested_interval[0] < sweep.nested_score < sweep.nested_interval[1]
+
+
+@pytest.fixture
+def fewer_draws(monkeypatch):
+    monkeypatch.setattr("sklprep.sweep._N_DRAWS", 60)
+
+
+@pytest.mark.parametrize(
+    ("scoring", "model"),
+    [
+        ("accuracy", LeastSquares()),
+        ("balanced_accuracy", KNeighborsClassifier(3)),
+        ("f1_macro", KNeighborsClassifier(3)),
+        ("roc_auc", LogisticRegression()),
+        ("roc_auc", KNeighborsClassifier(3)),
+        ("r2", LinearRegression()),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+def test_closed_forms_equal_the_scorer_on_every_resample(fewer_draws, scoring, model):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((48, 1, 3))
+    y = X[:, 0, 0] + rng.standard_normal(48)
+    if scoring in ("balanced_accuracy", "f1_macro"):
+        y = np.array(["low", "middle", "high"])[np.searchsorted([-0.9, 0.9], y)]
+    elif scoring != "r2":
+        y = np.where(y > 0, "yes", "no")
+    groups = np.repeat(np.arange(24), 2) if scoring == "r2" else None
+    options = {"cv": 4, "inner_cv": 2, "baselines": False, "groups": groups}
+    closed = layer_sweep(model, X, y, scoring=scoring, **options)
+    drawn = layer_sweep(
+        model, X, y, scoring=lambda *args: float(get_scorer(scoring)(*args)), **options
+    )
+    np.testing.assert_allclose(drawn.scores, closed.scores)
+    np.testing.assert_allclose(drawn.nested_interval, closed.nested_interval)
+
+
+def test_draws_without_a_score_are_left_out(fewer_draws):
+    rng = np.random.default_rng(0)
+    y = np.arange(30) % 3
+    X = rng.standard_normal((30, 1, 3))
+    model = LogisticRegression(max_iter=1_000)
+    sweep = layer_sweep(model, X, y, scoring="roc_auc_ovr", cv=3, inner_cv=3, baselines=False)
+    low, high = sweep.nested_interval
+    assert 0 <= low < sweep.nested_score < high <= 1
+
+
+# ---- no leakage
+
+
+class RecordingNormalizer(ActivationNormalizer):
+    """Keeps what every clone was fitted on."""
+
+    log: ClassVar[list] = []
+
+    def fit(self, X, y=None):
+        super().fit(X, y)
+        self.log.append((self.norm_params_["norm_mean"], self.norm_params_["norm_std"]))
+        return self
+
+
+class RecordingLogistic(LogisticRegression):
+    log: ClassVar[list] = []
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        self.log.append((self.coef_, self.intercept_))
+        return self
+
+
+def test_values_of_test_rows_never_change_what_was_fitted_on_training_rows():
+    X, y = noise(0, n=40, n_layers=2)
+    _, test = stratified(4, y)[1]
+    changed = X.copy()
+    changed[test] = 1e3 * changed[test] + 7
+    runs = []
+    for values in (X, changed):
+        RecordingNormalizer.log, RecordingLogistic.log = [], []
+        model = make_pipeline(RecordingNormalizer(), RecordingLogistic(max_iter=1_000))
+        sweep = layer_sweep(model, values, y, cv=4, inner_cv=3, baselines=False)
+        runs.append((RecordingNormalizer.log, RecordingLogistic.log, sweep.best_layers))
+    # a layer's fits: for each of 4 outer folds the outer fit and its 3 inner ones
+    assert 2 * 4 * 4 == len(runs[0][0]) == len(runs[1][1])
+    same = [
+        all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+        for k in range(2)
+        for one, other in zip(runs[0][k], runs[1][k], strict=True)
+    ]
+    in_fold_1 = [i // 4 % 4 == 1 for i in range(2 * 4 * 4)] * 2
+    assert in_fold_1 == same
+    assert runs[0][2][1] == runs[1][2][1]
+
+
+def test_given_estimator_is_left_unfitted(acts):
+    model = clone(LOGISTIC)
+    layer_sweep(model, acts, acts.labels, layers=[0], **SMALL)
+    assert not hasattr(model[0], "scaler_")
+
+
+def test_pure_noise_scores_at_chance_by_sentence_and_far_above_it_by_row():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(100), 12)
+    labels = rng.permutation(np.arange(100) % 2)[groups]
+    sentences = rng.standard_normal((100, 2, 100))
+    X = sentences[groups] + 0.3 * rng.standard_normal((1_200, 2, 100))
+    options = {"cv": 5, "inner_cv": 2, "baselines": False}
+    grouped = layer_sweep(None, X, labels, groups=groups, **options)
+    by_row = layer_sweep(None, X, labels, **options)
+    assert abs(grouped.nested_score - 0.5) < 0.12
+    assert abs(grouped.mean_scores - 0.5).max() < 0.12
+    assert by_row.nested_score > 0.85
+
+
+def test_groups_come_from_the_activation_set():
+    X, y = noise(0, n=40)
+    groups = np.repeat(np.arange(20), 2)
+    acts = ActivationSet.from_arrays(hidden_states=X, groups=groups)
+    mine = layer_sweep(LeastSquares(), acts, y, **SMALL)
+    given = layer_sweep(LeastSquares(), X.astype(np.float32), y, groups=groups, **SMALL)
+    np.testing.assert_array_equal(given.scores, mine.scores)
+    assert 20 == mine.n_groups
+
+
+def test_best_of_26_noise_layers_flatters_the_naive_maximum_but_not_the_nested_score():
+    sweeps = [
+        layer_sweep(LeastSquares(), *noise(seed, 60, 26), scoring=hit_rate, baselines=False)
+        for seed in range(12)
+    ]
+    assert abs(np.mean([sweep.nested_score for sweep in sweeps]) - 0.5) < 0.05
+    assert np.mean([sweep.naive_best_score for sweep in sweeps]) > 0.6
+
+
+# ---- the permutation control
+
+
+class Recorder(ClassifierMixin, RegressorMixin, BaseEstimator):
+    """Records rows and labels it is fitted on; column 0 of X is the row."""
+
+    log: ClassVar[list] = []
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        self.log.append((X[:, 0].astype(int).tolist(), y.tolist()))
+        return self
+
+    def predict(self, X):
+        return np.full(len(X), self.classes_[0])
+
+
+def record_sweep(y, *, n_layers=1, **options):
+    """Rows and labels of every fit, in order."""
+    Recorder.log = []
+    X = np.repeat(np.arange(len(y), dtype=float)[:, None, None], n_layers, axis=1)
+    layer_sweep(Recorder(), X, y, **{"inner_cv": None, "baselines": False} | options)
+    return Recorder.log
+
+
+def test_every_layer_has_the_same_outer_and_inner_folds():
+    log = record_sweep(np.arange(40) % 2, n_layers=3, cv=4, inner_cv=3)
+    assert 3 * 4 * 4 == len(log)
+    assert log[:16] == log[16:32] == log[32:]
+
+
+def test_folds_are_redrawn_from_the_permuted_labels_and_shared_by_all_layers():
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 40, 120)
+    y = rng.integers(0, 3, 40)[groups]
+    log = record_sweep(y, n_layers=2, groups=groups, cv=5, n_permutations=4)
+    assert log[:25] == log[25:]
+    true_folds = [sorted(rows) for rows, _ in log[:5]]
+    for start in range(5, 25, 5):
+        permuted = np.full(120, -1)
+        for rows, labels in log[start : start + 5]:
+            permuted[rows] = labels
+        assert any(permuted != y)
+        redrawn = [sorted(rows) for rows, _ in log[start : start + 5]]
+        assert redrawn == [sorted(train) for train, _ in stratified(5, permuted, groups)]
+        assert redrawn != true_folds
+
+
+def test_labels_constant_within_groups_are_permuted_as_labels_of_groups():
+    groups = np.repeat(np.arange(20), np.arange(1, 21))
+    labels = np.arange(20) % 2
+    log = record_sweep(labels[groups], groups=groups, cv=3, n_permutations=3)
+    for start in range(3, 12, 3):
+        of_group = {}
+        for rows, values in log[start : start + 3]:
+            for row, value in zip(rows, values, strict=True):
+                assert value == of_group.setdefault(groups[row], value)
+        assert sorted(labels) == sorted(of_group.values())
+
+
+def test_labels_that_vary_within_groups_are_swapped_in_blocks_of_equal_size():
+    groups = np.concatenate([np.repeat(np.arange(12), 3), np.repeat(np.arange(12, 24), 2), [24]])
+    y = np.where(groups < 12, np.arange(61) % 3 == 0, np.arange(61) % 2).astype(int)
+    y[0:3] = [1, 1, 0]
+    log = record_sweep(y, groups=groups, cv=3, n_permutations=2)
+    blocks = sorted(tuple(y[groups == group]) for group in range(25))
+    for start in (3, 6):
+        permuted = dict(
+            pair
+            for rows, labels in log[start : start + 3]
+            for pair in zip(rows, labels, strict=True)
+        )
+        permuted = np.array([permuted[row] for row in range(61)])
+        assert blocks == sorted(tuple(permuted[groups == group]) for group in range(25))
+        assert y[60] == permuted[60]
+
+
+def test_too_few_groups_that_can_move_is_an_error():
+    groups = np.repeat(np.arange(12), [2, 2, 2, 2, *range(3, 11)])
+    y = np.arange(len(groups)) % 2
+    X = np.zeros((len(groups), 1, 2))
+    with pytest.raises(InsufficientDataError, match="Only 4 of 12 groups"):
+        layer_sweep(LeastSquares(), X, y, groups=groups, n_permutations=1, **SMALL)
+
+
+def test_p_value_counts_permutations_whose_maximum_reaches_the_best_layer(sweep):
+    assert (5, 4) == sweep.permutation_scores.shape
+    reached = sum(max(scores) >= sweep.naive_best_score for scores in sweep.permutation_scores)
+    assert (1 + reached) / 6 == sweep.p_value
+    assert 1 / 6 == sweep.p_value_min
+    low, high = sweep.permutation_band
+    np.testing.assert_allclose(np.percentile(sweep.permutation_scores, 2.5, axis=0), low)
+    np.testing.assert_allclose(np.percentile(sweep.permutation_scores, 97.5, axis=0), high)
+
+
+def test_p_value_is_smallest_where_the_labels_are_known():
+    X, y = noise(0, n=80)
+    X[:, 1, 0] += 5 * y
+    sweep = layer_sweep(LeastSquares(), X, y, n_permutations=19, scoring=hit_rate, **SMALL)
+    assert 0.05 == sweep.p_value == sweep.p_value_min
+    assert [1, 1, 1] == sweep.best_layers
+
+
+def test_p_values_of_noise_are_small_no_more_often_than_they_say():
+    # nominally 5 % of them; 8 or more of 40 have probability 0.0006
+    p_values = [null_p_value(seed, n_permutations=19) for seed in range(40)]
+    assert sum(p <= 0.05 for p in p_values) < 8
+    assert abs(np.mean(p_values) - 0.525) < 0.15
+
+
+# ---- what may vary without changing the result, and what may not
+
+
+def assert_same(expected, actual):
+    np.testing.assert_array_equal(expected.scores, actual.scores)
+    np.testing.assert_array_equal(expected.permutation_scores, actual.permutation_scores)
+    assert expected.best_layers == actual.best_layers
+    assert expected.nested_interval == actual.nested_interval
+    for name, baseline in expected.baselines.items():
+        np.testing.assert_array_equal(baseline.scores, actual.baselines[name].scores)
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_result_does_not_depend_on_jobs_or_backend(acts, sweep, backend):
+    options = {"cv": 4, "inner_cv": 3, "n_permutations": 5}
+    with parallel_config(backend, n_jobs=2):
+        assert_same(sweep, layer_sweep(None, acts, acts.labels, **options))
+
+
+def test_random_state_seeds_everything(acts):
+    X, y = noise(0)
+    options = {**SMALL, "n_permutations": 2}
+    first = layer_sweep(LeastSquares(), X, y, random_state=1, **options)
+    assert_same(first, layer_sweep(LeastSquares(), X, y, random_state=1, **options))
+    other = layer_sweep(LeastSquares(), X, y, random_state=2, **options)
+    assert not np.array_equal(first.scores, other.scores)
+    drawn = [
+        layer_sweep(LeastSquares(), X, y, random_state=np.random.RandomState(5), **options)
+        for _ in range(2)
+    ]
+    assert_same(*drawn)
+
+
+@pytest.mark.parametrize(
+    "config", [{"enable_metadata_routing": True}, {"transform_output": "pandas"}]
+)
+def test_global_configuration_of_scikit_learn_does_not_matter(acts, config):
+    options = {"layers": ["embeddings", 1], "cv": 3, "inner_cv": 2, "n_permutations": 1}
+    expected = layer_sweep(None, acts, acts.labels, **options)
+    with config_context(**config):
+        assert_same(expected, layer_sweep(None, acts, acts.labels, n_jobs=2, **options))
+
+
+def test_arrays_number_layers_from_0_and_keep_float32(acts):
+    states = acts.hidden_states
+    assert np.float32 == states.dtype
+    by_array = layer_sweep(None, states, acts.labels, **SMALL)
+    by_set = layer_sweep(None, acts, acts.labels, layers=[0, 1, 2], **SMALL)
+    assert [0, 1, 2] == by_array.layers
+    np.testing.assert_array_equal(by_set.scores, by_array.scores)
+    two_d = layer_sweep(None, states[:, 1], acts.labels, **SMALL)
+    assert [0] == two_d.layers
+    np.testing.assert_array_equal(by_set.scores[1], two_d.scores[0])
+
+
+def test_a_list_of_specs_has_one_input_each_under_its_canonical_name(acts):
+    specs = ["embeddings", 0, "1-2", "2,0", [1], "all", "0"]
+    sweep = layer_sweep(LOGISTIC, acts, acts.labels, layers=specs, **SMALL)
+    assert ["embeddings", 0, "1-2", "0,2", 1, "0-2"] == sweep.layers
+    X = LayerSelector("0,2").fit_transform(acts)
+    expected = cross_val_score(LOGISTIC, X, acts.labels, cv=stratified(3, acts.labels))
+    np.testing.assert_array_equal(expected, sweep.scores[3])
+
+
+def test_labels_may_be_strings_or_booleans(acts):
+    numbers = layer_sweep(None, acts, acts.labels > 1, layers=[1], **SMALL)
+    words = np.array(["low", "no"])[(acts.labels <= 1).astype(int)]
+    for y in (words, words.astype(object), list(words)):
+        np.testing.assert_array_equal(
+            numbers.scores, layer_sweep(None, acts, y, layers=[1], **SMALL).scores
+        )
+
+
+def test_floats_are_regressed_and_stratified_in_bins():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((90, 2, 5))
+    y = np.maximum(X[:, 1, 0], 0)
+    sweep = layer_sweep(None, X, y, cv=5, inner_cv=3)
+    assert "r2" == sweep.scoring
+    assert [1] * 5 == sweep.best_layers
+    edges = np.quantile(y[y > 0], [0.25, 0.5, 0.75])
+    bins = np.where(y == 0, 0, 1 + np.searchsorted(edges, y, side="right"))
+    expected = cross_val_score(
+        make_pipeline(ActivationNormalizer(), Ridge()), X[:, 1], y, cv=stratified(5, bins)
+    )
+    np.testing.assert_allclose(expected, sweep.scores[1])
+    assert ["mean"] == list(sweep.baselines)
+    assert sweep.baselines["mean"].mean <= 0
+
+
+def test_a_dense_y_is_stratified_by_quantiles():
+    y = np.random.default_rng(0).standard_normal(60)
+    bins = np.searchsorted(np.quantile(y, [0.25, 0.5, 0.75]), y, side="right")
+    X = np.arange(60.0)[:, None, None]
+    sweep = layer_sweep(LinearRegression(), X, y, cv=5, inner_cv=None, baselines=False)
+    expected = cross_val_score(LinearRegression(), X[:, 0], y, cv=stratified(5, bins))
+    np.testing.assert_allclose(expected, sweep.scores[0])
+
+
+def test_few_distinct_numbers_are_stratified_without_a_warning():
+    y = np.repeat([0.0, 1.0, 2.0], [30, 12, 3])
+    X = np.random.default_rng(0).standard_normal((45, 1, 3))
+    sweep = layer_sweep(Ridge(), X, y, cv=5, inner_cv=5, baselines=False, n_permutations=2)
+    assert np.isfinite(sweep.scores).all()
+
+
+@pytest.mark.parametrize("scoring", ["f1_macro", "roc_auc_ovr", "neg_log_loss"])
+def test_scorers_by_name_score_as_cross_val_score_does(acts, fewer_draws, scoring):
+    sweep = layer_sweep(None, acts, acts.labels, layers=[1], scoring=scoring, **SMALL)
+    X = acts.layer(1)
+    expected = cross_val_score(
+        LOGISTIC, X, acts.labels, cv=stratified(3, acts.labels), scoring=scoring
+    )
+    np.testing.assert_allclose(expected, sweep.scores[0])
+    assert scoring == sweep.scoring
+    low, high = sweep.nested_interval
+    assert low < sweep.nested_score < high
+
+
+def test_a_model_with_decision_function_only_has_its_roc_auc(acts):
+    y = acts.labels > 1
+    sweep = layer_sweep(LinearSVC(), acts.hidden_states, y, scoring="roc_auc", **SMALL)
+    expected = cross_val_score(
+        LinearSVC(), acts.layer(0), y, cv=stratified(3, y), scoring="roc_auc"
+    )
+    np.testing.assert_allclose(expected, sweep.scores[0])
+
+
+def test_a_callable_scorer_may_look_at_the_model_and_at_X(acts, fewer_draws):
+    def scorer(model, X, y):
+        assert X.shape[1] == model.n_features_in_
+        return float(np.mean(model.predict(X) == y))
+
+    plain = layer_sweep(None, acts, acts.labels, **SMALL)
+    scored = layer_sweep(None, acts, acts.labels, scoring=scorer, **SMALL)
+    assert "scorer" == scored.scoring
+    np.testing.assert_allclose(plain.scores, scored.scores)
+    np.testing.assert_allclose(plain.nested_interval, scored.nested_interval)
+
+
+def test_splitters_and_lists_of_splits_are_used_as_they_are():
+    X, y = noise(0)
+    groups = np.repeat(np.arange(20), 3)
+    for cv in (GroupKFold(4), LeaveOneGroupOut(), KFold(4)):
+        splits = list(cv.split(X, y, None if isinstance(cv, KFold) else groups))
+        expected = cross_val_score(LeastSquares(), X[:, 0], y, cv=splits)
+        alone = np.arange(60) if isinstance(cv, KFold) else groups
+        for given in (cv, splits, iter(splits)):
+            sweep = layer_sweep(
+                LeastSquares(), X, y, groups=alone, cv=given, inner_cv=3, baselines=False
+            )
+            np.testing.assert_array_equal(expected, sweep.scores[0])
+    sweep = layer_sweep(
+        LeastSquares(), X, y, cv=KFold(3), inner_cv=KFold(2), n_permutations=2, baselines=False
+    )
+    assert (2, 3) == sweep.permutation_scores.shape
+
+
+# ---- refusals
+
+
+def small_problem(**changes):
+    X, y = noise(0, n=30)
+    return {"estimator": None, "acts": X, "y": y, **SMALL} | changes
+
+
+SPLITS = stratified(3, np.arange(30) % 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"y": np.zeros(30, int)}, InsufficientDataError, "All 30 values of y are 0"),
+        ({"y": np.ones(30)}, InsufficientDataError, "All 30 values of y are 1.0"),
+        ({"y": np.arange(30) // 28}, InsufficientDataError, "Class 1 is in 2 of 30 groups.* 3 fo"),
+        (
+            {"y": np.arange(30) // 27, "inner_cv": 3},
+            InsufficientDataError,
+            "Class 1 is in 2 of 20 groups in the training set of outer fold 0",
+        ),
+        (
+            {"y": np.where(np.arange(30) < 9, 0.5 + np.arange(30), 0.0)},
+            InsufficientDataError,
+            "active .* in 9 of 30 groups, fewer than the 10",
+        ),
+        (
+            {"y": np.arange(30) % 2, "groups": np.arange(30) % 2},
+            InsufficientDataError,
+            "There are 2 groups, fewer than the 3 folds",
+        ),
+        ({"y": [np.nan, *np.arange(29.0)]}, InsufficientDataError, "y has 1 missing values among"),
+        ({"y": [None, *"ab" * 14, "a"]}, InsufficientDataError, "y has 1 missing values among 30"),
+        ({"y": np.zeros(29)}, UsageError, r"y must have shape \(30,\)"),
+        ({"y": np.zeros((30, 1))}, UsageError, r"y must have shape \(30,\)"),
+        ({"groups": np.zeros(3)}, UsageError, r"groups must have shape \(30,\)"),
+        ({"acts": np.zeros(30)}, UsageError, "acts must be an ActivationSet or a numeric array"),
+        (
+            {"estimator": LogisticRegression(), "y": np.arange(30) / 7},
+            UsageError,
+            "a classifier needs labels",
+        ),
+        (
+            {"estimator": Ridge(), "y": list("ab" * 15)},
+            UsageError,
+            "a regressor needs numbers",
+        ),
+        ({"layers": "0-2"}, UsageError, r"Write \['0-5'\] for one input"),
+        ({"layers": 2}, UsageError, "'each' or a list"),
+        ({"layers": []}, UsageError, "'each' or a list"),
+        ({"layers": ["0-"]}, LayerSpecError, "cannot be read"),
+        ({"layers": [0, "2-3"]}, LayerNotFoundError, "Layer 3 not found in data"),
+        ({"layers": ["embeddings"]}, TypeError, "needs an ActivationSet"),
+        ({"scoring": "acuracy"}, UsageError, "acuracy"),
+        ({"scoring": ["accuracy"]}, UsageError, "scoring must be one scorer"),
+        ({"cv": 1}, UsageError, "cv must be at least 2 folds"),
+        ({"cv": "five"}, UsageError, "cv must be an int, a splitter"),
+        ({"inner_cv": True}, UsageError, "inner_cv must be an int, a splitter"),
+        ({"inner_cv": SPLITS}, UsageError, "inner_cv must be an int, a splitter or None"),
+        ({"cv": SPLITS, "n_permutations": 1}, UsageError, "redraws the folds"),
+        (
+            {"cv": KFold(3), "groups": np.arange(30) % 10},
+            UsageError,
+            "Fold 0 of cv has rows of 10 groups in training and test",
+        ),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(changes, error, message):
+    problem = small_problem(**changes)
+    with pytest.raises(error, match=message):
+        layer_sweep(problem.pop("estimator"), problem.pop("acts"), problem.pop("y"), **problem)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_fault_in_the_data_of_a_later_layer_is_raised(n_jobs):
+    X, y = noise(0)
+    X[3, 2, 0] = np.nan
+    acts = ActivationSet.from_arrays(hidden_states=X)
+    with pytest.raises(DataError, match="layer 2 has 1 NaN"):
+        layer_sweep(LeastSquares(), acts, y, n_jobs=n_jobs, **SMALL)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_parameters_of_the_estimator_are_checked(n_jobs):
+    X, y = noise(0)
+    with pytest.raises(ValueError, match="The 'C' parameter of LogisticRegression must be"):
+        layer_sweep(LogisticRegression(C=-1), X, y, n_jobs=n_jobs, **SMALL)
+
+
+# ---- the result
+
+
+def test_without_inner_folds_there_is_no_nested_answer(acts):
+    sweep = layer_sweep(None, acts, acts.labels, cv=3, inner_cv=None, baselines=False)
+    assert (None, None, None) == (sweep.nested_score, sweep.nested_interval, sweep.best_layers)
+    assert (None, None, None) == (sweep.permutation_scores, sweep.p_value, sweep.permutation_band)
+    assert sweep.summary().startswith(
+        "Not nested, so the best accuracy is flattered by its selection: naive best"
+    )
+    assert "naive best" in repr(sweep)
+
+
+def test_summary_is_the_honest_answer_in_one_sentence(sweep):
+    low, high = sweep.nested_interval
+    times = max(sweep.best_layers.count(layer) for layer in sweep.best_layers)
+    assert sweep.summary().startswith(
+        f"Honest accuracy {sweep.nested_score:.2f} [{low:.2f}, {high:.2f}]: layer"
+    )
+    assert f" was picked in {times} of 4 folds; naive best" in sweep.summary()
+    assert f"majority {sweep.baselines['majority'].mean:.2f}, TF-IDF" in sweep.summary()
+    assert f"permutation p = {sweep.p_value:.3g} (smallest possible 0.167)" in sweep.summary()
+
+
+def test_methods_text_names_data_folds_model_controls_and_versions(acts, sweep):
+    text = sweep.methods_text()
+    assert "\n" not in text
+    for part in (
+        "80 rows in 80 groups",
+        f"fingerprint {acts.fingerprint[:16]}",
+        "4 stratified folds",
+        "LogisticRegression(max_iter=1000)",
+        "refitted from scratch",
+        "permutation control",
+        "without the variance of training",
+        "Seed 0",
+        "scikit-learn 1.",
+        f"Python {sys.version.split()[0]}",
+    ):
+        assert part in text
+    assert "control task" not in text
+
+
+def test_table_has_a_row_for_each_layer_and_fold(sweep):
+    table = sweep.table
+    assert ["layer", "fold", "score", "fit_time"] == list(table.columns)
+    np.testing.assert_array_equal(sweep.scores[2], table[table.layer == 1].score)
+    assert (table.fit_time > 0).all()
+
+
+def test_table_without_pandas_is_a_dict_of_columns(sweep, monkeypatch):
+    expected = sweep.table.to_dict("list")
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert expected == sweep.table
+
+
+def test_csv_holds_the_table_without_pandas(sweep, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    sweep.to_csv(tmp_path / "new" / "sweep.csv")
+    with (tmp_path / "new" / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert ["layer", "fold", "score", "fit_time"] == list(rows[0])
+    assert ["embeddings"] * 4 == [row["layer"] for row in rows[:4]]
+    assert sweep.scores.reshape(-1).tolist() == [float(row["score"]) for row in rows]
+
+
+def test_result_can_be_pickled(sweep):
+    assert_same(sweep, pickle.loads(pickle.dumps(sweep)))
+
+
+@pytest.mark.parametrize("options", [{}, {"inner_cv": None, "baselines": False}])
+def test_count_fits_tells_how_many_fits_are_made(options):
+    options = {"cv": 4, "inner_cv": 3, "n_permutations": 2, "baselines": False} | options
+    log = record_sweep(np.arange(40) % 2, n_layers=3, **options)
+    assert len(log) == count_fits(np.zeros((40, 3, 1)), **options)
+
+
+def test_count_fits_counts_the_baselines(acts):
+    assert 4 * 5 * 6 + 3 * 5 == count_fits(acts)
+    assert 3 * 5 + 3 * 5 == count_fits(acts, layers=range(3), inner_cv=None)
+
+
+def test_progress_bar_is_shown_only_when_asked_for_or_on_a_terminal(capsys):
+    X, y = noise(0)
+    layer_sweep(LeastSquares(), X, y, **SMALL)
+    assert "" == capsys.readouterr().err
+    assert "0.50" == format_score(0.5)
+    assert "0.00" == format_score(-0.001)
