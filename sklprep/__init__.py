@@ -16,10 +16,14 @@ _HOME = {
     "ConceptTargetExtractor": "targets",
     "FeatureTargetExtractor": "targets",
     "LayerSelector": "selectors",
+    "LayerSweep": "sweep",
+    "LayerSweepDisplay": "plotting",
     "ProbeDataset": "dataset",
+    "RowSpaceProjector": "rowspace",
     "STRATEGIES": "strategies",
     "generate_dataset": "dataset",
     "get_final_token_data": "guide",
+    "layer_sweep": "sweep",
     "load_activations": "activations",
     "load_all_sentences": "guide",
     "load_dataset": "dataset",
@@ -36,10 +40,14 @@ __all__ = [
     "ConceptTargetExtractor",
     "FeatureTargetExtractor",
     "LayerSelector",
+    "LayerSweep",
+    "LayerSweepDisplay",
     "ProbeDataset",
+    "RowSpaceProjector",
     "STRATEGIES",
     "generate_dataset",
     "get_final_token_data",
+    "layer_sweep",
     "load_activations",
     "load_all_sentences",
     "load_dataset",
@@ -75,7 +83,10 @@ if TYPE_CHECKING:
         save_dataset,
     )
     from sklprep.normalizers import ActivationNormalizer
+    from sklprep.plotting import LayerSweepDisplay
+    from sklprep.rowspace import RowSpaceProjector
     from sklprep.selectors import LayerSelector
     from sklprep.strategies import STRATEGIES, make_strategy
+    from sklprep.sweep import LayerSweep, layer_sweep
     from sklprep.synthetic import make_activations
     from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklprep.exceptions import DataError, FeatureNotFoundError, UsageError
+from sklprep.exceptions import DataError, FeatureNotFoundError, SklprepWarning, UsageError
 from sklprep.layers import check_layers_exist, format_layers
 from sklprep.packs import Pack, is_pack
 from sklprep.sentences import SentenceFolder
@@ -274,6 +275,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     @property
     def hidden_states(self) -> NDArray[np.float32]:
+        assert self.d_model
         return np.stack([self.layer(int(layer)) for layer in self.layers], axis=1)
 
     @property
@@ -366,6 +368,12 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         self._source.read(embeddings=embeddings, layers=layers, configs=configs)
         return self
 
+    @property
+    def folder(self) -> SentenceFolder | None:
+        """The folder of sentence files that the whole set is read from, if that is its source."""
+        whole = self._rows is None and isinstance(self._source, SentenceFolder)
+        return self._source if whole else None  # type: ignore[return-value]
+
     def _of_rows(self, values: Any) -> Any:
         return values if self._rows is None else values[self._rows]
 
@@ -424,7 +432,12 @@ def load_activations(
     FileFormatError
         If a file is broken or disagrees with its neighbours; the message names it.
     DataError
-        If the folder holds no sentence files.
+        If the folder holds no sentence files; on first use, if the rows do not fit in memory.
+
+    Warns
+    -----
+    SklprepWarning
+        If the hidden states of all layers would not fit in memory.
 
     Examples
     --------
@@ -437,6 +450,18 @@ def load_activations(
     ...     acts.hidden_states.shape
     (12, 3, 8)
     """
+    acts = open_activations(path, pooling=pooling, n_jobs=n_jobs, progress=progress)
+    if acts.folder is not None:
+        needed = acts.folder.bytes_of(embeddings=False, layers=len(acts.layers))
+        if message := acts.folder.shortage(needed):
+            warnings.warn(message, SklprepWarning, stacklevel=2)
+    return acts
+
+
+def open_activations(
+    path: str | os.PathLike[str], *, pooling: str, n_jobs: int | None, progress: bool
+) -> ActivationSet:
+    """Do what `load_activations` does, without asking whether all layers would fit in memory."""
     if is_pack(path):
         return ActivationSet(Pack(path, pooling=pooling))
     return ActivationSet(SentenceFolder(path, pooling=pooling, n_jobs=n_jobs, progress=progress))
@@ -483,6 +508,10 @@ class _Arrays:
             "sentences": self._sentences,
             "groups": None if groups is None else np.asarray(groups),
         }
+        for name in ("labels", "sentences", "groups"):
+            values = given[name]
+            if values is not None and values.ndim != 1:
+                raise UsageError(f"{name} must be one-dimensional, got shape {values.shape}.")
         lengths = {name: v.shape[0] for name, v in given.items() if v is not None}
         if not set(lengths) & {"hidden_states", "embeddings", "activations"}:
             raise UsageError("Give hidden_states, embeddings or activations.")
@@ -602,7 +631,14 @@ def _as_configs(activations: Any) -> list[Any]:
                 f" {dense.shape}; or give a list of matrices, one a SAE config."
             )
         activations = [dense[:, config] for config in range(dense.shape[1])]
-    configs = [csr_array(matrix, dtype=np.float32) for matrix in activations]
+    matrices: list[Any] = [m if issparse(m) else np.asarray(m) for m in activations]
+    for matrix in matrices:
+        if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or 0 in matrix.shape:
+            raise UsageError(
+                "activations must be non-empty numeric matrices, got one of shape"
+                f" {matrix.shape} of {matrix.dtype}."
+            )
+    configs = [csr_array(matrix, dtype=np.float32) for matrix in matrices]
     if len({config.shape for config in configs}) > 1:
         raise UsageError(
             f"activations must have one shape, got {sorted({c.shape for c in configs})}."

@@ -297,7 +297,7 @@ def fit_dataset(
             f" LayerSelector, got {type(acts).__name__} and {type(selector).__name__}."
         )
     every = np.arange(len(acts))
-    train = None if fit_rows is None else _check_fit_rows(fit_rows, acts.groups)
+    train = None if fit_rows is None else check_fit_rows(fit_rows, acts.groups)
     extractor = clone(target).fit(acts)
     if isinstance(extractor, FeatureTargetExtractor):
         y = np.concatenate([extractor.transform(acts[rows]) for rows in _row_blocks(every)])
@@ -350,23 +350,6 @@ def _write(
     write_npz(path, arrays, compress=compress)
 
 
-def read_only_needed(acts: ActivationSet, pipeline: Pipeline, target: Any) -> None:
-    """Read what a pipeline and a target need, in one pass over the files, and nothing else.
-
-    Without it, the first use of one layer or feature reads all of them.
-    """
-    from sklprep.targets import FeatureTargetExtractor
-
-    selector = clone_fitted(pipeline.steps[0][1], acts)
-    configs = []
-    if isinstance(target, FeatureTargetExtractor):
-        clone_fitted(target, acts)
-        configs = [acts.find_config(target.layer, target.average_l0)]
-    acts.prefetch(
-        embeddings=not len(selector.layers_), layers=selector.layers_.tolist(), configs=configs
-    )
-
-
 def split_rows(
     acts: ActivationSet, test_size: float, random_state: int, *, stratify: bool = False
 ) -> NDArray[np.int64]:
@@ -387,13 +370,6 @@ def split_rows(
     except ValueError as error:
         raise UsageError(f"The rows cannot be split with test size {test_size}: {error}") from None
     return train
-
-
-def clone_fitted(estimator: Any, acts: ActivationSet) -> Any:
-    """Fit a clone, which checks the estimator against the data without reading any activation."""
-    from sklearn.base import clone
-
-    return clone(estimator).fit(acts)
 
 
 def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> ProbeDataset:
@@ -446,7 +422,8 @@ def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> Prob
     return ProbeDataset(X, y, meta, norm, fitted)
 
 
-def _check_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def check_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Refuse rows that are no positions, or that share a group with the rows left out."""
     rows = np.asarray(fit_rows)
     n = len(groups)
     if rows.dtype.kind not in "iu" or rows.ndim != 1 or not len(rows):

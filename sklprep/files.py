@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import math
 import os
 import re
@@ -35,6 +36,7 @@ _MAX_HEADER_BYTES = 4096
 _MAX_DEFLATE_RATIO = 1040
 _SLICE_IN = 64 << 10
 _SLICE_OUT = 256 << 10
+_HEADER_SLICE = 8 << 10
 _BLOCK_BYTES = 1 << 20
 PIECE_BYTES = 4 << 20
 _MAX_DIMS = 32
@@ -141,7 +143,7 @@ class NpzReader:
     def header(self, name: str) -> ArrayHeader:
         """Read the shape and dtype of a member without reading its data."""
         member = self._member(name)
-        with contextlib.closing(self._inflate(member)) as pieces:
+        with contextlib.closing(self._inflate(member, _HEADER_SLICE)) as pieces:
             return self._header_of(member, next(pieces, b""))
 
     def array(self, name: str, *, max_bytes: int | None = None) -> NDArray[Any]:
@@ -308,14 +310,14 @@ class NpzReader:
                 return start
         raise self.fault(member.name, "has no matching local header", "a whole zip archive")
 
-    def _inflate(self, member: Member) -> Generator[bytes, None, None]:
+    def _inflate(self, member: Member, max_piece: int = _SLICE_OUT) -> Generator[bytes, None, None]:
         """Yield the member's bytes in pieces; at its end check size and CRC-32."""
         position = self._packed_start(member)
         end = position + member.packed_size
         size = crc = 0
         if member.method == zipfile.ZIP_STORED:
             while position < end and (
-                piece := os.pread(self._fd, min(_SLICE_OUT, end - position), position)
+                piece := os.pread(self._fd, min(max_piece, end - position), position)
             ):
                 position += len(piece)
                 size += len(piece)
@@ -326,10 +328,11 @@ class NpzReader:
             packed = b""
             while not inflater.eof:
                 if not packed:
-                    packed = os.pread(self._fd, min(_SLICE_IN, end - position), position)
+                    n_bytes = min(_SLICE_IN, max_piece, end - position)
+                    packed = os.pread(self._fd, n_bytes, position)
                     position += len(packed)
                 try:
-                    piece = inflater.decompress(packed, _SLICE_OUT)
+                    piece = inflater.decompress(packed, max_piece)
                 except _INFLATE_ERROR as error:
                     raise self.fault(
                         member.name, f"does not inflate ({error})", "whole deflate data", _AGAIN
@@ -370,6 +373,11 @@ def file_fault(
     return FileFormatError(f"{os.fspath(path)}:{what} {found}; expected {expected}. {do}".rstrip())
 
 
+@functools.lru_cache(maxsize=256)  # the files of a folder repeat their headers
+def _literal(header: str) -> Any:
+    return ast.literal_eval(header)
+
+
 def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> ArrayHeader:
     """Read the npy header at the start of a member or file, refusing what numpy should not get.
 
@@ -382,7 +390,7 @@ def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> Arr
     if length > _MAX_HEADER_BYTES or prefix + length > len(start):
         raise fault(f"has a header of {length:,} bytes", f"at most {_MAX_HEADER_BYTES:,}")
     try:
-        fields = ast.literal_eval(start[prefix : prefix + length].decode("utf-8").strip())
+        fields = _literal(start[prefix : prefix + length].decode("utf-8").strip())
         descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
         descr_text, shape_text = str(descr)[:60], repr(shape)[:60]
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
@@ -477,6 +485,8 @@ class NpyFile:
         position, end = self.offset, self.offset + self.shape[0] * self.row_bytes
         while position < end:
             piece = os.pread(self._fd, min(PIECE_BYTES, end - position), position)
+            if not piece:
+                raise self._fault("was cut short while it was read", "a file that stays")
             position += len(piece)
             yield piece
 
@@ -489,6 +499,8 @@ class NpyFile:
             if n == 0:
                 raise self._fault("was cut short while it was read", "a file that stays")
             done += n
+        if values.dtype.kind == "U" and done and values.reshape(-1).view("<u4").max() > _MAX_CHAR:
+            raise self._fault("has characters beyond unicode", "text", _AGAIN)
 
     def _fault(self, found: str, expected: str, do: str = "") -> FileFormatError:
         return file_fault(self.path, None, found, expected, do)

@@ -12,6 +12,8 @@ import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +37,8 @@ MANIFEST = "manifest.json"
 
 _MAX_MANIFEST_BYTES = 64 << 20
 _BATCH_BYTES = 64 << 20
+_MAX_INT = 1 << 63
+_DTYPE = re.compile(r"<f[24]|<[iu][1248]|\|u1")
 _SMALL = ("labels", "sentence_indices", "groups", "sentences", "source_names", "source_digests")
 
 
@@ -45,8 +49,8 @@ class Pack:
     ----------
     path : path-like
         The folder.
-    pooling : str
-        Must be the pooling it was made with.
+    pooling : str or None
+        Must be the pooling it was made with; None takes it as it is.
 
     Raises
     ------
@@ -56,11 +60,11 @@ class Pack:
         If the pooling is another one.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, pooling: str) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, pooling: str | None) -> None:
         self.path = Path(path)
         self.manifest = _read_manifest(self.path)
         self.pooling = self.manifest["pooling"]
-        if pooling != self.pooling:
+        if pooling not in (None, self.pooling):
             raise UsageError(
                 f"{self.path} was packed with pooling {self.pooling!r}, got {pooling!r}. Use that"
                 " pooling, or pack the sentence files again."
@@ -76,9 +80,14 @@ class Pack:
         self.n_features: int | None = self.manifest["n_features"]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel without the small arrays that were read: they are read again where needed."""
+        """Travel without what was read, which is read again where needed, and without segments."""
         cached = ("labels", "sentence_indices", "groups", "sentences")
-        return {key: value for key, value in self.__dict__.items() if key not in cached}
+        state = {key: value for key, value in self.__dict__.items() if key not in cached}
+        arrays = {
+            name: {key: value for key, value in entry.items() if key != "segments"}
+            for name, entry in self.manifest["arrays"].items()
+        }
+        return state | {"manifest": self.manifest | {"arrays": arrays}}
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -95,7 +104,11 @@ class Pack:
     @cached_property
     def groups(self) -> NDArray[np.int64]:
         """Position of each row's sentence."""
-        return self._small("groups")
+        groups = self._small("groups")
+        n_sentences = self.manifest["n_sentences"]
+        if len(groups) and not 0 <= groups.min() <= groups.max() < n_sentences:
+            raise self._fault("groups", "names sentences", f"0 to {n_sentences - 1}")
+        return groups
 
     @cached_property
     def sentences(self) -> NDArray[np.str_] | None:
@@ -123,14 +136,19 @@ class Pack:
             else:
                 starts = indptr.take(rows)
                 counts = indptr.take(rows + 1) - starts
+                if ((starts < 0) | (counts < 0) | (starts + counts > data.shape[0])).any():
+                    raise self._fault(names[2], "points outside its data", "ascending positions")
                 ends = np.concatenate([[0], np.cumsum(counts)])
                 places = np.repeat(starts - ends[:-1], counts) + np.arange(ends[-1])
                 values, columns = data.take(places), indices.take(places)
-        matrix = csr_array(
-            (values.astype(np.float32, copy=False), columns, ends.astype(np.int32)),
-            shape=(len(ends) - 1, self.n_features or 0),
-        )
-        matrix.check_format()
+        try:
+            matrix = csr_array(
+                (values.astype(np.float32, copy=False), columns, ends.astype(np.int32)),
+                shape=(len(ends) - 1, self.n_features or 0),
+            )
+            matrix.check_format()
+        except ValueError as error:
+            raise self._fault(names[1], f"is no sparse matrix ({error})", "row indices") from None
         return matrix
 
     def describe_row(self, row: int) -> str:
@@ -163,21 +181,26 @@ class Pack:
                 faults.append(str(error))
         return faults
 
+    def _fault(self, name: str, found: str, expected: str) -> FileFormatError:
+        do = "Pack the sentence files again."
+        return file_fault(self.path / f"{name}.npy", None, found, expected, do)
+
     def _has(self, name: str) -> bool:
         return name in self.manifest["arrays"]
 
     def _open(self, name: str) -> NpyFile:
         entry = self.manifest["arrays"][name]
-        array = NpyFile(self.path / f"{name}.npy", entry["shape"][0])
+        try:
+            array = NpyFile(self.path / f"{name}.npy", entry["shape"][0])
+        except FileNotFoundError:
+            raise self._fault(name, "is missing", f"an array, as in {MANIFEST}") from None
         text = np.dtype(entry["dtype"]).kind == array.dtype.kind == "U"
         if list(array.shape) != entry["shape"] or not (text or array.dtype.str == entry["dtype"]):
             array.close()
-            raise file_fault(
-                self.path / f"{name}.npy",
-                None,
+            raise self._fault(
+                name,
                 f"holds {array.dtype.str} of shape {array.shape}",
                 f"{entry['dtype']} of {tuple(entry['shape'])} as in {MANIFEST}",
-                "Pack the sentence files again.",
             )
         return array
 
@@ -237,8 +260,16 @@ def build_pack(
     with _locked_work_folder(output) as work:
         blank = _new_manifest(source, layers, embeddings, configs)
         manifest = _read_manifest(work) if is_pack(work) else blank
-        _check_extends(work, manifest, blank, source)
+        try:
+            _check_extends(work, manifest, blank, source)
+        except UsageError:
+            if work == output:
+                raise
+            manifest = blank  # nobody has seen what an interrupted run began for other files
+        if work != output and manifest is blank:
+            _empty(work)
         _append(work, manifest, source)
+        _remove_leftovers(work, manifest)
         if work != output:
             with contextlib.suppress(FileNotFoundError):
                 output.rmdir()
@@ -255,16 +286,40 @@ def _locked_work_folder(output: Path) -> Iterator[Path]:
     while True:
         work = output if is_pack(output) else partial
         work.mkdir(exist_ok=True)
-        fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # another process has just renamed it
+            continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            moved = not work.exists() or os.fstat(fd).st_ino != work.stat().st_ino
-            if moved or (work == partial and is_pack(output)):
+            if not (work.exists() and os.path.samestat(os.fstat(fd), work.stat())):
+                continue
+            if work == partial and is_pack(output):
+                with contextlib.suppress(OSError):  # it is not empty
+                    work.rmdir()
                 continue
             yield work
             return
         finally:
             os.close(fd)
+
+
+def _empty(work: Path) -> None:
+    """Remove what a killed run left in the hidden folder."""
+    for path in work.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _remove_leftovers(work: Path, manifest: dict[str, Any]) -> None:
+    """Remove the temporary files of a killed run, and small arrays that no longer hold."""
+    for path in work.glob(".*.tmp"):
+        path.unlink()
+    for name in _SMALL:
+        if name not in manifest["arrays"]:
+            (work / f"{name}.npy").unlink(missing_ok=True)
 
 
 def _new_manifest(
@@ -343,6 +398,13 @@ def _check_extends(
             raise UsageError(
                 f"{work} was packed with {key} {manifest[key]!r}, the sentence files now give"
                 f" {value!r}. Pack them into a new folder."
+            )
+    for name, entry in blank["arrays"].items():
+        packed = manifest["arrays"][name]["dtype"]
+        if packed != entry["dtype"]:
+            raise UsageError(
+                f"{work} holds {name} as {packed}, the sentence files now need {entry['dtype']}."
+                " Pack them into a new folder."
             )
     if manifest["n_sentences"] == 0:
         return
@@ -440,9 +502,11 @@ def _commit(
     try:
         small["labels"] = source.labels[:n_rows]
         manifest["labels_fault"] = ""
-    except DataError as error:
-        manifest["labels_fault"] = str(error)
-        manifest["arrays"].pop("labels", None)
+    except DataError as error:  # a pack does not say where its source lay
+        manifest["labels_fault"] = str(error).replace(f"{source.path}{os.sep}", "")
+    for name in ("sentences", "labels"):
+        if name not in small:
+            manifest["arrays"].pop(name, None)
     for name, values in small.items():
         with atomic_write(work / f"{name}.npy", sync=sync) as file:
             np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
@@ -545,7 +609,11 @@ def _cuts(filled: int, n_bytes: int) -> Iterator[tuple[int, int]]:
 def _segments_of(array: NpyFile) -> list[str]:
     """Digests of the data's 4 MiB pieces; text counts as UTF-8, whatever its width in the file."""
     if array.dtype.kind == "U":
-        return [hashlib.sha256("\0".join(array.read().tolist()).encode()).hexdigest()]
+        return [
+            hashlib.sha256(
+                "\0".join(array.read().tolist()).encode("utf-8", "surrogatepass")
+            ).hexdigest()
+        ]
     return [hashlib.sha256(piece).hexdigest() for piece in array.pieces()]
 
 
@@ -593,17 +661,57 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
         "arrays": dict,
     }
     for key, kind in kinds.items():
-        if not isinstance(manifest.get(key), kind) or isinstance(manifest[key], bool):
-            raise file_fault(path, None, f"has {key} {str(manifest.get(key))[:60]!r}", str(kind))
-    n_rows = manifest["n_rows"]
-    expected = {"sentence_indices": [n_rows], "groups": [n_rows]}
+        value = manifest.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise file_fault(path, None, f"has {key} {str(value)[:60]!r}", str(kind))
+        numbers = value if isinstance(value, list) else [value] if isinstance(value, int) else []
+        whole = (int, float) if key == "average_l0s" else (int,)
+        if not all(type(number) in whole and abs(number) < _MAX_INT for number in numbers) or (
+            key not in ("layers", "sae_layers", "average_l0s") and not all(n >= 0 for n in numbers)
+        ):
+            raise file_fault(path, None, f"has {key} {str(value)[:60]!r}", "sensible numbers")
+    n_configs = len(manifest["sae_layers"])
+    if len(manifest["average_l0s"]) != n_configs or (n_configs and manifest["n_features"] is None):
+        raise file_fault(path, None, "has average_l0s that do not fit", f"{n_configs} SAE configs")
+    for name, entry in manifest["arrays"].items():
+        if not (
+            isinstance(entry, dict)
+            and isinstance(entry.get("dtype"), str)
+            and isinstance(entry.get("digest"), str)
+            and isinstance(entry.get("segments"), list)
+            and all(isinstance(segment, str) for segment in entry["segments"])
+            and isinstance(entry.get("shape"), list)
+            and entry["shape"]
+            and all(type(n) is int and 0 <= n < _MAX_INT for n in entry["shape"])
+            and (_DTYPE.fullmatch(entry["dtype"]) or name in ("sentences", "source_names"))
+        ):
+            raise file_fault(path, name, f"is {str(entry)[:60]}", "dtype, shape and digests")
+    if manifest["n_sentences"]:
+        for name, shape in _shapes_of(manifest).items():
+            entry = manifest["arrays"].get(name)
+            if entry is None or entry["shape"][: len(shape)] != shape:
+                raise file_fault(path, name, f"is {str(entry)[:60]}", f"an array of {shape}")
+
+
+def _shapes_of(manifest: dict[str, Any]) -> dict[str, list[Any]]:
+    """The arrays there must be, and their shapes as far as they are known."""
+    n_rows, n_sentences = manifest["n_rows"], manifest["n_sentences"]
+    shapes: dict[str, list[Any]] = {
+        "sentence_indices": [n_rows],
+        "groups": [n_rows],
+        "source_names": [n_sentences],
+        "source_digests": [n_sentences],
+    }
+    if not manifest["labels_fault"]:
+        shapes["labels"] = [n_rows]
+    if "sentences" in manifest["arrays"]:
+        shapes["sentences"] = [n_sentences]
     if manifest["d_embed"] is not None:
-        expected["embeddings"] = [n_rows, manifest["d_embed"]]
+        shapes["embeddings"] = [n_rows, manifest["d_embed"]]
     for layer in manifest["layers"]:
-        expected[_layer_name(layer)] = [n_rows, manifest["d_model"]]
+        shapes[_layer_name(layer)] = [n_rows, manifest["d_model"]]
     for config in range(len(manifest["sae_layers"])):
-        expected[_config_names(manifest, config)[2]] = [n_rows + 1]
-    for name, shape in expected.items():
-        entry = manifest["arrays"].get(name)
-        if n_rows and (not isinstance(entry, dict) or entry.get("shape") != shape):
-            raise file_fault(path, name, f"is {str(entry)[:60]}", f"an array of shape {shape}")
+        data, indices, indptr = _config_names(manifest, config)
+        n_values = manifest["arrays"].get(data, {}).get("shape", [0])[:1]
+        shapes |= {data: n_values, indices: n_values, indptr: [n_rows + 1]}
+    return shapes

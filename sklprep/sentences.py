@@ -230,6 +230,7 @@ class SentenceFolder:
             configs = sorted(config for config in configs if config not in self._configs)
             if not (embeddings or layers or configs):
                 return
+            self._check_memory(self.bytes_of(embeddings=embeddings, layers=len(layers)))
             check_layers_exist(layers, self.layers.tolist())
             first_of_layer = {
                 layer: self.files[0].layers.index(layer) for layer in sorted(set(layers))
@@ -298,6 +299,25 @@ class SentenceFolder:
                     (values, columns, indptr), shape=(n, self.n_features)
                 )
 
+    def bytes_of(self, *, embeddings: bool, layers: int) -> int:
+        """Bytes that dense rows take once they are read."""
+        columns = (self.d_embed or 0) * embeddings + (self.d_model or 0) * layers
+        return 4 * self.n_rows * columns
+
+    def shortage(self, n_bytes: int) -> str:
+        """Say what reading needs and what to do, if memory does not suffice; else nothing."""
+        free = available_memory()
+        if free is None or n_bytes <= free:
+            return ""
+        return (
+            f"{self.path}: these rows need {n_bytes / 1e9:.3g} GB of memory and {free / 1e9:.3g} GB"
+            f" are free; sklprep pack {self.path} OUT makes it a folder that is read in place."
+        )
+
+    def _check_memory(self, n_bytes: int) -> None:
+        if message := self.shortage(n_bytes):
+            raise DataError(message)
+
     def require(self, member: str) -> None:
         """Raise `FileFormatError` unless the files hold this member."""
         if self.files[0].widths[_WIDE_MEMBERS.index(member)] is None:
@@ -328,6 +348,16 @@ class SentenceFolder:
             results, what, len(arguments), leave=False, delay=0.5, unit="file", dynamic_ncols=True
         )
         return iter(bar)
+
+
+def available_memory() -> int | None:
+    """Bytes that can be allocated without swapping, where the system tells."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * found[0] if found else None
 
 
 def fingerprint_of(files: Sequence[SentenceInfo]) -> str:

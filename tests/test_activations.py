@@ -17,6 +17,7 @@ from sklprep.exceptions import (
     DataError,
     FeatureNotFoundError,
     LayerNotFoundError,
+    SklprepWarning,
     UsageError,
 )
 
@@ -531,3 +532,13 @@ def test_the_fingerprint_of_arrays_is_of_their_content():
 def test_arrays_travel_through_pickle_with_their_view():
     acts = ActivationSet.from_arrays(**arrays())
     assert_rows_of(pickle.loads(pickle.dumps(acts[[4, 1]])), acts, [4, 1])
+
+
+def test_rows_that_do_not_fit_in_memory_say_what_they_need_and_name_pack(tmp_path, monkeypatch):
+    write_folder(tmp_path / "dump", 3)
+    monkeypatch.setattr("sklprep.sentences.available_memory", lambda: 100)
+
+    with pytest.warns(SklprepWarning, match=r"need .* GB of memory .* sklprep pack"):
+        acts = load_activations(tmp_path / "dump")
+    with pytest.raises(DataError, match=r"need .* GB of memory .* sklprep pack"):
+        acts.layer(int(acts.layers[0]))

@@ -121,7 +121,7 @@ def test_command_lines_of_the_guide_run_verbatim(guide_tree, tmp_path, monkeypat
 
 def test_shim_runs_in_a_process_of_its_own(guide_tree, tmp_path):
     env = stand_in_for_uv(tmp_path, f'#!/bin/sh\nshift 2\nexec {sys.executable} "$@"\n')
-    command = guide_blocks()[4]
+    command = guide_blocks()[4].rstrip() + " --force"
 
     done = subprocess.run(
         ["bash", "-e", "-c", command],
@@ -397,7 +397,7 @@ def test_debug_shows_the_traceback_and_nothing_else_does(run):
 def test_repeated_command_gives_the_same_bytes(run, output):
     run("--strategy hidden-to-concept --layer 1 --jobs 1")
     before = output.read_bytes()
-    run("--strategy hidden-to-concept --layer 1 --jobs 2")
+    run("--strategy hidden-to-concept --layer 1 --jobs 2 --force")
 
     assert output.read_bytes() == before
 
@@ -410,7 +410,7 @@ def test_interrupt_ends_in_one_line_and_leaves_nothing(tmp_path, folder):
         "def slow(*a, **k):\n"
         "    print('ready', flush=True)\n"
         "    threading.Event().wait()\n"
-        "sklprep.dataset.generate_dataset = slow\n"
+        "sklprep.dataset.fit_dataset = slow\n"
         f"sys.exit(main(['generate', '--strategy', 'embedding-to-concept', '--input',"
         f" {str(folder)!r}, '--output', {str(output)!r}]))"
     )

@@ -1,0 +1,400 @@
+"""Many datasets from one read: expand what was asked for, read once, write each."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sklprep.exceptions import DataError, FileFormatError, OutputError, SklprepError, UsageError
+from sklprep.layers import format_layers, parse_layers
+from sklprep.strategies import FEATURE, STRATEGIES, check_options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sklprep.activations import ActivationSet
+    from sklprep.dataset import FittedDataset
+
+SPOOL_BYTES = 512 << 20
+"""Rows of a raw folder beyond this go through a temporary pack instead of memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One dataset to make."""
+
+    source: Path
+    strategy: str
+    options: dict[str, Any]
+    normalize: str
+    output: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The rows to fit on: those that `train_test_split` puts into training."""
+
+    test_size: float
+    random_state: int
+    stratify: bool
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the jobs."""
+
+    written: list[Job] = field(default_factory=list)
+    unchanged: list[Job] = field(default_factory=list)
+    failed: list[tuple[Job, Exception]] = field(default_factory=list)
+
+
+def plan_jobs(
+    sources: Sequence[Path],
+    strategies: Sequence[str],
+    normalize: Sequence[str],
+    options: dict[str, Sequence[Any]],
+    output: str,
+) -> list[Job]:
+    """Combine every value with every other, each strategy with the options that it uses.
+
+    Parameters
+    ----------
+    sources, strategies, normalize : sequence
+        Values to combine.
+    options : dict
+        Values of the strategies' options by name; ``features`` holds (layer, feature, average_l0)
+        triples instead of ``target_layer``, ``target_feature`` and ``average_l0``.
+    output : str
+        Path of the dataset, with the fields ``{trait}``, ``{input}``, ``{strategy}``, ``{name}``,
+        ``{layers}``, ``{norm}``, ``{target_layer}``, ``{feature}``, ``{l0}`` and ``{input_layer}``.
+
+    Returns
+    -------
+    list of Job
+
+    Raises
+    ------
+    UsageError
+        If an option is missing or used by no strategy, or two datasets would share a file.
+    """
+    given = {name for name, values in options.items() if values}
+    if "features" in given:
+        given = given - {"features"} | {"target_layer", "target_feature", "average_l0"}
+    if len(strategies) == 1:
+        check_options(strategies[0], dict.fromkeys(given - _implied(options)))
+    for name in given - _implied(options):
+        if not any(name in STRATEGIES[s].needs + STRATEGIES[s].takes for s in strategies):
+            check_options(strategies[0], dict.fromkeys(given))
+    jobs = [
+        Job(
+            source,
+            strategy,
+            combined,
+            method,
+            Path(_fill(output, source, strategy, combined, method)),
+        )
+        for source, strategy in itertools.product(sources, strategies)
+        for combined in _combine(strategy, options)
+        for method in normalize
+    ]
+    _check_distinct(jobs, output)
+    return jobs
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    pooling: str,
+    n_jobs: int | None,
+    progress: bool,
+    split: Split | None = None,
+    compress: bool = False,
+    force: bool = False,
+    on_written: Callable[[Job, FittedDataset], None],
+) -> Report:
+    """Make the datasets, reading each folder once; one failure does not stop the others.
+
+    A dataset that is there already with the same provenance is left as it is unless `force`.
+    """
+    report = Report()
+    for source, group in itertools.groupby(jobs, key=lambda job: job.source):
+        todo = list(group)
+        try:
+            acts = _open(source, pooling, n_jobs, progress)
+        except (SklprepError, OSError) as error:
+            report.failed += [(job, error) for job in todo]
+            continue
+        ready = []
+        for job in todo:
+            try:
+                prepared = _prepare(job, acts, split)
+                if not force and _is_unchanged(job.output, prepared.provenance):
+                    report.unchanged.append(job)
+                else:
+                    ready.append((job, prepared))
+            except (SklprepError, OSError) as error:
+                report.failed.append((job, error))
+        try:
+            with _with_rows_at_hand(acts, [prepared for _, prepared in ready], jobs) as rows:
+                for job, prepared in ready:
+                    try:
+                        fitted = prepared.fit(rows)
+                        fitted.write(job.output, compress=compress)
+                    except (SklprepError, OSError) as error:
+                        report.failed.append((job, error))
+                    else:
+                        report.written.append(job)
+                        on_written(job, fitted)
+        except (SklprepError, OSError) as error:
+            done = {id(job) for job in report.written} | {id(job) for job, _ in report.failed}
+            report.failed += [(job, error) for job, _ in ready if id(job) not in done]
+    return report
+
+
+def preview_jobs(
+    jobs: Sequence[Job], *, pooling: str, n_jobs: int | None, split: Split | None = None
+) -> Iterator[tuple[Job, tuple[int, int], int, bool]]:
+    """Yield each job with the shape of X, the bytes of X and whether it is there unchanged."""
+    for source, group in itertools.groupby(jobs, key=lambda job: job.source):
+        acts = _open(source, pooling, n_jobs, False)
+        for job in group:
+            prepared = _prepare(job, acts, split)
+            shape = (len(acts), prepared.n_columns)
+            unchanged = _is_unchanged(job.output, prepared.provenance)
+            yield job, shape, 4 * shape[0] * shape[1], unchanged
+
+
+def read_features(path: Path, top: int | None) -> list[tuple[int, int, float | None]]:
+    """Read (layer, feature, average_l0) from a ranked_features.csv, best rank first.
+
+    Raises
+    ------
+    FileFormatError
+        If a column or a value is missing or not a number.
+    """
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or []
+        missing = [name for name in ("layer", "feature_id") if name not in columns]
+        if missing:
+            raise FileFormatError(
+                f"{path}: column {missing[0]!r} is missing; expected rank, layer, average_l0,"
+                f" feature_id, got {', '.join(columns) or 'an empty file'}."
+            )
+        rows = []
+        for number, row in enumerate(reader, start=2):
+            try:
+                rank = float(row.get("rank") or number)
+                average_l0 = float(row["average_l0"]) if row.get("average_l0") else None
+                rows.append((rank, (int(row["layer"]), int(row["feature_id"]), average_l0)))
+            except (TypeError, ValueError):
+                raise FileFormatError(
+                    f"{path}: line {number} holds {list(row.values())}; expected whole numbers for"
+                    " layer and feature_id."
+                ) from None
+    if not rows:
+        raise FileFormatError(f"{path}: there are no features in it; expected one a line.")
+    return [feature for _, feature in sorted(rows, key=lambda item: item[0])][:top]
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A job checked against the data; nothing large has been read."""
+
+    pipeline: Any
+    target: Any
+    strategy: str
+    fit_rows: NDArray[np.int64] | None
+    provenance: str
+    embeddings: bool
+    layers: list[int]
+    configs: list[int]
+    n_columns: int
+
+    def fit(self, acts: ActivationSet) -> FittedDataset:
+        from sklprep.dataset import fit_dataset
+
+        return fit_dataset(
+            acts, self.pipeline, self.target, strategy=self.strategy, fit_rows=self.fit_rows
+        )
+
+
+def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
+    from sklearn.base import clone
+    from sklearn.pipeline import Pipeline
+
+    from sklprep.dataset import check_fit_rows, provenance, split_rows
+    from sklprep.strategies import make_strategy
+    from sklprep.targets import FeatureTargetExtractor
+
+    pipeline, target = make_strategy(job.strategy, normalize=job.normalize, **job.options)
+    selector = clone(pipeline[0]).fit(acts)
+    fitted_target = clone(target).fit(acts)
+    configs = []
+    if isinstance(target, FeatureTargetExtractor):
+        configs = [acts.find_config(target.layer, target.average_l0)]
+    fit_rows = None
+    if split is not None:
+        rows = split_rows(acts, split.test_size, split.random_state, stratify=split.stratify)
+        fit_rows = check_fit_rows(rows, acts.groups)
+    checked = Pipeline([("selector", selector), *pipeline.steps[1:]])
+    return _Prepared(
+        pipeline,
+        target,
+        job.strategy,
+        fit_rows,
+        provenance(acts, checked, fitted_target, strategy=job.strategy, fit_rows=fit_rows),
+        not len(selector.layers_),
+        selector.layers_.tolist(),
+        configs,
+        max(1, len(selector.layers_)) * selector.hidden_size_,
+    )
+
+
+def _open(source: Path, pooling: str, n_jobs: int | None, progress: bool) -> ActivationSet:
+    from sklprep.activations import open_activations
+
+    return open_activations(source, pooling=pooling, n_jobs=n_jobs, progress=progress)
+
+
+@contextmanager
+def _with_rows_at_hand(
+    acts: ActivationSet, prepared: Sequence[_Prepared], jobs: Sequence[Job]
+) -> Iterator[ActivationSet]:
+    """Read what the jobs need in one pass: into memory, or a temporary pack where it is large."""
+    from sklprep.activations import ActivationSet
+
+    needs: dict[str, Any] = {
+        "embeddings": any(one.embeddings for one in prepared),
+        "layers": sorted({layer for one in prepared for layer in one.layers}),
+        "configs": sorted({config for one in prepared for config in one.configs}),
+    }
+    folder = acts.folder
+    if folder is None or (
+        folder.bytes_of(embeddings=needs["embeddings"], layers=len(needs["layers"])) <= SPOOL_BYTES
+    ):
+        yield acts.prefetch(**needs)
+        return
+    from sklprep.packs import build_pack
+
+    place = jobs[0].output.parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".sklprep-rows-") as temporary:
+        yield ActivationSet(build_pack(folder, Path(temporary) / "pack", **needs))
+
+
+def _is_unchanged(path: Path, expected: str) -> bool:
+    from sklprep.files import NpzReader
+
+    if not path.exists():
+        return False
+    try:
+        with NpzReader(path) as reader:
+            return bool(str(reader.array("meta_provenance", max_bytes=1 << 20)) == expected)
+    except (DataError, OSError):
+        return False
+
+
+def _implied(options: dict[str, Sequence[Any]]) -> set[str]:
+    """A CSV of features names an average_l0 whether or not it is needed."""
+    return {"average_l0"} if options.get("features") else set()
+
+
+def _combine(strategy: str, options: dict[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    row = STRATEGIES[strategy]
+    used = row.needs + row.takes
+    axes: list[list[dict[str, Any]]] = []
+    if row.output_type == FEATURE and options.get("features"):
+        names = ("target_layer", "target_feature", "average_l0")
+        axes.append([dict(zip(names, feature, strict=True)) for feature in options["features"]])
+    axes += [[{name: value} for value in options[name]] for name in used if options.get(name)]
+    combined = []
+    for choice in itertools.product(*axes):
+        merged = {key: value for part in choice for key, value in part.items() if value is not None}
+        check_options(strategy, merged)
+        combined.append(merged)
+    return combined
+
+
+def _fill(
+    pattern: str, source: Path, strategy: str, options: dict[str, Any], normalize: str
+) -> str:
+    layers = STRATEGIES[strategy].input_layers(options)
+    spec = (
+        layers
+        if isinstance(layers, str) and not re.match(r"\d", layers)
+        else format_layers(parse_layers(layers)).replace(",", "_")
+    )
+    base = source.resolve().name
+    fields = {
+        "trait": re.sub(r"(_\d+)?_features$", "", base),
+        "input": base,
+        "strategy": strategy,
+        "name": _short_name(strategy, spec, options),
+        "layers": spec,
+        "norm": normalize,
+        "target_layer": options.get("target_layer", ""),
+        "feature": options.get("target_feature", ""),
+        "l0": f"{options['average_l0']:g}" if options.get("average_l0") is not None else "",
+        "input_layer": options.get("input_layer", ""),
+    }
+    try:
+        return pattern.format(**fields)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise UsageError(
+            f"The output pattern {pattern!r} cannot be filled ({error}); its fields are"
+            f" {', '.join(f'{{{name}}}' for name in fields)}."
+        ) from None
+
+
+def _short_name(strategy: str, spec: str, options: dict[str, Any]) -> str:
+    """As the usage guide names its files: ``h0-5_to_concept``, ``emb_to_f1234``."""
+    left = "emb" if spec == "embeddings" else f"h{spec}"
+    if STRATEGIES[strategy].output_type != FEATURE:
+        return f"{left}_to_concept"
+    layer, feature = options["target_layer"], options["target_feature"]
+    return (
+        f"{left}_to_f{feature}"
+        if spec in ("embeddings", str(layer))
+        else (f"{left}_to_l{layer}_f{feature}")
+    )
+
+
+def _check_distinct(jobs: Sequence[Job], pattern: str) -> None:
+    seen: dict[Path, Job] = {}
+    for job in jobs:
+        if (
+            "sentence_" == job.output.name[:9]
+            and job.output.parent.resolve() == job.source.resolve()
+        ):
+            raise OutputError(
+                f"Output {job.output} would be taken for an input; name another file."
+            )
+        other = seen.setdefault(job.output, job)
+        if other is not job:
+            raise UsageError(
+                f"Two datasets would be written to {job.output}: {_difference(other, job)}. Give"
+                f" every field that varies in the output pattern, got {pattern!r}."
+            )
+
+
+def _difference(one: Job, other: Job) -> str:
+    pairs: list[tuple[str, Any, Any]] = [
+        ("{trait}", one.source, other.source),
+        ("{strategy}", one.strategy, other.strategy),
+        ("{norm}", one.normalize, other.normalize),
+    ]
+    fields = {"target_feature": "feature", "average_l0": "l0"}
+    pairs += [
+        (f"{{{fields.get(name, name)}}}", one.options.get(name), other.options.get(name))
+        for name in {**one.options, **other.options}
+    ]
+    return ", ".join(f"{name} is {a} and {b}" for name, a, b in pairs if a != b) or "they are equal"
