@@ -1,0 +1,56 @@
+"""A tour: from a folder of sentence files to a dataset and back
+================================================================
+
+What is in a folder of activation dumps, how do rows of it become X and y, and what does a dataset
+file hold? The data is synthetic, with a concept planted to peak at layer 15.
+"""
+
+# %%
+# Sentence files
+# --------------
+# One NPZ file a sentence holds embeddings, hidden states of every layer and SAE features of every
+# token. Opening the folder reads labels and shapes only.
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+import sklprep
+
+folder = Path(tempfile.mkdtemp()) / "dishonesty_100_features"
+sklprep.make_activations(100, best_layer=15, random_state=0, output=folder)
+acts = sklprep.load_activations(folder)
+print(acts)
+print("labels", np.bincount(acts.labels), "first sentence:", acts.sentences[0])
+
+# %%
+# Transformers
+# ------------
+# `LayerSelector` makes X, a target extractor makes y. Columns are named by layer and position.
+selector = sklprep.LayerSelector("0-1,15")
+X = selector.fit_transform(acts)
+print(X.shape, selector.get_feature_names_out()[[0, -1]])
+
+y = sklprep.FeatureTargetExtractor(layer=15, feature=3).fit_transform(acts)
+print(f"the feature is active in {np.count_nonzero(y)} of {len(y)} samples")
+
+# %%
+# A strategy is a pair of them
+# ----------------------------
+# An input pipeline and a target extractor give a dataset; the file holds X, y, how they were made,
+# the normalization and the fitted pipeline.
+pipeline, target = sklprep.make_strategy("hidden-to-concept", layers=15)
+path = folder.parent / "h15_to_concept.npz"
+sklprep.generate_dataset(acts, pipeline, target, output=path, strategy="hidden-to-concept")
+with np.load(path) as data:
+    for key in data.files:
+        print(f"{key:<24}{data[key].dtype!s:<10}{data[key].shape}")
+
+# %%
+# And back
+# --------
+# The loaded pipeline gives X again, to the bit, and undoes the normalization.
+dataset = sklprep.load_dataset(path)
+print("X again:", np.array_equal(dataset.pipeline.transform(acts), dataset.X))
+raw = dataset.pipeline["activationnormalizer"].inverse_transform(dataset.X)
+print("largest difference to the raw activations:", np.abs(raw - acts.layer(15)).max())
