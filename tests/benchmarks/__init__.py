@@ -1,0 +1,1 @@
+"""Speed and memory, each figure a ratio within one run: ``python -m tests.benchmarks``."""
