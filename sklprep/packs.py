@@ -38,7 +38,7 @@ MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 64 << 20
 _BATCH_BYTES = 64 << 20
 _MAX_INT = 1 << 63
-_DTYPE = re.compile(r"<f[24]|<[iu][1248]|\|u1")
+_DTYPE = re.compile(r"<f[24]|<[iu][48]|\|u1|<U[1-9][0-9]{0,7}")
 _SMALL = ("labels", "sentence_indices", "groups", "sentences", "source_names", "source_digests")
 
 
@@ -132,13 +132,16 @@ class Pack:
         with data, indices, indptr:
             if rows is None:
                 ends = indptr.read()
-                values, columns = data.read(), indices.read()
+                starts, counts = ends[:-1], np.diff(ends)
             else:
                 starts = indptr.take(rows)
                 counts = indptr.take(rows + 1) - starts
-                if ((starts < 0) | (counts < 0) | (starts + counts > data.shape[0])).any():
-                    raise self._fault(names[2], "points outside its data", "ascending positions")
                 ends = np.concatenate([[0], np.cumsum(counts)])
+            if ((starts < 0) | (counts < 0) | (starts + counts > data.shape[0])).any():
+                raise self._fault(names[2], "points outside its data", "ascending positions")
+            if rows is None:
+                values, columns = data.read(), indices.read()
+            else:
                 places = np.repeat(starts - ends[:-1], counts) + np.arange(ends[-1])
                 values, columns = data.take(places), indices.take(places)
         try:
@@ -670,9 +673,18 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
             key not in ("layers", "sae_layers", "average_l0s") and not all(n >= 0 for n in numbers)
         ):
             raise file_fault(path, None, f"has {key} {str(value)[:60]!r}", "sensible numbers")
-    n_configs = len(manifest["sae_layers"])
-    if len(manifest["average_l0s"]) != n_configs or (n_configs and manifest["n_features"] is None):
-        raise file_fault(path, None, "has average_l0s that do not fit", f"{n_configs} SAE configs")
+    for key, others in (("layers", ["d_model"]), ("sae_layers", ["n_features", "average_l0s"])):
+        for other in others:
+            value = manifest[other]
+            fits = (
+                len(value) == len(manifest[key])
+                if isinstance(value, list)
+                else (bool(value) == bool(manifest[key]))
+            )
+            if not fits:
+                raise file_fault(
+                    path, None, f"has {other} {str(value)[:60]}", f"what fits its {key}"
+                )
     for name, entry in manifest["arrays"].items():
         if not (
             isinstance(entry, dict)
@@ -683,7 +695,7 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
             and isinstance(entry.get("shape"), list)
             and entry["shape"]
             and all(type(n) is int and 0 <= n < _MAX_INT for n in entry["shape"])
-            and (_DTYPE.fullmatch(entry["dtype"]) or name in ("sentences", "source_names"))
+            and _DTYPE.fullmatch(entry["dtype"])
         ):
             raise file_fault(path, name, f"is {str(entry)[:60]}", "dtype, shape and digests")
     if manifest["n_sentences"]:
