@@ -39,7 +39,9 @@ from sklprep.exceptions import (
 from sklprep.sweep import count_fits, format_score, layer_sweep
 
 SMALL = {"cv": 3, "inner_cv": 3, "baselines": False}
-LOGISTIC = make_pipeline(ActivationNormalizer(), LogisticRegression(max_iter=1_000))
+LOGISTIC = make_pipeline(
+    ActivationNormalizer(), LogisticRegression(solver="newton-cg", max_iter=1_000)
+)
 
 
 def stratified(n_folds, y, groups=None, seed=0):
@@ -114,7 +116,7 @@ def test_naive_best_is_the_largest_mean(sweep):
 def test_baselines_equal_scikit_learn_on_the_same_folds(acts, sweep):
     splits = stratified(4, acts.labels)
     lengths = np.array([[len(text), len(text.split())] for text in acts.sentences], dtype=float)
-    tfidf = make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=1_000))
+    tfidf = make_pipeline(TfidfVectorizer(), clone(LOGISTIC[-1]))
     expected = {
         "majority": (DummyClassifier(strategy="most_frequent"), np.zeros((80, 1))),
         "sentence length": (LOGISTIC, lengths),
@@ -705,7 +707,7 @@ def test_methods_text_names_data_folds_model_controls_and_versions(acts, sweep):
         "80 rows in 80 groups",
         f"fingerprint {acts.fingerprint[:16]}",
         "4 stratified folds",
-        "LogisticRegression(max_iter=1000)",
+        "LogisticRegression(max_iter=1000,",
         "refitted from scratch",
         "permutation control",
         "without the variance of training",
