@@ -24,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
+import deflate
 import numpy as np
 from numpy.typing import NDArray
 from zlib_ng import zlib_ng
@@ -37,6 +38,8 @@ _MAX_DEFLATE_RATIO = 1040
 _SLICE_IN = 64 << 10
 _SLICE_OUT = 256 << 10
 _HEADER_SLICE = 8 << 10
+_MIN_AT_ONCE, _MAX_AT_ONCE = 256 << 10, 16 << 20
+_DENSE_RATIO = 4
 _BLOCK_BYTES = 1 << 20
 PIECE_BYTES = 4 << 20
 _MAX_DIMS = 32
@@ -312,47 +315,23 @@ class NpzReader:
 
     def _inflate(self, member: Member, max_piece: int = _SLICE_OUT) -> Generator[bytes, None, None]:
         """Yield the member's bytes in pieces; at its end check size and CRC-32."""
-        position = self._packed_start(member)
-        end = position + member.packed_size
-        size = crc = 0
         if member.method == zipfile.ZIP_STORED:
-            while position < end and (
-                piece := os.pread(self._fd, min(max_piece, end - position), position)
-            ):
-                position += len(piece)
-                size += len(piece)
-                crc = zlib_ng.crc32(piece, crc)
-                yield piece
+            pieces = self._stored_pieces(member, max_piece)
+        elif (
+            max_piece == _SLICE_OUT
+            and _MIN_AT_ONCE <= member.size <= _MAX_AT_ONCE
+            and member.size <= member.packed_size * _DENSE_RATIO
+        ):
+            pieces = self._inflate_at_once(member)
         else:
-            inflater = zlib_ng.decompressobj(-zlib_ng.MAX_WBITS)
-            packed = b""
-            while not inflater.eof:
-                if not packed:
-                    n_bytes = min(_SLICE_IN, max_piece, end - position)
-                    packed = os.pread(self._fd, n_bytes, position)
-                    position += len(packed)
-                try:
-                    piece = inflater.decompress(packed, max_piece)
-                except _INFLATE_ERROR as error:
-                    raise self.fault(
-                        member.name, f"does not inflate ({error})", "whole deflate data", _AGAIN
-                    ) from error
-                if not (packed or piece):  # nothing left to read, nor held back by the inflater
-                    break
-                packed = inflater.unconsumed_tail
-                size += len(piece)
-                if size > member.size:
-                    break
-                crc = zlib_ng.crc32(piece, crc)
-                if piece:
-                    yield piece
-            if not inflater.eof or inflater.unused_data or packed or position < end:
-                raise self.fault(
-                    member.name,
-                    "inflates to another size than its entry claims",
-                    f"{member.size:,} bytes",
-                    _AGAIN,
-                )
+            pieces = self._inflate_streaming(member, max_piece)
+        size = crc = 0
+        for piece in pieces:
+            size += len(piece)
+            if size > member.size:
+                raise self._wrong_size(member)
+            crc = zlib_ng.crc32(piece, crc)
+            yield piece
         if size != member.size or crc != member.crc:
             raise self.fault(
                 member.name,
@@ -360,6 +339,62 @@ class NpzReader:
                 f"{member.size:,} with {member.crc:08x}",
                 _AGAIN,
             )
+
+    def _stored_pieces(self, member: Member, max_piece: int) -> Iterator[bytes]:
+        position = self._packed_start(member)
+        end = position + member.packed_size
+        while position < end and (
+            piece := os.pread(self._fd, min(max_piece, end - position), position)
+        ):
+            position += len(piece)
+            yield piece
+
+    def _inflate_at_once(self, member: Member) -> Iterator[bytes]:
+        """libdeflate: a fifth faster than streaming on dense numbers, but only whole members."""
+        packed = b"".join(self._stored_pieces(member, member.packed_size))
+        try:
+            yield deflate.deflate_decompress(packed, member.size)  # type: ignore[misc]
+        except deflate.DeflateError as error:
+            raise self._damaged(member, error) from error
+
+    def _inflate_streaming(self, member: Member, max_piece: int) -> Iterator[bytes]:
+        """zlib-ng: in constant memory, and several times faster than libdeflate on zeros."""
+        position = self._packed_start(member)
+        end = position + member.packed_size
+        inflater = zlib_ng.decompressobj(-zlib_ng.MAX_WBITS)
+        packed = b""
+        while not inflater.eof:
+            if not packed:
+                n_bytes = min(_SLICE_IN, max_piece, end - position)
+                packed = os.pread(self._fd, n_bytes, position)
+                position += len(packed)
+            try:
+                piece = inflater.decompress(packed, max_piece)
+            except _INFLATE_ERROR as error:
+                raise self._damaged(member, error) from error
+            if not (packed or piece):  # nothing left to read, nor held back by the inflater
+                break
+            packed = inflater.unconsumed_tail
+            if piece:
+                yield piece
+        if not inflater.eof or inflater.unused_data or packed or position < end:
+            raise self._wrong_size(member)
+
+    def _wrong_size(self, member: Member) -> FileFormatError:
+        return self.fault(
+            member.name,
+            "inflates to another size than its entry claims",
+            f"{member.size:,} bytes",
+            _AGAIN,
+        )
+
+    def _damaged(self, member: Member, what: object) -> FileFormatError:
+        return self.fault(
+            member.name,
+            f"does not inflate ({what})",
+            f"deflate data of {member.size:,} bytes",
+            _AGAIN,
+        )
 
 
 _AGAIN = "The file is damaged; copy or extract it again."

@@ -342,10 +342,8 @@ def test_blocks_check_what_lies_behind_the_rows_asked_for(tmp_path, save):
     content[entry.header_offset + entry.compress_size - 1000] ^= 1
     write(path, content)
     with NpzReader(path) as reader:
-        blocks = reader.blocks("a", [(0, 1)])
-        next(blocks)
         with pytest.raises(FileFormatError) as error:
-            next(blocks)
+            list(reader.blocks("a", [(0, 1)]))
     assert_one_line_about(error, path, "'a'", "The file is damaged")
 
 
@@ -529,7 +527,7 @@ BAD_ENTRIES = {
     "bad deflate": (deflated(SOUND, packed=b"\xff" * 200), "does not inflate"),
     "deflate cut short": (deflated(SOUND, packed=PACKED[:-3]), "inflates to another size"),
     "junk after deflate": (deflated(SOUND, packed=PACKED + b"junk"), "inflates to another size"),
-    "claims less": (deflated(SOUND, size=len(SOUND) - 8), "has 448 bytes with CRC-32"),
+    "claims less": (deflated(SOUND, size=len(SOUND) - 8), "inflates to another size"),
     "claims more": (deflated(SOUND, size=len(SOUND) + 8), "bytes of data"),
     "another name inside": (stored(SOUND, local_name=b"b.npy"), "no matching local header"),
     "a name with NUL": (stored(SOUND, name=b"a.npy\0.npy"), "no matching local header"),
