@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +57,15 @@ class Report:
     failed: list[tuple[Job, Exception]] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a job would write: the shape and bytes of X, and whether it is there unchanged."""
+
+    shape: tuple[int, int]
+    n_bytes: int
+    unchanged: bool
+
+
 def plan_jobs(
     sources: Sequence[Path],
     strategies: Sequence[str],
@@ -90,9 +100,9 @@ def plan_jobs(
         given = given - {"features"} | {"target_layer", "target_feature", "average_l0"}
     if len(strategies) == 1:
         check_options(strategies[0], dict.fromkeys(given - _implied(options)))
-    for name in given - _implied(options):
+    for name in sorted(given - _implied(options)):
         if not any(name in STRATEGIES[s].needs + STRATEGIES[s].takes for s in strategies):
-            check_options(strategies[0], dict.fromkeys(given))
+            check_options(strategies[0], dict.fromkeys((*STRATEGIES[strategies[0]].needs, name)))
     jobs = [
         Job(
             source,
@@ -161,15 +171,23 @@ def run_jobs(
 
 def preview_jobs(
     jobs: Sequence[Job], *, pooling: str, n_jobs: int | None, split: Split | None = None
-) -> Iterator[tuple[Job, tuple[int, int], int, bool]]:
-    """Yield each job with the shape of X, the bytes of X and whether it is there unchanged."""
+) -> Iterator[tuple[Job, Preview | Exception]]:
+    """Yield each job with what it would write, or why it would fail."""
     for source, group in itertools.groupby(jobs, key=lambda job: job.source):
-        acts = _open(source, pooling, n_jobs, False)
+        try:
+            acts = _open(source, pooling, n_jobs, False)
+        except (SklprepError, OSError) as error:
+            yield from ((job, error) for job in group)
+            continue
         for job in group:
-            prepared = _prepare(job, acts, split)
+            try:
+                prepared = _prepare(job, acts, split)
+            except (SklprepError, OSError) as error:
+                yield job, error
+                continue
             shape = (len(acts), prepared.n_columns)
             unchanged = _is_unchanged(job.output, prepared.provenance)
-            yield job, shape, 4 * shape[0] * shape[1], unchanged
+            yield job, Preview(shape, 4 * shape[0] * shape[1], unchanged)
 
 
 def read_features(path: Path, top: int | None) -> list[tuple[int, int, float | None]]:
@@ -182,27 +200,37 @@ def read_features(path: Path, top: int | None) -> list[tuple[int, int, float | N
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        missing = [name for name in ("layer", "feature_id") if name not in columns]
-        if missing:
-            raise FileFormatError(
-                f"{path}: column {missing[0]!r} is missing; expected rank, layer, average_l0,"
-                f" feature_id, got {', '.join(columns) or 'an empty file'}."
-            )
-        rows = []
-        for number, row in enumerate(reader, start=2):
-            try:
-                rank = float(row.get("rank") or number)
-                average_l0 = float(row["average_l0"]) if row.get("average_l0") else None
-                rows.append((rank, (int(row["layer"]), int(row["feature_id"]), average_l0)))
-            except (TypeError, ValueError):
+        try:
+            columns = reader.fieldnames or []
+            missing = [name for name in ("layer", "feature_id") if name not in columns]
+            if missing:
                 raise FileFormatError(
-                    f"{path}: line {number} holds {list(row.values())}; expected whole numbers for"
-                    " layer and feature_id."
-                ) from None
+                    f"{path}: column {missing[0]!r} is missing; expected rank, layer, average_l0,"
+                    f" feature_id, got {', '.join(columns) or 'an empty file'}."
+                )
+            rows = [_read_feature(path, reader.line_num, row) for row in reader]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise FileFormatError(f"{path}: is no CSV file in UTF-8 ({error}).") from None
     if not rows:
         raise FileFormatError(f"{path}: there are no features in it; expected one a line.")
     return [feature for _, feature in sorted(rows, key=lambda item: item[0])][:top]
+
+
+def _read_feature(
+    path: Path, number: int, row: dict[str, Any]
+) -> tuple[float, tuple[int, int, float | None]]:
+    try:
+        rank = float(row.get("rank") or number)
+        average_l0 = float(row["average_l0"]) if row.get("average_l0") else None
+        layer, feature = int(row["layer"]), int(row["feature_id"])
+        if not math.isfinite(rank) or min(layer, feature) < 0:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise FileFormatError(
+            f"{path}: line {number} holds {list(row.values())}; expected numbers for rank and"
+            " average_l0, and whole numbers from 0 for layer and feature_id."
+        ) from None
+    return rank, (layer, feature, average_l0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +363,7 @@ def _fill(
     )
     base = source.resolve().name
     fields = {
-        "trait": re.sub(r"(_\d+)?_features$", "", base),
+        "trait": _trait(source),
         "input": base,
         "strategy": strategy,
         "name": _short_name(strategy, spec, options),
@@ -348,11 +376,15 @@ def _fill(
     }
     try:
         return pattern.format(**fields)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(
             f"The output pattern {pattern!r} cannot be filled ({error}); its fields are"
-            f" {', '.join(f'{{{name}}}' for name in fields)}."
+            f" {', '.join(f'{{{name}}}' for name in fields)}. Write {{{{ for a brace."
         ) from None
+
+
+def _trait(source: Path) -> str:
+    return re.sub(r"(_\d+)?_features$", "", source.resolve().name)
 
 
 def _short_name(strategy: str, spec: str, options: dict[str, Any]) -> str:
@@ -388,7 +420,11 @@ def _check_distinct(jobs: Sequence[Job], pattern: str) -> None:
 
 def _difference(one: Job, other: Job) -> str:
     pairs: list[tuple[str, Any, Any]] = [
-        ("{trait}", one.source, other.source),
+        (
+            "{input}" if _trait(one.source) == _trait(other.source) else "{trait}",
+            one.source,
+            other.source,
+        ),
         ("{strategy}", one.strategy, other.strategy),
         ("{norm}", one.normalize, other.normalize),
     ]

@@ -161,8 +161,8 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         help="* one entry of the curve, such as embeddings, 12 or 0-5; default: each",
     )
     add("--normalize", default="standardize", choices=_NORMALIZE, help="default: %(default)s")
-    add("--cv", type=_positive, default=5, metavar="N", help="outer folds; default: %(default)s")
-    add("--permutations", type=int, default=0, metavar="N", help="permutation control")
+    add("--cv", type=_folds, default=5, metavar="N", help="outer folds; default: %(default)s")
+    add("--permutations", type=_not_negative, default=0, metavar="N", help="permutation control")
     add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
     add("--groups", type=Path, metavar="CSV", help="columns sentence_index, group")
     add("--row-space", action="store_true", help="project onto the row space: faster when wide")
@@ -222,7 +222,7 @@ def _add_common(parser: argparse.ArgumentParser, *, pooling: bool = False) -> No
     add = parser.add_argument
     if pooling:
         add("--pooling", default="final", choices=_POOLING, help="default: %(default)s")
-    add("--jobs", type=int, default=-1, metavar="N", help="files read at once; default: all cores")
+    add("--jobs", type=_jobs, default=-1, metavar="N", help="files read at once; default: all")
     add("--quiet", action="store_true", help="print nothing but warnings and errors")
     add("--debug", action="store_true", help="show the traceback of an error")
 
@@ -261,12 +261,16 @@ def _generate(arguments: argparse.Namespace) -> int:
     for job in jobs:
         check_output(job.output)
     if arguments.dry_run:
-        for job, shape, size, unchanged in preview_jobs(
+        faults = []
+        for job, found in preview_jobs(
             jobs, pooling=arguments.pooling, n_jobs=arguments.jobs, split=split
         ):
-            note = "  (there, unchanged)" if unchanged else ""
-            print(f"{job.output}  X {shape}  {size / 1e6:.2f} MB{note}")
-        return 0
+            if isinstance(found, Exception):
+                faults.append((job, found))
+                continue
+            note = "  (there, unchanged)" if found.unchanged else ""
+            print(f"{job.output}  X {found.shape}  {found.n_bytes / 1e6:.2f} MB{note}")
+        return _print_faults(faults, "would not be written", n_jobs=len(jobs))
     report = run_jobs(
         jobs,
         pooling=arguments.pooling,
@@ -277,16 +281,20 @@ def _generate(arguments: argparse.Namespace) -> int:
         force=arguments.force,
         on_written=(lambda *_: None) if arguments.quiet else _print_summary,
     )
-    if len(jobs) == 1 and report.failed:
-        raise report.failed[0][1]
     if not arguments.quiet:
         for job in report.unchanged:
             print(f"Unchanged: {job.output} (--force writes it again)")
         if len(jobs) > 1:
             print(f"{len(report.written)} written, {len(report.unchanged)} unchanged")
-    for job, error in report.failed:
-        _print_error(f"{job.output} was not written: {_explain(error)[0]}")
-    return 1 if report.failed else 0
+    return _print_faults(report.failed, "was not written", n_jobs=len(jobs))
+
+
+def _print_faults(faults: Sequence[tuple[Job, Exception]], what: str, *, n_jobs: int) -> int:
+    if faults and n_jobs == 1:
+        raise faults[0][1]
+    for job, error in faults:
+        _print_error(f"{job.output} {what}: {_explain(error)[0]}")
+    return 1 if faults else 0
 
 
 def _read_split(arguments: argparse.Namespace) -> Split | None:
@@ -325,6 +333,10 @@ def _sweep(arguments: argparse.Namespace) -> int:
     for path in (arguments.output, arguments.plot):
         if path is not None:
             check_output(path)
+    if arguments.plot is not None:
+        _picture_format(arguments.plot)
+    if arguments.scoring is not None:
+        _check_scorer(arguments.scoring)
 
     from sklprep.activations import load_activations
 
@@ -382,11 +394,34 @@ def _save_plot(sweep: LayerSweep, path: Path) -> None:
 
     mpl.use("Agg")
     figure = LayerSweepDisplay.from_sweep(sweep).figure_
-    kind = path.suffix.removeprefix(".").lower() or "png"
-    if kind not in figure.canvas.get_supported_filetypes():
-        raise UsageError(f"--plot {path}: {kind} is no picture format; name it .png, .svg or .pdf.")
     with atomic_write(path) as file:
-        figure.savefig(file, format=kind, dpi=150, bbox_inches="tight")
+        figure.savefig(file, format=_picture_format(path), dpi=150, bbox_inches="tight")
+
+
+def _check_scorer(name: str) -> None:
+    from difflib import get_close_matches
+
+    from sklearn.metrics import get_scorer_names
+
+    names = get_scorer_names()
+    if name not in names:
+        near = get_close_matches(name, names) or ["accuracy", "balanced_accuracy", "r2"]
+        raise UsageError(
+            f"--scoring {name} is no scorer of scikit-learn; choose one such as {', '.join(near)}."
+        )
+
+
+def _picture_format(path: Path) -> str:
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise UsageError(
+            "--plot needs matplotlib, which is not installed: pip install 'sklprep[plot]'."
+        ) from None
+    kind = path.suffix.removeprefix(".").lower() or "png"
+    if kind not in FigureCanvasBase.filetypes:
+        raise UsageError(f"--plot {path}: {kind} is no picture format; name it .png, .svg or .pdf.")
+    return kind
 
 
 def _print_sweep(sweep: LayerSweep) -> None:
@@ -435,15 +470,19 @@ def _read_groups(path: Path, acts: Any) -> Any:
 
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
-        if not {"sentence_index", "group"} <= set(reader.fieldnames or ()):
-            raise UsageError(
-                f"{path}: expected the columns sentence_index and group, got"
-                f" {', '.join(reader.fieldnames or ()) or 'an empty file'}."
-            )
         try:
-            group_of = {int(row["sentence_index"]): row["group"] for row in reader}
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{path}: sentence_index must be whole numbers ({error}).") from None
+            columns, rows = reader.fieldnames or (), list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UsageError(f"{path}: is no CSV file in UTF-8 ({error}).") from None
+    if not {"sentence_index", "group"} <= set(columns):
+        raise UsageError(
+            f"{path}: expected the columns sentence_index and group, got"
+            f" {', '.join(columns) or 'an empty file'}."
+        )
+    try:
+        group_of = {int(row["sentence_index"]): row["group"] for row in rows if row["group"]}
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: sentence_index must be whole numbers ({error}).") from None
     missing = [index for index in acts.sentence_indices.tolist() if index not in group_of]
     if missing:
         raise UsageError(
@@ -530,16 +569,18 @@ def _one_layer(text: str) -> int:
     return layers[0]
 
 
-def _layers(text: str) -> str:
+def _layers(text: str) -> int | str:
     if text == ALL:
         return text
     try:
-        return format_layers(parse_layers(text))
+        layers = parse_layers(text)
     except LayerSpecError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    # --layers 12 asks for what --layer 12 does, down to the bytes
+    return layers[0] if len(layers) == 1 else format_layers(layers)
 
 
-def _sweep_layers(text: str) -> str:
+def _sweep_layers(text: str) -> int | str:
     return text if text == EMBEDDINGS else _layers(text)
 
 
@@ -551,6 +592,36 @@ def _positive(text: str) -> int:
 
 
 _positive.__name__ = "whole number above 0"
+
+
+def _folds(text: str) -> int:
+    number = int(text)
+    if number < 2:
+        raise ValueError
+    return number
+
+
+_folds.__name__ = "number of folds"
+
+
+def _not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+_not_negative.__name__ = "whole number from 0"
+
+
+def _jobs(text: str) -> int:
+    number = int(text)
+    if number == 0:
+        raise ValueError
+    return number
+
+
+_jobs.__name__ = "number of jobs"
 
 
 def _test_size(text: str) -> float | int:

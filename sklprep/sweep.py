@@ -312,7 +312,8 @@ def layer_sweep(
         Rows that must not straddle a split. By default ``acts.groups``; for an array, each row by
         itself.
     scoring : str or callable, default=None
-        As scikit-learn takes it; by default accuracy or R2.
+        As scikit-learn takes it; by default accuracy or R2. The interval takes seconds, except for
+        accuracy, balanced_accuracy, f1_macro, roc_auc and r2.
     n_permutations : int, default=0
         Permutations of the labels in the permutation control.
     baselines : bool, default=True

@@ -341,9 +341,8 @@ def test_blocks_check_what_lies_behind_the_rows_asked_for(tmp_path, save):
     content = bytearray(path.read_bytes())
     content[entry.header_offset + entry.compress_size - 1000] ^= 1
     write(path, content)
-    with NpzReader(path) as reader:
-        with pytest.raises(FileFormatError) as error:
-            list(reader.blocks("a", [(0, 1)]))
+    with NpzReader(path) as reader, pytest.raises(FileFormatError) as error:
+        list(reader.blocks("a", [(0, 1)]))
     assert_one_line_about(error, path, "'a'", "The file is damaged")
 
 

@@ -163,7 +163,11 @@ def test_predictions_are_the_same_on_float32(model):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("model", OTHERS, ids=repr)
+@pytest.mark.parametrize(
+    "model",
+    OTHERS,
+    ids=lambda model: type(model[-1] if hasattr(model, "steps") else model).__name__,
+)
 def test_other_models_do_not_predict_the_same(model):
     assert apart(model, RowSpaceProjector(residual=True)) > 1e-2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import pickle
 import sys
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -758,9 +759,18 @@ def test_count_fits_counts_the_baselines(acts):
     assert 3 * 5 + 3 * 5 == count_fits(acts, layers=range(3), inner_cv=None)
 
 
-def test_progress_bar_is_shown_only_when_asked_for_or_on_a_terminal(capsys):
-    X, y = noise(0)
-    layer_sweep(LeastSquares(), X, y, **SMALL)
-    assert "" == capsys.readouterr().err
-    assert "0.50" == format_score(0.5)
-    assert "0.00" == format_score(-0.001)
+class Slow(LeastSquares):
+    def fit(self, X, y):
+        time.sleep(0.1)
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("show", [None, True])
+def test_progress_bar_is_shown_only_when_asked_for_or_on_a_terminal(capsys, show):
+    X, y = noise(0, n_layers=2)
+    layer_sweep(Slow(), X, y, cv=4, inner_cv=None, baselines=False, show_progress=show)
+    assert bool(show) == ("Fitting" in capsys.readouterr().err)
+
+
+def test_scores_are_never_written_as_minus_zero():
+    assert ["0.50", "0.00", "-0.01"] == [format_score(score) for score in (0.5, -0.001, -0.006)]
