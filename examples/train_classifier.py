@@ -161,7 +161,12 @@ def train(path, *, model=None, test_size=0.2, cv=5, random_state=42):
         "cv_mean": float(cv_scores.mean()),
         "cv_std": float(cv_scores.std()),
         **score(y[test], predicted, y[rows], predicted_train),
-        "config": {"model": model, "test_size": test_size, "cv": cv, "random_state": random_state},
+        "config": {
+            "model": model,
+            "test_size": len(test) / len(y),
+            "cv": cv,
+            "random_state": random_state,
+        },
         "metadata": {
             "dataset_path": str(path),
             "dataset_hash": hashlib.sha256(Path(path).read_bytes()).hexdigest(),
@@ -183,7 +188,10 @@ def parse_arguments():
     parser.add_argument("--test-size", type=float, default=0.2)
     parser.add_argument("--cv", type=int, default=5)
     parser.add_argument("--random-state", type=int, default=42)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not 0 < arguments.test_size < 1 or arguments.cv < 2:
+        parser.error("--test-size lies between 0 and 1, --cv is at least 2")
+    return arguments
 
 
 def main():
@@ -211,5 +219,5 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except (SklprepError, OSError) as error:
+    except (ValueError, SklprepError, OSError) as error:
         sys.exit(f"Error: {error}")

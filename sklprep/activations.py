@@ -369,6 +369,11 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         return self
 
     @property
+    def is_from_files(self) -> bool:
+        """Whether the rows were pooled by sklprep, from sentence files."""
+        return not isinstance(self._source, _Arrays)
+
+    @property
     def folder(self) -> SentenceFolder | None:
         """The folder of sentence files that the whole set is read from, if that is its source."""
         whole = self._rows is None and isinstance(self._source, SentenceFolder)

@@ -433,4 +433,7 @@ def _difference(one: Job, other: Job) -> str:
         (f"{{{fields.get(name, name)}}}", one.options.get(name), other.options.get(name))
         for name in {**one.options, **other.options}
     ]
-    return ", ".join(f"{name} is {a} and {b}" for name, a, b in pairs if a != b) or "they are equal"
+    return (
+        ", ".join(f"{name} is {a} and {b}" for name, a, b in pairs if a != b)
+        or "it was asked for twice"
+    )

@@ -623,7 +623,13 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name[:50]}.{secrets.token_hex(8)}.tmp"
     try:
-        with temporary.open("xb") as file:
+        try:
+            opened = temporary.open("xb")
+        except OSError as error:
+            raise OSError(
+                error.errno, f"cannot be written ({error.strerror})", str(path)
+            ) from error
+        with opened as file:
             yield file
             file.flush()
             if sync:

@@ -32,6 +32,8 @@ class LayerSelector(TransformerMixin, BaseEstimator):
         The selected layer numbers, ascending; empty for embeddings.
     hidden_size_ : int
         Width of one layer, or of the embeddings.
+    pooling_ : str or None
+        How the tokens of the sentence files became rows; None for arrays.
     n_features_in_ : int
         Number of layers of the input; columns of a 2-D input.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -77,6 +79,7 @@ class LayerSelector(TransformerMixin, BaseEstimator):
         -------
         LayerSelector
         """
+        self.pooling_ = _pooling_of(X)
         if isinstance(X, ActivationSet):
             available = X.layers.tolist()
             self.n_features_in_ = len(available)
@@ -113,6 +116,12 @@ class LayerSelector(TransformerMixin, BaseEstimator):
             float32; float64 for a float64 array.
         """
         check_is_fitted(self)
+        pooling = _pooling_of(X)
+        if None not in (pooling, self.pooling_) and pooling != self.pooling_:
+            raise ValueError(
+                f"X has rows of pooling {pooling!r}, but LayerSelector was fitted on"
+                f" {self.pooling_!r}. Use load_activations(..., pooling={self.pooling_!r})."
+            )
         if isinstance(X, ActivationSet):
             if not len(self.layers_):
                 parts = [X.embeddings]
@@ -187,3 +196,7 @@ class LayerSelector(TransformerMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def _pooling_of(X: Any) -> str | None:
+    return X.pooling if isinstance(X, ActivationSet) and X.is_from_files else None

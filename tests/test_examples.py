@@ -199,7 +199,7 @@ def test_results_are_those_of_the_saved_model(script, dataset, folder, strategy,
     assert results["training_time_sec"] > 0
     assert results["config"] == {
         "model": results["model_type"],
-        "test_size": 0.2,
+        "test_size": results["n_samples_test"] / results["n_samples_total"],
         "cv": 3,
         "random_state": 42,
     }

@@ -28,6 +28,8 @@ from sklprep import (
     ConceptTargetExtractor,
     FeatureTargetExtractor,
     LayerSelector,
+    load_activations,
+    make_activations,
     normalizers,
 )
 from sklprep.exceptions import (
@@ -342,6 +344,17 @@ def test_set_with_more_layers_gives_the_layers_of_the_same_numbers():
     expected = fitted.transform(make_set())
     actual = fitted.transform(make_set(hidden_states=more, layers=[1, 2, 3, *LAYERS]))
     np.testing.assert_array_equal(expected, actual)
+
+
+def test_rows_of_another_pooling_are_refused(tmp_path):
+    make_activations(6, n_layers=2, d_model=4, n_features=8, random_state=0, output=tmp_path / "f")
+    final, mean = (load_activations(tmp_path / "f", pooling=p) for p in ("final", "mean"))
+    selector = LayerSelector(1).fit(final)
+
+    with pytest.raises(ValueError, match=r"pooling 'mean', but .* fitted on 'final'"):
+        selector.transform(mean)
+    arrays = ActivationSet.from_arrays(hidden_states=final.hidden_states)
+    assert np.array_equal(selector.transform(arrays), selector.transform(final))
 
 
 def test_vectors_of_another_hidden_size_are_refused():
