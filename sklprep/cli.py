@@ -446,7 +446,7 @@ def _make_estimator(name: str, output_type: str, arguments: argparse.Namespace) 
     classify = output_type == CONCEPT
     seed = arguments.random_state
     model = {
-        "logistic": lambda: LogisticRegression(max_iter=2000),
+        "logistic": lambda: LogisticRegression(solver="newton-cg", max_iter=1000),
         "ridge": Ridge,
         "svm": lambda: (
             LinearSVC(dual=True, max_iter=10_000, random_state=seed)

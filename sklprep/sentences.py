@@ -261,6 +261,7 @@ class SentenceFolder:
                 for info in infos
             ],
             "Reading",
+            n_jobs=self.n_jobs if positions or configs else None,
         )
 
     def _keep(
@@ -334,10 +335,13 @@ class SentenceFolder:
         function: Callable[..., Any],
         arguments: Sequence[tuple[Any, ...]],
         what: str,
+        *,
+        n_jobs: int | None = None,
     ) -> Iterator[Any]:
+        """Run a function on each file; small work is done sooner in one thread than handed out."""
         from joblib import Parallel, delayed
 
-        results = Parallel(n_jobs=self.n_jobs, prefer="threads", return_as="generator")(
+        results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
             delayed(function)(*args) for args in arguments
         )
         if not (self.progress and sys.stderr.isatty()):

@@ -40,6 +40,8 @@ from sklprep.normalizers import ActivationNormalizer
 from sklprep.selectors import LayerSelector
 
 EACH = "each"
+_PROCESSES_PAY_SECONDS = 15
+"""Processes take seconds to start; from here on they win over threads, which lbfgs holds up."""
 
 _ENOUGH_ACTIVE = 10
 _N_DRAWS = 1_000
@@ -383,6 +385,8 @@ def layer_sweep(
     >>> sweep.nested_score <= sweep.naive_best_score
     True
     """
+    if n_permutations < 0:
+        raise UsageError(f"n_permutations must be at least 0, got {n_permutations}.")
     problem = _read_problem(estimator, acts, y, layers, groups, scoring)
     design = _draw_design(problem, cv, inner_cv, n_permutations, random_state)
     rivals = _make_baselines(problem) if baselines else {}
@@ -825,8 +829,11 @@ def _fit_all(
     queue = _with_progress(jobs(), total, show_progress)
     with threadpool_limits(1, user_api="blas"):
         _, (function, *arguments), _ = next(queue)
+        start = time.perf_counter()
         first = function(*arguments)
-        return [first, *Parallel(n_jobs=n_jobs, prefer="threads")(queue)]
+        ahead = (time.perf_counter() - start) * (total - 1)
+        prefer = "processes" if ahead > _PROCESSES_PAY_SECONDS else "threads"
+        return [first, *Parallel(n_jobs=n_jobs, prefer=prefer)(queue)]
 
 
 def _score_fold(

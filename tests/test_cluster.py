@@ -17,6 +17,7 @@ from sklprep.exceptions import FileFormatError
 from sklprep.packs import Pack, build_pack
 from sklprep.sentences import SentenceFolder, _read_rows
 
+dask = pytest.importorskip("dask", reason="no cluster to test on: pip install sklprep[dask]")
 distributed = pytest.importorskip(
     "distributed", reason="no cluster to test on: pip install sklprep[dask]"
 )
@@ -33,8 +34,13 @@ def dumps(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
+    patience = {
+        "distributed.comm.timeouts.connect": "120s",
+        "distributed.comm.timeouts.tcp": "120s",
+    }
     with (
         warnings.catch_warnings(),
+        dask.config.set(patience),
         distributed.LocalCluster(
             n_workers=2,
             threads_per_worker=1,
@@ -50,7 +56,7 @@ def client(tmp_path_factory):
 @pytest.fixture
 def on_cluster(client):
     """Send all that joblib does to the cluster."""
-    with joblib.parallel_config(backend="dask", wait_for_workers_timeout=10):
+    with joblib.parallel_config(backend="dask", wait_for_workers_timeout=120):
         yield client
 
 
