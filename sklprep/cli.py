@@ -57,7 +57,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
             where = f"{error.filename}: " if error.filename else ""
             return f"{where}{error.strerror or error}.", 1
         case MemoryError():
-            return "Out of memory; choose fewer layers.", 1
+            return "Out of memory; use a pack (sklprep pack), or fewer layers.", 1
         case KeyboardInterrupt():
             return "Interrupted; nothing was left half-written.", 130
         case _:

@@ -72,11 +72,6 @@ class ArrayHeader:
     data_offset: int
 
     @property
-    def n_rows(self) -> int:
-        """Number of vectors along the last axis."""
-        return math.prod(self.shape[:-1])
-
-    @property
     def row_bytes(self) -> int:
         """Bytes of one vector along the last axis."""
         return self.shape[-1] * self.dtype.itemsize

@@ -86,7 +86,7 @@ class LayerSelector(TransformerMixin, BaseEstimator):
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
         else:
-            X = self._validate(X, reset=True)
+            X = validate_layers(self, X, reset=True)
             available = list(range(1 if X.ndim == 2 else X.shape[1]))
         if isinstance(self.layers, str) and self.layers == EMBEDDINGS:
             self._check_embeddings(X)
@@ -129,7 +129,7 @@ class LayerSelector(TransformerMixin, BaseEstimator):
                 check_layers_exist(self.layers_.tolist(), X.layers.tolist())
                 parts = [X.layer(layer) for layer in self.layers_.tolist()]
         else:
-            X = self._validate(X, reset=False)
+            X = validate_layers(self, X, reset=False)
             if not len(self.layers_):
                 self._check_embeddings(X)
             X = X[:, np.newaxis] if X.ndim == 2 else X
@@ -175,15 +175,6 @@ class LayerSelector(TransformerMixin, BaseEstimator):
                 f" ({self.n_features_in_}), got {len(names)}"
             )
 
-    def _validate(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        X = validate_data(self, X, reset=reset, allow_nd=True, dtype=[np.float32, np.float64])
-        if X.ndim > 3:
-            raise ValueError(
-                f"Found array with dim {X.ndim}, while dim <= 3 is required by LayerSelector:"
-                " (n_samples, n_layers, d_model)."
-            )
-        return X
-
     def _check_embeddings(self, X: Any) -> None:
         if not isinstance(X, ActivationSet):
             raise TypeError(
@@ -200,3 +191,14 @@ class LayerSelector(TransformerMixin, BaseEstimator):
 
 def _pooling_of(X: Any) -> str | None:
     return X.pooling if isinstance(X, ActivationSet) and X.is_from_files else None
+
+
+def validate_layers(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
+    """Validate an array of (n_samples, n_layers, width), or of one layer, as scikit-learn does."""
+    X = validate_data(estimator, X, reset=reset, allow_nd=True, dtype=[np.float32, np.float64])
+    if X.ndim > 3:
+        raise ValueError(
+            f"Found array with dim {X.ndim}, while dim <= 3 is required by"
+            f" {type(estimator).__name__}: (n_samples, n_layers, width)."
+        )
+    return X

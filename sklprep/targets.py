@@ -8,11 +8,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from sklprep.activations import ActivationSet, check_feature_exists
 from sklprep.exceptions import DataError, FeatureNotFoundError
 from sklprep.layers import check_layers_exist
+from sklprep.selectors import validate_layers
 
 
 class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
@@ -88,7 +89,7 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
             check_feature_exists(self.feature, X.n_sae_features)
             self.n_sae_features_ = X.n_sae_features
         else:
-            X = self._validate(X, reset=True)
+            X = validate_layers(self, X, reset=True)
             self.average_l0_ = None
             self._select(X)
             self.n_sae_features_ = X.shape[-1]
@@ -111,7 +112,7 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
             n_features = X.n_sae_features
             y = X.feature(self.layer, self.feature, self.average_l0)
         else:
-            X = self._validate(X, reset=False)
+            X = validate_layers(self, X, reset=False)
             n_features = X.shape[-1]
             y = self._select(X)
         if n_features != self.n_sae_features_:
@@ -131,15 +132,6 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
         check_layers_exist([self.layer], range(X.shape[1]))
         check_feature_exists(self.feature, X.shape[2])
         return X[:, self.layer, self.feature].copy()
-
-    def _validate(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        X = validate_data(self, X, reset=reset, allow_nd=True, dtype=[np.float32, np.float64])
-        if X.ndim > 3:
-            raise ValueError(
-                f"Found array with dim {X.ndim}, while dim <= 3 is required by"
-                " FeatureTargetExtractor: (n_samples, n_layers, n_features)."
-            )
-        return X
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

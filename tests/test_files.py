@@ -250,7 +250,7 @@ def test_header_reads_the_header_and_not_the_data(tmp_path, save):
         header = reader.header("a")
         assert bytes_read() - before < 400_000 < path.stat().st_size / 10
     assert (header.shape, header.dtype) == (values.shape, values.dtype)
-    assert (header.n_rows, header.row_bytes) == (300, 20_000)
+    assert header.row_bytes == 20_000
 
 
 def test_a_member_that_is_not_there_is_named_beside_those_that_are(tmp_path):
