@@ -16,7 +16,7 @@ _HOME = {
     "ConceptTargetExtractor": "targets",
     "FeatureTargetExtractor": "targets",
     "LayerSelector": "selectors",
-    "LayerSweep": "sweep",
+    "LayerSweep": "sweep_result",
     "LayerSweepDisplay": "plotting",
     "ProbeDataset": "dataset",
     "RowSpaceProjector": "rowspace",
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from sklprep.rowspace import RowSpaceProjector
     from sklprep.selectors import LayerSelector
     from sklprep.strategies import STRATEGIES, make_strategy
-    from sklprep.sweep import LayerSweep, layer_sweep
+    from sklprep.sweep import layer_sweep
+    from sklprep.sweep_result import LayerSweep
     from sklprep.synthetic import make_activations
     from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.layers import EMBEDDINGS
-from sklprep.sweep import EACH, LayerSweep, format_score, layer_sweep
+from sklprep.sweep import EACH, layer_sweep
+from sklprep.sweep_result import LayerSweep, format_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

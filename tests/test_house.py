@@ -25,6 +25,9 @@ ORDER = [
     "strategies",
     "pipelines",
     "dataset",
+    "folds",
+    "resampling",
+    "sweep_result",
     "sweep",
     "plotting",
     "guide",
@@ -61,14 +64,15 @@ HEAVY = {"numpy", "scipy", "sklearn", "skops", "joblib", "tqdm", "matplotlib", "
 
 
 def imported_modules(module: str) -> set[str]:
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    path = PACKAGE / f"{module}.py"
+    sources = [path] if path.exists() else sorted((PACKAGE / module).glob("*.py"))
     names = set()
-    for node in ast.walk(tree):
+    for node in (node for source in sources for node in ast.walk(ast.parse(source.read_text()))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sklprep."):
             names.add(node.module.split(".")[1])
         elif isinstance(node, ast.Import):
             names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("sklprep.")}
-    return names
+    return names - {module}
 
 
 def modules_loaded_by(code: str) -> set[str]:
@@ -81,6 +85,7 @@ def modules_loaded_by(code: str) -> set[str]:
 
 def test_every_module_has_a_place_in_the_order():
     files = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    files |= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
 
     assert files == set(ORDER)
 
@@ -128,7 +133,7 @@ def test_opening_a_folder_does_not_import_scikit_learn():
 
 
 def test_nothing_in_the_package_unpickles():
-    sources = "".join(path.read_text() for path in PACKAGE.glob("*.py"))
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
 
     for word in ("import pickle", "pickle.load", "joblib.load", "allow_pickle=True"):
         assert word not in sources

@@ -37,7 +37,8 @@ from sklprep.exceptions import (
     LayerSpecError,
     UsageError,
 )
-from sklprep.sweep import count_fits, format_score, layer_sweep
+from sklprep.sweep import count_fits, layer_sweep
+from sklprep.sweep_result import format_score
 
 SMALL = {"cv": 3, "inner_cv": 3, "baselines": False}
 LOGISTIC = make_pipeline(
@@ -191,7 +192,7 @@ def test_interval_equals_a_bootstrap_of_test_groups_with_fixed_models(scoring, b
 
 @pytest.fixture
 def fewer_draws(monkeypatch):
-    monkeypatch.setattr("sklprep.sweep._N_DRAWS", 60)
+    monkeypatch.setattr("sklprep.sweep.N_DRAWS", 60)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""The command line: arguments in, one line for every fault, exit codes 0, 1 and 2."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from sklprep import __version__
+from sklprep.cli import demo, generate, pack, sweep
+from sklprep.cli.arguments import Parser, join_negative
+from sklprep.cli.messages import explain, print_error, show_warning
+from sklprep.exceptions import SklprepWarning
+
+_COMMANDS = {
+    "generate": (generate, "make datasets from sentence files"),
+    "sweep": (sweep, "ask which layer knows it, honestly"),
+    "pack": (pack, "make a folder of arrays, read in place"),
+    "demo": (demo, "see it all work on synthetic data"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0 done, 1 the data, 2 the command line at fault."""
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(join_negative(sys.argv[1:] if argv is None else list(argv)))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", SklprepWarning)
+        warnings.showwarning = show_warning
+        try:
+            return int(arguments.run(arguments) or 0)
+        except (Exception, KeyboardInterrupt) as error:
+            if arguments.debug:
+                traceback.print_exc()
+            message, code = explain(error)
+            print_error(message)
+            return code
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="sklprep",
+        description="From LLM activation dumps to datasets, pipelines and leak-free answers.",
+    )
+    parser.add_argument("--version", action="version", version=f"sklprep {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, summary) in _COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=summary))
+    return parser

@@ -1,0 +1,144 @@
+"""What the commands' arguments have in common: the parser, option groups, argument types."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import Any, NoReturn
+
+from sklprep.cli.messages import one_line
+from sklprep.exceptions import LayerSpecError
+from sklprep.layers import ALL, EMBEDDINGS, format_layers, parse_layers
+from sklprep.strategies import STRATEGIES
+
+NORMALIZE = ("standardize", "minmax", "none")
+POOLING = ("final", "mean", "max", "none")
+
+
+class Parser(argparse.ArgumentParser):
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **kwargs
+        )
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"Error: {one_line(message)} (see {self.prog} --help)\n")
+        raise SystemExit(2)
+
+
+def add_target(parser: argparse.ArgumentParser, *, repeated: bool) -> None:
+    action, mark = ("append", "* ") if repeated else ("store", "")
+
+    def add(flag: str, metavar: str, kind: Any, text: str) -> None:
+        parser.add_argument(flag, type=kind, action=action, metavar=metavar, help=mark + text)
+
+    add("--target-layer", "N", int, "layer of the SAE feature to predict")
+    add("--target-feature", "N", int, "index of the SAE feature to predict")
+    add("--average-l0", "L0", float, "which SAE, where the layer has several")
+    if repeated:
+        add("--input-layer", "N", one_layer, "input layer of hidden-to-feature")
+
+
+def add_common(parser: argparse.ArgumentParser, *, pooling: bool = False) -> None:
+    add = parser.add_argument
+    if pooling:
+        add("--pooling", default="final", choices=POOLING, help="default: %(default)s")
+    add("--jobs", type=n_jobs, default=-1, metavar="N", help="files read at once; default: all")
+    add("--quiet", action="store_true", help="print nothing but warnings and errors")
+    add("--debug", action="store_true", help="show the traceback of an error")
+
+
+def strategies_text() -> str:
+    return "strategies:\n" + "\n".join(
+        f"  {name:<22}{strategy.summary}" for name, strategy in STRATEGIES.items()
+    )
+
+
+def one_layer(text: str) -> int:
+    try:
+        layers = parse_layers(text)
+    except LayerSpecError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if len(layers) > 1:
+        raise argparse.ArgumentTypeError(
+            f"takes one layer, got {text!r}; for several use --layers {text}"
+        )
+    return layers[0]
+
+
+def several_layers(text: str) -> int | str:
+    if text == ALL:
+        return text
+    try:
+        layers = parse_layers(text)
+    except LayerSpecError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    # --layers 12 asks for what --layer 12 does, down to the bytes
+    return layers[0] if len(layers) == 1 else format_layers(layers)
+
+
+def sweep_layers(text: str) -> int | str:
+    return text if text == EMBEDDINGS else several_layers(text)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+positive.__name__ = "whole number above 0"
+
+
+def folds(text: str) -> int:
+    number = int(text)
+    if number < 2:
+        raise ValueError
+    return number
+
+
+folds.__name__ = "number of folds"
+
+
+def not_negative(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise ValueError
+    return number
+
+
+not_negative.__name__ = "whole number from 0"
+
+
+def n_jobs(text: str) -> int:
+    number = int(text)
+    if number == 0:
+        raise ValueError
+    return number
+
+
+n_jobs.__name__ = "number of jobs"
+
+
+def test_size(text: str) -> float | int:
+    number = int(text) if text.isdigit() else float(text)
+    if not (isinstance(number, int) and number >= 1) and not 0 < number < 1:
+        raise ValueError
+    return number
+
+
+test_size.__name__ = "fraction between 0 and 1 or number of rows"
+
+
+def join_negative(argv: list[str]) -> list[str]:
+    """Let ``--layers -1,3`` reach the layer parser, which says what is wrong with it."""
+    joined: list[str] = []
+    for token in argv:
+        takes_layers = joined and joined[-1] in ("--layer", "--layers", "--input-layer")
+        if takes_layers and re.match(r"-\s*[0-9]", token):
+            joined[-1] += f"={token}"
+        else:
+            joined.append(token)
+    return joined

@@ -1,0 +1,38 @@
+"""Every fault one line on stderr, with its exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from sklprep.exceptions import SklprepError, UsageError
+
+
+def explain(error: BaseException) -> tuple[str, int]:
+    match error:
+        case UsageError():
+            return str(error), 2
+        case SklprepError():
+            return str(error), 1
+        case OSError():
+            where = f"{error.filename}: " if error.filename else ""
+            return f"{where}{error.strerror or error}.", 1
+        case MemoryError():
+            return "Out of memory; use a pack (sklprep pack), or fewer layers.", 1
+        case KeyboardInterrupt():
+            return "Interrupted; nothing was left half-written.", 130
+        case _:
+            kind = type(error).__name__
+            return f"Unexpected {kind}: {error}. Please report it with the output of --debug.", 1
+
+
+def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    sys.stderr.write(f"Warning: {one_line(str(message))}\n")
+
+
+def print_error(message: str) -> None:
+    sys.stderr.write(f"Error: {one_line(message)}\n")
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,49 @@
+"""`sklprep pack`: a folder of arrays, read in place."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from sklprep.cli.arguments import add_common
+from sklprep.cli.messages import print_error
+from sklprep.exceptions import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write a folder of sentence files as plain arrays that are read in place, or add its new\n"
+        "files to such a pack. An interrupted run goes on where it stopped."
+    )
+    parser.set_defaults(run=_run)
+    add = parser.add_argument
+    add("input", type=Path, metavar="INPUT", help="folder of sentence files; a pack to --verify")
+    add("output", type=Path, nargs="?", metavar="OUT", help="the pack")
+    add("--verify", action="store_true", help="compare every digest")
+    add_common(parser, pooling=True)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from sklprep.packs import Pack, build_pack, is_pack
+    from sklprep.sentences import SentenceFolder
+
+    if arguments.output is None:
+        if not (arguments.verify and is_pack(arguments.input)):
+            raise UsageError("Give INPUT and OUT; one path alone is a pack to --verify.")
+        pack = Pack(arguments.input, pooling=None)
+    else:
+        source = SentenceFolder(
+            arguments.input,
+            pooling=arguments.pooling,
+            n_jobs=arguments.jobs,
+            progress=not arguments.quiet,
+        )
+        pack = build_pack(source, arguments.output)
+    faults = pack.verify() if arguments.verify else []
+    for fault in faults:
+        print_error(fault)
+    if not arguments.quiet and not faults:
+        n_files = pack.manifest["n_sentences"]
+        verified = ", every digest is right" if arguments.verify else ""
+        print(f"{pack.path}: {n_files} sentences, {pack.n_rows} rows{verified}")
+    return 1 if faults else 0

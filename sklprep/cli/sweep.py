@@ -1,0 +1,245 @@
+"""`sklprep sweep`: the layer curve, and the honest answer in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sklprep.cli.arguments import (
+    NORMALIZE,
+    add_common,
+    add_target,
+    folds,
+    not_negative,
+    strategies_text,
+    sweep_layers,
+)
+from sklprep.exceptions import UsageError
+from sklprep.layers import ALL
+from sklprep.strategies import CONCEPT, STRATEGIES, check_options
+
+if TYPE_CHECKING:
+    from sklprep.sweep_result import LayerSweep
+
+_ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Cross-validate a model on every layer with the same folds, and score the choice of the\n"
+        "best layer by nested cross-validation."
+    )
+    parser.epilog = strategies_text()
+    parser.set_defaults(run=_run)
+    add = parser.add_argument
+    add("input", type=Path, metavar="INPUT", help="folder of sentence_*.npz files, or a pack")
+    add(
+        "--strategy",
+        default="hidden-to-concept",
+        choices=STRATEGIES,
+        metavar="NAME",
+        help="its target is y; default: %(default)s",
+    )
+    add_target(parser, repeated=False)
+    add("--estimator", choices=_ESTIMATORS, help="default: logistic for labels, ridge for features")
+    add(
+        "--layers",
+        action="append",
+        type=sweep_layers,
+        metavar="SPEC",
+        help="* one entry of the curve, such as embeddings, 12 or 0-5; default: each",
+    )
+    add("--normalize", default="standardize", choices=NORMALIZE, help="default: %(default)s")
+    add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
+    add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
+    add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
+    add("--groups", type=Path, metavar="CSV", help="columns sentence_index, group")
+    add("--row-space", action="store_true", help="project onto the row space: faster when wide")
+    add("--random-state", type=int, default=0, metavar="SEED", help="default: %(default)s")
+    add("--output", type=Path, metavar="CSV", help="write the scores there")
+    add("--plot", type=Path, metavar="PNG", help="draw the layer curve there")
+    add_common(parser, pooling=True)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from sklprep.files import check_output
+
+    strategy = STRATEGIES[arguments.strategy]
+    given = {
+        name: getattr(arguments, name)
+        for name in ("target_layer", "target_feature", "average_l0")
+        if getattr(arguments, name) is not None
+    }
+    every_layer: dict[str, Any] = {"layers": ALL} if "layers" in strategy.needs else {}
+    check_options(arguments.strategy, given | every_layer)
+    estimator = arguments.estimator or ("logistic" if strategy.output_type == CONCEPT else "ridge")
+    if (estimator in ("logistic", "ridge")) and (
+        (estimator == "logistic") != (strategy.output_type == CONCEPT)
+    ):
+        other = "ridge" if estimator == "logistic" else "logistic"
+        raise UsageError(
+            f"--estimator {estimator} does not fit this target; use {other}, svm or random-forest."
+        )
+    for path in (arguments.output, arguments.plot):
+        if path is not None:
+            check_output(path)
+    if arguments.plot is not None:
+        _picture_format(arguments.plot)
+    if arguments.scoring is not None:
+        _check_scorer(arguments.scoring)
+
+    from sklprep.activations import load_activations
+
+    acts = load_activations(
+        arguments.input,
+        pooling=arguments.pooling,
+        n_jobs=arguments.jobs,
+        progress=not arguments.quiet,
+    )
+
+    from sklearn.base import clone
+
+    from sklprep.strategies import make_strategy
+    from sklprep.sweep import count_fits, layer_sweep
+
+    _, target = make_strategy(arguments.strategy, **given, **every_layer)
+    model = _make_estimator(estimator, strategy.output_type, arguments)
+    counted: dict[str, Any] = {
+        "layers": arguments.layers or "each",
+        "cv": arguments.cv,
+        "n_permutations": arguments.permutations,
+    }
+    options: dict[str, Any] = {
+        "scoring": arguments.scoring,
+        "groups": None if arguments.groups is None else _read_groups(arguments.groups, acts),
+        "random_state": arguments.random_state,
+    }
+    y = clone(target).fit_transform(acts)
+    if not arguments.quiet:
+        print(f"{count_fits(acts, **counted)} fits on {acts}")
+    sweep = layer_sweep(
+        model,
+        acts,
+        y,
+        n_jobs=arguments.jobs,
+        show_progress=None if not arguments.quiet else False,
+        **counted,
+        **options,
+    )
+    if arguments.output is not None:
+        sweep.to_csv(arguments.output)
+    if arguments.plot is not None:
+        _save_plot(sweep, arguments.plot)
+    if not arguments.quiet:
+        _print_sweep(sweep)
+    print(sweep.summary())
+    return 0
+
+
+def _save_plot(sweep: LayerSweep, path: Path) -> None:
+    import matplotlib as mpl
+
+    from sklprep.files import atomic_write
+    from sklprep.plotting import LayerSweepDisplay
+
+    mpl.use("Agg")
+    figure = LayerSweepDisplay.from_sweep(sweep).figure_
+    with atomic_write(path) as file:
+        figure.savefig(file, format=_picture_format(path), dpi=150, bbox_inches="tight")
+
+
+def _check_scorer(name: str) -> None:
+    from difflib import get_close_matches
+
+    from sklearn.metrics import get_scorer_names
+
+    names = get_scorer_names()
+    if name not in names:
+        near = get_close_matches(name, names) or ["accuracy", "balanced_accuracy", "r2"]
+        raise UsageError(
+            f"--scoring {name} is no scorer of scikit-learn; choose one such as {', '.join(near)}."
+        )
+
+
+def _picture_format(path: Path) -> str:
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise UsageError(
+            "--plot needs matplotlib, which is not installed: pip install 'sklprep[plot]'."
+        ) from None
+    kind = path.suffix.removeprefix(".").lower() or "png"
+    if kind not in FigureCanvasBase.filetypes:
+        raise UsageError(f"--plot {path}: {kind} is no picture format; name it .png, .svg or .pdf.")
+    return kind
+
+
+def _print_sweep(sweep: LayerSweep) -> None:
+    print(f"\n{'layer':<12}{sweep.scoring:<10}  fold spread")
+    for layer, scores in zip(sweep.layers, sweep.scores, strict=True):
+        bar = "#" * round(40 * max(0.0, scores.mean()))
+        print(f"{layer!s:<12}{scores.mean():<10.3f}  {scores.std():<11.3f}  {bar}")
+    for name, baseline in sweep.baselines.items():
+        print(f"{name:<16}{baseline.mean:.3f}")
+    print()
+
+
+def _make_estimator(name: str, output_type: str, arguments: argparse.Namespace) -> Any:
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC, LinearSVR
+
+    from sklprep.normalizers import ActivationNormalizer
+    from sklprep.rowspace import RowSpaceProjector
+
+    classify = output_type == CONCEPT
+    seed = arguments.random_state
+    model = {
+        "logistic": lambda: LogisticRegression(solver="newton-cg", max_iter=1000),
+        "ridge": Ridge,
+        "svm": lambda: (
+            LinearSVC(dual=True, max_iter=10_000, random_state=seed)
+            if classify
+            else LinearSVR(dual=True, max_iter=10_000, random_state=seed)
+        ),
+        "random-forest": lambda: (
+            RandomForestClassifier(random_state=seed)
+            if classify
+            else RandomForestRegressor(random_state=seed)
+        ),
+    }[name]()
+    projector = [RowSpaceProjector()] if arguments.row_space else []
+    if projector and name == "random-forest":
+        raise UsageError("--row-space changes what a random forest sees; leave it out.")
+    return make_pipeline(ActivationNormalizer(arguments.normalize), *projector, model)
+
+
+def _read_groups(path: Path, acts: Any) -> Any:
+    import csv
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        try:
+            columns, rows = reader.fieldnames or (), list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise UsageError(f"{path}: is no CSV file in UTF-8 ({error}).") from None
+    if not {"sentence_index", "group"} <= set(columns):
+        raise UsageError(
+            f"{path}: expected the columns sentence_index and group, got"
+            f" {', '.join(columns) or 'an empty file'}."
+        )
+    try:
+        group_of = {int(row["sentence_index"]): row["group"] for row in rows if row["group"]}
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{path}: sentence_index must be whole numbers ({error}).") from None
+    missing = [index for index in acts.sentence_indices.tolist() if index not in group_of]
+    if missing:
+        raise UsageError(
+            f"{path}: {len(missing)} sentences have no group, sentence_index {missing[0]} first;"
+            " expected a line for each."
+        )
+    import numpy as np
+
+    return np.array([group_of[index] for index in acts.sentence_indices.tolist()])
