@@ -368,6 +368,12 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         self._source.read(embeddings=embeddings, layers=layers, configs=configs)
         return self
 
+    def unread(self) -> ActivationSet:
+        """Give the same rows as they were before a member was read; arrays stay as they are."""
+        if isinstance(self._source, SentenceFolder):
+            return ActivationSet(self._source.unread(), self._rows)
+        return self
+
     @property
     def is_from_files(self) -> bool:
         """Whether the rows were pooled by sklprep, from sentence files."""

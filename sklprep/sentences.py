@@ -126,6 +126,13 @@ class SentenceFolder:
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_lock"}
 
+    def unread(self) -> SentenceFolder:
+        """Give the same folder with no values in memory."""
+        folder = SentenceFolder.__new__(SentenceFolder)
+        nothing: dict[str, Any] = {"_embeddings": None, "_layers": {}, "_configs": {}}
+        folder.__setstate__(self.__getstate__() | nothing)
+        return folder
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
 import sklearn
-from joblib import Parallel, delayed
 from numpy.typing import ArrayLike, NDArray
-from sklearn import config_context, get_config
 from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, check_scoring, make_scorer
 from sklearn.pipeline import make_pipeline
-from threadpoolctl import threadpool_limits
 
 from sklprep import __version__
 from sklprep.activations import ActivationSet
@@ -34,10 +30,9 @@ from sklprep.normalizers import ActivationNormalizer
 from sklprep.resampling import N_DRAWS, Answers, score_resamples
 from sklprep.selectors import LayerSelector
 from sklprep.sweep_result import Baseline, LayerSweep, argmax
+from sklprep.workers import RemoteRows, is_on_cluster, run_jobs, select
 
 EACH = "each"
-_PROCESSES_PAY_SECONDS = 15
-"""Processes take seconds to start; from here on they win over threads, which lbfgs holds up."""
 
 _ScorerObject = type(make_scorer(accuracy_score))
 
@@ -372,21 +367,6 @@ class _Fold(NamedTuple):
     judge: Any
 
 
-@dataclass(frozen=True, eq=False)  # dask hashes it
-class _Worker:
-    """Runs a function as the caller would, on one BLAS thread, in whichever process it is."""
-
-    config: dict[str, Any]
-    pid: int
-
-    def __call__(self, function: Callable[..., Any], *args: Any) -> Any:
-        # within the caller's process the limit is set already; it holds for all its threads
-        same = os.getpid() == self.pid
-        limit = nullcontext() if same else threadpool_limits(1, user_api="blas")
-        with limit, config_context(**self.config):
-            return function(*args)
-
-
 def _fit_all(
     problem: _Problem,
     design: Design,
@@ -395,37 +375,47 @@ def _fit_all(
     show_progress: bool | None,
 ) -> list[Any]:
     """Run every job: for each input its folds and its permutations, then the baselines."""
-    # the first job checks the models' parameters, which the clones of all others share
-    run = delayed(_Worker(get_config() | {"skip_parameter_validation": True}, os.getpid()))
     model, scorer, y = problem.model, problem.scorer, problem.y
+    inputs = _make_inputs(problem, elsewhere=is_on_cluster())
 
     def jobs() -> Iterator[Any]:
-        _prefetch(problem)
-        for spec in problem.specs:
-            X = _select(problem.acts, spec)
+        for X in inputs:
             for split, inner in zip(design.splits, design.inner, strict=True):
-                yield run(_score_fold, model, scorer, X, y, split, inner)
+                yield _score_fold, model, scorer, X, y, split, inner
             for labels, splits in design.permutations:
-                yield run(_score_permutation, model, scorer, X, labels, splits)
+                yield _score_permutation, model, scorer, X, labels, splits
         for rival, X in rivals.values():
             for split in design.splits:
-                yield run(_score_fold, rival, scorer, X, y, split, [])
+                yield _score_fold, rival, scorer, X, y, split, []
 
     n_folds = len(design.splits)
     total = len(problem.specs) * (n_folds + len(design.permutations)) + len(rivals) * n_folds
-    queue = _with_progress(jobs(), total, show_progress)
-    with threadpool_limits(1, user_api="blas"):
-        _, (function, *arguments), _ = next(queue)
-        start = time.perf_counter()
-        first = function(*arguments)
-        ahead = (time.perf_counter() - start) * (total - 1)
-        prefer = "processes" if ahead > _PROCESSES_PAY_SECONDS else "threads"
-        return [first, *Parallel(n_jobs=n_jobs, prefer=prefer)(queue)]
+    return run_jobs(_with_progress(jobs(), total, show_progress), total, n_jobs)
+
+
+def _make_inputs(problem: _Problem, *, elsewhere: bool) -> Iterator[Any]:
+    """Give the rows of each input; to a cluster, the way to them."""
+    acts = problem.acts
+    if isinstance(acts, ActivationSet):
+        numbered = [spec for spec in problem.specs if spec != EMBEDDINGS]
+        wanted: dict[str, Any] = {
+            "embeddings": EMBEDDINGS in problem.specs,
+            "layers": sorted({layer for spec in numbered for layer in parse_layers(spec)}),
+        }
+        if elsewhere and acts.is_from_files:
+            token = uuid4().hex
+            for spec in problem.specs:
+                yield RemoteRows(acts.unread(), spec, token=token, wanted=wanted)
+            return
+        acts.prefetch(**wanted)  # all in one pass over the files
+    for spec in problem.specs:
+        yield select(acts, spec)
 
 
 def _score_fold(
     model: Any, scorer: Any, X: Any, y: NDArray[Any], split: Split, inner: list[Split]
 ) -> _Fold:
+    X = X.read() if isinstance(X, RemoteRows) else X
     train, test = split
     started = time.perf_counter()
     fitted = clone(model).fit(X[train], y[train])
@@ -444,28 +434,11 @@ def _score_permutation(
     model: Any, scorer: Any, X: Any, y: NDArray[Any], splits: list[Split]
 ) -> float:
     """Mean score over folds."""
+    X = X.read() if isinstance(X, RemoteRows) else X
     scores = [
         scorer(clone(model).fit(X[train], y[train]), X[test], y[test]) for train, test in splits
     ]
     return float(np.mean(scores))
-
-
-def _prefetch(problem: _Problem) -> None:
-    """Read the layers of all inputs in one pass over the files."""
-    if isinstance(problem.acts, ActivationSet):
-        numbered = [spec for spec in problem.specs if spec != EMBEDDINGS]
-        problem.acts.prefetch(
-            embeddings=EMBEDDINGS in problem.specs,
-            layers=sorted({layer for spec in numbered for layer in parse_layers(spec)}),
-        )
-
-
-def _select(acts: Any, spec: int | str) -> NDArray[Any]:
-    if isinstance(acts, ActivationSet) or acts.ndim == 2:
-        selector, X = LayerSelector(spec), acts
-    else:  # the selector checks all it is given, so it is given what is needed
-        selector, X = LayerSelector(), acts[:, parse_layers(spec)]
-    return selector.set_output(transform="default").fit_transform(X)
 
 
 def _with_progress(jobs: Iterator[Any], total: int, show: bool | None) -> Iterator[Any]:
@@ -490,7 +463,7 @@ def _nested_interval(
         judge = folds[layer][k].judge
         rows = np.arange(len(test))
         if not isinstance(judge, Answers):
-            rows = _select(problem.acts, problem.specs[layer])[test]
+            rows = select(problem.acts, problem.specs[layer])[test]
         draws.append(
             score_resamples(
                 problem.scorer,

@@ -164,7 +164,8 @@ class LayerSweep:
             file.write(text.getvalue().encode())
 
     def summary(self) -> str:
-        """Give the honest answer in one sentence."""
+        """Give the honest answer in one sentence, and what stands against it."""
+        score = self.naive_best_score if self.nested_score is None else self.nested_score
         naive = f"naive best {format_score(self.naive_best_score)}"
         if self.best_layers is None or self.nested_interval is None:
             head = f"Not nested, so the best {self._score_name} is flattered by its selection"
@@ -184,6 +185,9 @@ class LayerSweep:
             parts.append(
                 f"permutation p = {self.p_value:.3g} (smallest possible {self.p_value_min:.3g})"
             )
+        unbeaten = [name for name, rival in self.baselines.items() if not score > rival.mean]
+        if unbeaten:
+            parts.append(f"not better than {' and '.join(unbeaten)}, so it shows nothing")
         return f"{head}: {'; '.join(parts)}"
 
     def methods_text(self) -> str:

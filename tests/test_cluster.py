@@ -16,6 +16,7 @@ from sklprep.activations import ActivationSet, load_activations
 from sklprep.exceptions import FileFormatError
 from sklprep.packs import Pack, build_pack
 from sklprep.sentences import SentenceFolder, _read_rows
+from sklprep.workers import RemoteRows
 
 dask = pytest.importorskip("dask", reason="no cluster to test on: pip install sklprep[dask]")
 distributed = pytest.importorskip(
@@ -132,6 +133,12 @@ def test_a_fault_in_a_file_comes_back_from_the_cluster_as_it_is(tmp_path, on_clu
         load_activations(tmp_path / "dumps")
 
 
+def test_parameters_of_the_estimator_are_checked_on_a_cluster_too(dumps, on_cluster):
+    model = LogisticRegression(C=-1)
+    with pytest.raises(ValueError, match="The 'C' parameter of LogisticRegression must be"):
+        sklprep.layer_sweep(model, load_activations(dumps), np.arange(N) % 2, cv=2, inner_cv=2)
+
+
 class TestWhatTravels:
     """Paths and rows, never arrays."""
 
@@ -172,3 +179,29 @@ class TestWhatTravels:
         (rows,) = folder.parts([3], embeddings=True, positions=[0, 1], configs=[0])
         n_active = len(rows.activations[0][2])
         assert len(pickle.dumps(rows)) < 4 * (300 + 2 * 400 + 3 * n_active) + 1_500
+
+    def test_an_input_of_a_sweep_is_path_and_rows_even_after_reading(self, dumps):
+        acts = load_activations(dumps)[::2]
+        unread = len(pickle.dumps(acts))
+        acts.prefetch(layers=[0, 2])
+        sent = RemoteRows(acts.unread(), "0,2", token="one", wanted={"layers": [0, 2]})
+        assert len(pickle.dumps(sent)) < unread + 500
+        np.testing.assert_array_equal(
+            pickle.loads(pickle.dumps(sent)).read(), np.hstack([acts.layer(0), acts.layer(2)])
+        )
+
+
+@pytest.mark.parametrize("kind", ["folder", "pack"])
+def test_a_sweep_on_a_cluster_reads_there_and_not_here(dumps, tmp_path, kind, request):
+    path = dumps if kind == "folder" else build_pack(SentenceFolder(dumps), tmp_path / "p").path
+    y = np.arange(N) % 2
+    options = {"layers": ["embeddings", 0, "0,2"], "cv": 2, "inner_cv": 2, "n_permutations": 3}
+    local = sklprep.layer_sweep(None, load_activations(path), y, **options)
+    request.getfixturevalue("on_cluster")
+    acts = load_activations(path)
+    unread = len(pickle.dumps(acts))
+    there = sklprep.layer_sweep(None, acts, y, **options, n_jobs=-1)
+    np.testing.assert_array_equal(there.scores, local.scores)
+    np.testing.assert_array_equal(there.permutation_scores, local.permutation_scores)
+    assert there.summary() == local.summary()
+    assert len(pickle.dumps(acts)) == unread

@@ -25,6 +25,7 @@ ORDER = [
     "strategies",
     "pipelines",
     "dataset",
+    "workers",
     "folds",
     "resampling",
     "sweep_result",

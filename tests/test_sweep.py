@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import os
 import pickle
 import sys
 import time
@@ -38,7 +40,7 @@ from sklprep.exceptions import (
     UsageError,
 )
 from sklprep.sweep import count_fits, layer_sweep
-from sklprep.sweep_result import format_score
+from sklprep.sweep_result import Baseline, LayerSweep, format_score
 
 SMALL = {"cv": 3, "inner_cv": 3, "baselines": False}
 LOGISTIC = make_pipeline(
@@ -702,6 +704,27 @@ def test_summary_is_the_honest_answer_in_one_sentence(sweep):
     assert f"permutation p = {sweep.p_value:.3g} (smallest possible 0.167)" in sweep.summary()
 
 
+def test_summary_names_the_baselines_that_the_score_does_not_beat():
+    scores = np.array([[0.3, 0.5], [0.4, 0.2]])
+    rivals = {name: Baseline(np.full(2, mean)) for name, mean in [("mean", 0.4), ("TF-IDF", 0.41)]}
+    nested = LayerSweep(
+        layers=[0, 1],
+        scores=scores,
+        fit_times=scores,
+        scoring="r2",
+        n_samples=9,
+        n_groups=9,
+        best_layers=[1, 0],
+        nested_interval=(0.3, 0.5),
+        baselines=rivals,
+    )
+    assert nested.summary().startswith("Honest R2 0.45 [0.30, 0.50]: ")
+    assert "not better" not in nested.summary()
+    rest = {"best_layers": None, "nested_interval": None}
+    naive = dataclasses.replace(nested, **rest)  # 0.40 against 0.40 and 0.41
+    assert naive.summary().endswith("; not better than mean and TF-IDF, so it shows nothing")
+
+
 def test_methods_text_names_data_folds_model_controls_and_versions(acts, sweep):
     text = sweep.methods_text()
     assert "\n" not in text
@@ -775,3 +798,39 @@ def test_progress_bar_is_shown_only_when_asked_for_or_on_a_terminal(capsys, show
 
 def test_scores_are_never_written_as_minus_zero():
     assert ["0.50", "0.00", "-0.01"] == [format_score(score) for score in (0.5, -0.001, -0.006)]
+
+
+class ProcessLog(LogisticRegression):
+    """Notes in a folder which process fitted it."""
+
+    def __init__(self, folder=None):
+        super().__init__(solver="newton-cg")
+        self.folder = folder
+
+    def fit(self, X, y):
+        with open(f"{self.folder}/{os.getpid()}", "a") as file:
+            file.write("x")
+        time.sleep(0.02)
+        return super().fit(X, y)
+
+
+def logged(folder):
+    return make_pipeline(ActivationNormalizer(), ProcessLog(folder))
+
+
+def test_long_sweeps_run_in_processes_and_here_while_these_start(acts, tmp_path, monkeypatch):
+    monkeypatch.setattr("sklprep.workers.PROCESSES_PAY_SECONDS", 0)
+    local, there = tmp_path / "local", tmp_path / "there"
+    local.mkdir()
+    there.mkdir()
+    options = {"cv": 3, "inner_cv": 3, "baselines": False, "n_permutations": 60}
+    with parallel_config(backend="threading"):
+        expected = layer_sweep(logged(local), acts, acts.labels, **options)
+    found = layer_sweep(logged(there), acts, acts.labels, **options, n_jobs=2)
+    np.testing.assert_array_equal(expected.scores, found.scores)
+    np.testing.assert_array_equal(expected.permutation_scores, found.permutation_scores)
+    assert expected.summary() == found.summary()
+    fits = {int(log.name): log.stat().st_size for log in there.iterdir()}
+    assert len(fits) > 1
+    assert fits[os.getpid()] > 4  # more than the first job's, one outer and three inner folds
+    assert sum(log.stat().st_size for log in local.iterdir()) == sum(fits.values())
