@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklprep.arrays import is_array, to_numpy
 from sklprep.exceptions import DataError, FeatureNotFoundError, SklprepWarning, UsageError
 from sklprep.layers import check_layers_exist, format_layers
 from sklprep.packs import Pack, is_pack
@@ -128,10 +129,15 @@ class ActivationSet:
     ) -> Self:
         """Make a set from arrays of any collector.
 
+        Each array may be anything that has ``__array__`` or ``__dlpack__``, a torch tensor on the
+        CPU for instance. Gradients are dropped, bfloat16 and float16 become float32 exactly.
+
         Parameters
         ----------
-        hidden_states : array-like of shape (n_rows, n_layers, d_model)
-            Rounded to float32; not copied if it is float32 already.
+        hidden_states : array-like of shape (n_rows, n_layers, d_model), or a list of n_layers \
+arrays of shape (n_rows, d_model)
+            Rounded to float32; not copied if it is one float32 array already. A list could also
+            hold one array a row, so `labels`, `layers` or others must tell which it is.
         embeddings : array-like of shape (n_rows, d_embed)
         activations : array-like of shape (n_rows, n_configs, n_features), or a sequence of \
 n_configs sparse or dense matrices of shape (n_rows, n_features)
@@ -153,7 +159,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         Raises
         ------
         UsageError
-            If the arrays do not fit together.
+            If the arrays do not fit together, lie on a GPU, or hold no numbers.
         """
         return cls(
             _Arrays(
@@ -500,18 +506,22 @@ class _Arrays:
         sentences: Any,
         groups: Any,
     ) -> None:
-        self._hidden_states = _as_float32(hidden_states, "hidden_states", 3)
         self._embeddings = _as_float32(embeddings, "embeddings", 2)
         self._configs = _as_configs(activations)
-        self._labels = None if labels is None else np.asarray(labels)
+        self._labels = None if labels is None else to_numpy(labels, "labels")
         self._sentences = None if sentences is None else np.asarray(sentences, dtype=np.str_)
+        given_groups = None if groups is None else to_numpy(groups, "groups")
+        layers = None if layers is None else to_numpy(layers, "layers")
+        rows = [self._embeddings, *self._configs, self._labels, self._sentences, given_groups]
+        hidden_states = _stack_layers(hidden_states, layers, [v for v in rows if v is not None])
+        self._hidden_states = _as_float32(hidden_states, "hidden_states", 3)
         given = {
             "hidden_states": self._hidden_states,
             "embeddings": self._embeddings,
             "activations": self._configs[0] if self._configs else None,
             "labels": self._labels,
             "sentences": self._sentences,
-            "groups": None if groups is None else np.asarray(groups),
+            "groups": given_groups,
         }
         for name in ("labels", "sentences", "groups"):
             values = given[name]
@@ -541,7 +551,7 @@ class _Arrays:
                 [round(config.nnz / max(1, self.n_rows)) for config in self._configs], np.int64
             )
             if average_l0s is None
-            else np.asarray(average_l0s)
+            else to_numpy(average_l0s, "average_l0s")
         )
         if self.average_l0s.shape != (n_configs,):
             raise UsageError(
@@ -609,10 +619,37 @@ class _Arrays:
         """Nothing to do: everything is in memory."""
 
 
+def _stack_layers(values: Any, layers: NDArray[Any] | None, others: Sequence[Any]) -> Any:
+    """Stack a list of one array a layer; a list that could be read otherwise is refused."""
+    if not isinstance(values, list | tuple) or not values or not all(map(is_array, values)):
+        return values
+    arrays = [to_numpy(value, "hidden_states") for value in values]
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) > 1 or len(shapes[0]) != 2:
+        raise UsageError(
+            "A list of hidden_states must hold arrays of one shape (n_rows, d_model), one a layer,"
+            f" got {len(arrays)} of {', '.join(map(str, shapes))}."
+        )
+
+    def fits(n_rows: int, n_layers: int) -> bool:
+        return (layers is None or layers.shape == (n_layers,)) and all(
+            other.shape[:1] == (n_rows,) for other in others
+        )
+
+    by_layer, by_row = fits(shapes[0][0], len(arrays)), fits(len(arrays), shapes[0][0])
+    if by_layer and by_row:
+        raise UsageError(
+            f"hidden_states is a list of {len(arrays)} arrays of shape {shapes[0]}, which may be"
+            " one a layer or one a row. Give np.stack(arrays, axis=1) for layers, np.stack(arrays)"
+            " for rows, or also labels or layers of another length."
+        )
+    return np.stack(arrays, axis=0 if by_row else 1)
+
+
 def _as_float32(values: Any, name: str, ndim: int) -> NDArray[np.float32] | None:
     if values is None:
         return None
-    array = np.asarray(values)
+    array = to_numpy(values, name)
     if array.ndim != ndim or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise UsageError(
             f"{name} must be a non-empty numeric array of {ndim} dimensions, got {array.dtype} of"
@@ -629,14 +666,14 @@ def _as_configs(activations: Any) -> list[Any]:
     if issparse(activations):
         raise UsageError("activations must be a sequence of sparse matrices, one a SAE config.")
     if not isinstance(activations, list | tuple):
-        dense = np.asarray(activations)
+        dense = to_numpy(activations, "activations")
         if dense.ndim != 3:
             raise UsageError(
                 "activations must have shape (n_rows, n_configs, n_features), got"
                 f" {dense.shape}; or give a list of matrices, one a SAE config."
             )
         activations = [dense[:, config] for config in range(dense.shape[1])]
-    matrices: list[Any] = [m if issparse(m) else np.asarray(m) for m in activations]
+    matrices: list[Any] = [m if issparse(m) else to_numpy(m, "activations") for m in activations]
     for matrix in matrices:
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or 0 in matrix.shape:
             raise UsageError(
@@ -654,7 +691,7 @@ def _as_configs(activations: Any) -> list[Any]:
 def _numbers(values: Any, name: str, n: int, default: NDArray[np.int64]) -> NDArray[np.int64]:
     if values is None:
         return default
-    array = np.asarray(values)
+    array = to_numpy(values, name)
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise UsageError(
             f"{name} must be {n} integers, one for each position of its array, got {array.dtype}"

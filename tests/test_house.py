@@ -14,6 +14,7 @@ ORDER = [
     "exceptions",
     "files",
     "layers",
+    "arrays",
     "sentences",
     "packs",
     "activations",
