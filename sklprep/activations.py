@@ -162,7 +162,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             If the arrays do not fit together, lie on a GPU, or hold no numbers.
         """
         return cls(
-            _Arrays(
+            ArraySource(
                 hidden_states,
                 embeddings,
                 activations,
@@ -375,9 +375,9 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         return self
 
     @property
-    def is_from_files(self) -> bool:
-        """Whether the rows were pooled by sklprep, from sentence files."""
-        return not isinstance(self._source, _Arrays)
+    def is_pooled(self) -> bool:
+        """Whether sklprep pooled the tokens itself, so that `pooling` is known and not assumed."""
+        return not isinstance(self._source, ArraySource) or self._source.is_pooled
 
     @property
     def folder(self) -> SentenceFolder | None:
@@ -487,11 +487,10 @@ def check_feature_exists(feature: int, n_features: int) -> None:
         )
 
 
-class _Arrays:
+class ArraySource:
     """Rows that are in memory already."""
 
     name = "arrays"
-    pooling = "final"
 
     def __init__(
         self,
@@ -505,7 +504,12 @@ class _Arrays:
         average_l0s: Any,
         sentences: Any,
         groups: Any,
+        pooling: str | None = None,
+        sentence_indices: NDArray[np.int64] | None = None,
     ) -> None:
+        self.is_pooled = pooling is not None
+        self.pooling = pooling or "final"
+        self._sentence_indices = sentence_indices
         self._embeddings = _as_float32(embeddings, "embeddings", 2)
         self._configs = _as_configs(activations)
         self._labels = None if labels is None else to_numpy(labels, "labels")
@@ -580,12 +584,13 @@ class _Arrays:
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:
-        return self.groups
+        return self.groups if self._sentence_indices is None else self._sentence_indices
 
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         arrays = [self._hidden_states, self._embeddings, self._labels, self._sentences]
+        arrays += [] if self._sentence_indices is None else [self._sentence_indices]
         for config in self._configs:
             arrays += [config.indptr, config.indices, config.data]
         for values in [*arrays, self.layers, self.sae_layers, self.average_l0s, self.groups]:

@@ -52,8 +52,9 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
             array = np.from_dlpack(values)
     except Exception as error:  # each library raises its own kinds
         kind = f"{type(values).__name__} {getattr(values, 'dtype', '')}".rstrip()
+        reason = " ".join(str(error).split()).rstrip(".")
         raise UsageError(
-            f"{name} ({kind}) cannot be read as an array: {' '.join(str(error).split())}."
+            f"{name} ({kind}) cannot be read as an array: {reason}."
             " Convert it to a numpy array of float32."
         ) from None
     return _as_plain(array, name)
