@@ -319,7 +319,12 @@ def tiny_models():
         "Qwen2": common | heads,
         "Gemma": common | heads | {"head_dim": 8},
         "Gemma2": common | heads | {"head_dim": 8},
-        "GPT2": {"n_layer": 3, "n_embd": 16, "n_head": 2, "vocab_size": 50, "n_positions": 20},
+        "GPT2": {"n_layer": 3, "n_embd": 16, "n_head": 2, "vocab_size": 50}
+        | {
+            "n_positions": 20,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+        },
     }
 
 
@@ -345,7 +350,11 @@ def test_only_the_last_layer_of_a_model_comes_after_the_final_norm(torch, name):
         )
     mask = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
     with torch.no_grad():
-        output = model(torch.tensor([[3, 4, 5, 6], [0, 0, 7, 8]]), mask, output_hidden_states=True)
+        output = model(
+            torch.tensor([[3, 4, 5, 6], [0, 0, 7, 8]]),
+            attention_mask=mask,
+            output_hidden_states=True,
+        )
         normed = norm(raw[2])
 
     acts = from_hidden_states(output.hidden_states, mask)
