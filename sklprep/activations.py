@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from sklprep.exceptions import DataError, FeatureNotFoundError, SklprepWarning, 
 from sklprep.layers import check_layers_exist, format_layers
 from sklprep.packs import Pack, is_pack
 from sklprep.sentences import SentenceFolder
+from sklprep.tables import read_groups, read_labels
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -89,7 +90,8 @@ class ActivationSet:
     name : str
         Base name of the folder, or ``"arrays"``.
     fingerprint : str
-        SHA-256 of the content, without its location or time.
+        SHA-256 of the content (labels and groups of a CSV and the rows of a view included), without
+        its location or time.
 
     Examples
     --------
@@ -109,9 +111,15 @@ class ActivationSet:
     __iter__ = None
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, source: _Source, rows: NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self,
+        source: _Source,
+        rows: NDArray[np.int64] | None = None,
+        joined: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         self._source = source
         self._rows = rows
+        self._joined = dict(joined or {})  # labels and groups in place of the source's own
 
     @classmethod
     def from_arrays(
@@ -195,7 +203,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
                 )
             key = key if key.size else key.astype(np.int64)
         rows = np.arange(len(self)) if self._rows is None else self._rows
-        return ActivationSet(self._source, rows[key])
+        return ActivationSet(self._source, rows[key], self._joined)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         raise TypeError(
@@ -228,7 +236,17 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     @property
     def fingerprint(self) -> str:
-        return self._source.fingerprint
+        parts = dict(self._joined)
+        if self._rows is not None and not np.array_equal(
+            self._rows, np.arange(self._source.n_rows)
+        ):
+            parts["rows"] = self._rows
+        if not parts:
+            return self._source.fingerprint
+        digest = hashlib.sha256(self._source.fingerprint.encode())
+        for name, values in sorted(parts.items()):
+            digest.update(f"{name}{values.dtype.str}{values.shape}".encode() + values.tobytes())
+        return digest.hexdigest()
 
     @property
     def layers(self) -> NDArray[np.int64]:
@@ -259,10 +277,14 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     @property
     def labels(self) -> NDArray[Any]:
+        if "labels" in self._joined:
+            return self._of_rows(self._joined["labels"])
         return self._of_rows(self._source.labels)
 
     @property
     def groups(self) -> NDArray[np.int64]:
+        if "groups" in self._joined:
+            return self._of_rows(self._joined["groups"])
         return self._of_rows(self._source.groups)
 
     @property
@@ -385,6 +407,10 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         whole = self._rows is None and isinstance(self._source, SentenceFolder)
         return self._source if whole else None  # type: ignore[return-value]
 
+    def read_from(self, source: _Source) -> ActivationSet:
+        """The same rows, read from another source that holds all of them."""
+        return ActivationSet(source, self._rows, self._joined)
+
     def _of_rows(self, values: Any) -> Any:
         return values if self._rows is None else values[self._rows]
 
@@ -417,6 +443,8 @@ def load_activations(
     pooling: str = "final",
     n_jobs: int | None = None,
     progress: bool = True,
+    labels: str | os.PathLike[str] | None = None,
+    groups: str | os.PathLike[str] | None = None,
 ) -> ActivationSet:
     """Open a folder of sentence files as an `ActivationSet`.
 
@@ -432,6 +460,10 @@ def load_activations(
         Files read at once in threads, as `joblib.Parallel` takes it.
     progress : bool, default=True
         Show a progress bar on stderr where that is a terminal and reading takes long.
+    labels, groups : path-like or None, default=None
+        A CSV with the columns ``sentence_index`` and ``label``, or ``group``, whose values take the
+        place of those in the files. Labels are int64 where all are whole numbers, else float64 or
+        text; groups may be any text.
 
     Returns
     -------
@@ -441,7 +473,8 @@ def load_activations(
     Raises
     ------
     FileFormatError
-        If a file is broken or disagrees with its neighbours; the message names it.
+        If a file is broken or disagrees with its neighbours, or a CSV lacks a sentence; the message
+        names it.
     DataError
         If the folder holds no sentence files; on first use, if the rows do not fit in memory.
 
@@ -461,7 +494,9 @@ def load_activations(
     ...     acts.hidden_states.shape
     (12, 3, 8)
     """
-    acts = open_activations(path, pooling=pooling, n_jobs=n_jobs, progress=progress)
+    acts = open_activations(
+        path, pooling=pooling, n_jobs=n_jobs, progress=progress, labels=labels, groups=groups
+    )
     if acts.folder is not None:
         needed = acts.folder.bytes_of(embeddings=False, layers=len(acts.layers))
         if message := acts.folder.shortage(needed):
@@ -470,12 +505,26 @@ def load_activations(
 
 
 def open_activations(
-    path: str | os.PathLike[str], *, pooling: str, n_jobs: int | None, progress: bool
+    path: str | os.PathLike[str],
+    *,
+    pooling: str,
+    n_jobs: int | None,
+    progress: bool,
+    labels: str | os.PathLike[str] | None = None,
+    groups: str | os.PathLike[str] | None = None,
 ) -> ActivationSet:
     """Do what `load_activations` does, without asking whether all layers would fit in memory."""
-    if is_pack(path):
-        return ActivationSet(Pack(path, pooling=pooling))
-    return ActivationSet(SentenceFolder(path, pooling=pooling, n_jobs=n_jobs, progress=progress))
+    source: Pack | SentenceFolder = (
+        Pack(path, pooling=pooling)
+        if is_pack(path)
+        else SentenceFolder(path, pooling=pooling, n_jobs=n_jobs, progress=progress)
+    )
+    joined: dict[str, NDArray[Any]] = {}
+    if labels is not None:
+        joined["labels"] = read_labels(labels, source.sentence_indices)
+    if groups is not None:
+        joined["groups"] = read_groups(groups, source.sentence_indices)
+    return ActivationSet(source, joined=joined)
 
 
 def check_feature_exists(feature: int, n_features: int) -> None:

@@ -15,6 +15,7 @@ ORDER = [
     "files",
     "layers",
     "arrays",
+    "tables",
     "sentences",
     "packs",
     "activations",
