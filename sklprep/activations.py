@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklprep.arrays import is_array, to_numpy
 from sklprep.exceptions import DataError, FeatureNotFoundError, SklprepWarning, UsageError
 from sklprep.layers import check_layers_exist, format_layers
 from sklprep.packs import Pack, is_pack
 from sklprep.sentences import SentenceFolder
+from sklprep.tables import read_groups, read_labels
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -88,7 +90,8 @@ class ActivationSet:
     name : str
         Base name of the folder, or ``"arrays"``.
     fingerprint : str
-        SHA-256 of the content, without its location or time.
+        SHA-256 of the content (labels and groups of a CSV and the rows of a view included), without
+        its location or time.
 
     Examples
     --------
@@ -108,9 +111,15 @@ class ActivationSet:
     __iter__ = None
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, source: _Source, rows: NDArray[np.int64] | None = None) -> None:
+    def __init__(
+        self,
+        source: _Source,
+        rows: NDArray[np.int64] | None = None,
+        joined: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         self._source = source
         self._rows = rows
+        self._joined = dict(joined or {})  # labels and groups in place of the source's own
 
     @classmethod
     def from_arrays(
@@ -128,10 +137,15 @@ class ActivationSet:
     ) -> Self:
         """Make a set from arrays of any collector.
 
+        Each array may be anything that has ``__array__`` or ``__dlpack__``, a torch tensor on the
+        CPU for instance. Gradients are dropped, bfloat16 and float16 become float32 exactly.
+
         Parameters
         ----------
-        hidden_states : array-like of shape (n_rows, n_layers, d_model)
-            Rounded to float32; not copied if it is float32 already.
+        hidden_states : array-like of shape (n_rows, n_layers, d_model), or a list of n_layers \
+arrays of shape (n_rows, d_model)
+            Rounded to float32; not copied if it is one float32 array already. A list could also
+            hold one array a row, so `labels`, `layers` or others must tell which it is.
         embeddings : array-like of shape (n_rows, d_embed)
         activations : array-like of shape (n_rows, n_configs, n_features), or a sequence of \
 n_configs sparse or dense matrices of shape (n_rows, n_features)
@@ -153,10 +167,10 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         Raises
         ------
         UsageError
-            If the arrays do not fit together.
+            If the arrays do not fit together, lie on a GPU, or hold no numbers.
         """
         return cls(
-            _Arrays(
+            ArraySource(
                 hidden_states,
                 embeddings,
                 activations,
@@ -189,7 +203,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
                 )
             key = key if key.size else key.astype(np.int64)
         rows = np.arange(len(self)) if self._rows is None else self._rows
-        return ActivationSet(self._source, rows[key])
+        return ActivationSet(self._source, rows[key], self._joined)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         raise TypeError(
@@ -222,7 +236,17 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     @property
     def fingerprint(self) -> str:
-        return self._source.fingerprint
+        parts = dict(self._joined)
+        if self._rows is not None and not np.array_equal(
+            self._rows, np.arange(self._source.n_rows)
+        ):
+            parts["rows"] = self._rows
+        if not parts:
+            return self._source.fingerprint
+        digest = hashlib.sha256(self._source.fingerprint.encode())
+        for name, values in sorted(parts.items()):
+            digest.update(f"{name}{values.dtype.str}{values.shape}".encode() + values.tobytes())
+        return digest.hexdigest()
 
     @property
     def layers(self) -> NDArray[np.int64]:
@@ -253,10 +277,14 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     @property
     def labels(self) -> NDArray[Any]:
+        if "labels" in self._joined:
+            return self._of_rows(self._joined["labels"])
         return self._of_rows(self._source.labels)
 
     @property
     def groups(self) -> NDArray[np.int64]:
+        if "groups" in self._joined:
+            return self._of_rows(self._joined["groups"])
         return self._of_rows(self._source.groups)
 
     @property
@@ -375,15 +403,19 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         return self
 
     @property
-    def is_from_files(self) -> bool:
-        """Whether the rows were pooled by sklprep, from sentence files."""
-        return not isinstance(self._source, _Arrays)
+    def is_pooled(self) -> bool:
+        """Whether sklprep pooled the tokens itself, so that `pooling` is known and not assumed."""
+        return not isinstance(self._source, ArraySource) or self._source.is_pooled
 
     @property
     def folder(self) -> SentenceFolder | None:
         """The folder of sentence files that the whole set is read from, if that is its source."""
         whole = self._rows is None and isinstance(self._source, SentenceFolder)
         return self._source if whole else None  # type: ignore[return-value]
+
+    def read_from(self, source: _Source) -> ActivationSet:
+        """The same rows, read from another source that holds all of them."""
+        return ActivationSet(source, self._rows, self._joined)
 
     def _of_rows(self, values: Any) -> Any:
         return values if self._rows is None else values[self._rows]
@@ -417,6 +449,8 @@ def load_activations(
     pooling: str = "final",
     n_jobs: int | None = None,
     progress: bool = True,
+    labels: str | os.PathLike[str] | None = None,
+    groups: str | os.PathLike[str] | None = None,
 ) -> ActivationSet:
     """Open a folder of sentence files as an `ActivationSet`.
 
@@ -432,6 +466,10 @@ def load_activations(
         Files read at once in threads, as `joblib.Parallel` takes it.
     progress : bool, default=True
         Show a progress bar on stderr where that is a terminal and reading takes long.
+    labels, groups : path-like or None, default=None
+        A CSV with the columns ``sentence_index`` and ``label``, or ``group``, whose values take the
+        place of those in the files. Labels are int64 where all are whole numbers, else float64 or
+        text; groups may be any text.
 
     Returns
     -------
@@ -441,7 +479,8 @@ def load_activations(
     Raises
     ------
     FileFormatError
-        If a file is broken or disagrees with its neighbours; the message names it.
+        If a file is broken or disagrees with its neighbours, or a CSV lacks a sentence; the message
+        names it.
     DataError
         If the folder holds no sentence files; on first use, if the rows do not fit in memory.
 
@@ -461,7 +500,9 @@ def load_activations(
     ...     acts.hidden_states.shape
     (12, 3, 8)
     """
-    acts = open_activations(path, pooling=pooling, n_jobs=n_jobs, progress=progress)
+    acts = open_activations(
+        path, pooling=pooling, n_jobs=n_jobs, progress=progress, labels=labels, groups=groups
+    )
     if acts.folder is not None:
         needed = acts.folder.bytes_of(embeddings=False, layers=len(acts.layers))
         if message := acts.folder.shortage(needed):
@@ -470,12 +511,26 @@ def load_activations(
 
 
 def open_activations(
-    path: str | os.PathLike[str], *, pooling: str, n_jobs: int | None, progress: bool
+    path: str | os.PathLike[str],
+    *,
+    pooling: str,
+    n_jobs: int | None,
+    progress: bool,
+    labels: str | os.PathLike[str] | None = None,
+    groups: str | os.PathLike[str] | None = None,
 ) -> ActivationSet:
     """Do what `load_activations` does, without asking whether all layers would fit in memory."""
-    if is_pack(path):
-        return ActivationSet(Pack(path, pooling=pooling))
-    return ActivationSet(SentenceFolder(path, pooling=pooling, n_jobs=n_jobs, progress=progress))
+    source: Pack | SentenceFolder = (
+        Pack(path, pooling=pooling)
+        if is_pack(path)
+        else SentenceFolder(path, pooling=pooling, n_jobs=n_jobs, progress=progress)
+    )
+    joined: dict[str, NDArray[Any]] = {}
+    if labels is not None:
+        joined["labels"] = read_labels(labels, source.sentence_indices)
+    if groups is not None:
+        joined["groups"] = read_groups(groups, source.sentence_indices)
+    return ActivationSet(source, joined=joined)
 
 
 def check_feature_exists(feature: int, n_features: int) -> None:
@@ -487,11 +542,10 @@ def check_feature_exists(feature: int, n_features: int) -> None:
         )
 
 
-class _Arrays:
+class ArraySource:
     """Rows that are in memory already."""
 
     name = "arrays"
-    pooling = "final"
 
     def __init__(
         self,
@@ -505,19 +559,28 @@ class _Arrays:
         average_l0s: Any,
         sentences: Any,
         groups: Any,
+        pooling: str | None = None,
+        sentence_indices: NDArray[np.int64] | None = None,
     ) -> None:
-        self._hidden_states = _as_float32(hidden_states, "hidden_states", 3)
+        self.is_pooled = pooling is not None
+        self.pooling = pooling or "final"
+        self._sentence_indices = sentence_indices
         self._embeddings = _as_float32(embeddings, "embeddings", 2)
         self._configs = _as_configs(activations)
-        self._labels = None if labels is None else np.asarray(labels)
+        self._labels = None if labels is None else to_numpy(labels, "labels")
         self._sentences = None if sentences is None else np.asarray(sentences, dtype=np.str_)
+        given_groups = None if groups is None else to_numpy(groups, "groups")
+        layers = None if layers is None else to_numpy(layers, "layers")
+        rows = [self._embeddings, *self._configs, self._labels, self._sentences, given_groups]
+        hidden_states = _stack_layers(hidden_states, layers, [v for v in rows if v is not None])
+        self._hidden_states = _as_float32(hidden_states, "hidden_states", 3)
         given = {
             "hidden_states": self._hidden_states,
             "embeddings": self._embeddings,
             "activations": self._configs[0] if self._configs else None,
             "labels": self._labels,
             "sentences": self._sentences,
-            "groups": None if groups is None else np.asarray(groups),
+            "groups": given_groups,
         }
         for name in ("labels", "sentences", "groups"):
             values = given[name]
@@ -547,7 +610,7 @@ class _Arrays:
                 [round(config.nnz / max(1, self.n_rows)) for config in self._configs], np.int64
             )
             if average_l0s is None
-            else np.asarray(average_l0s)
+            else to_numpy(average_l0s, "average_l0s")
         )
         if self.average_l0s.shape != (n_configs,):
             raise UsageError(
@@ -576,12 +639,13 @@ class _Arrays:
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:
-        return self.groups
+        return self.groups if self._sentence_indices is None else self._sentence_indices
 
     @property
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         arrays = [self._hidden_states, self._embeddings, self._labels, self._sentences]
+        arrays += [] if self._sentence_indices is None else [self._sentence_indices]
         for config in self._configs:
             arrays += [config.indptr, config.indices, config.data]
         for values in [*arrays, self.layers, self.sae_layers, self.average_l0s, self.groups]:
@@ -615,10 +679,37 @@ class _Arrays:
         """Nothing to do: everything is in memory."""
 
 
+def _stack_layers(values: Any, layers: NDArray[Any] | None, others: Sequence[Any]) -> Any:
+    """Stack a list of one array a layer; a list that could be read otherwise is refused."""
+    if not isinstance(values, list | tuple) or not values or not all(map(is_array, values)):
+        return values
+    arrays = [to_numpy(value, "hidden_states") for value in values]
+    shapes = sorted({array.shape for array in arrays})
+    if len(shapes) > 1 or len(shapes[0]) != 2:
+        raise UsageError(
+            "A list of hidden_states must hold arrays of one shape (n_rows, d_model), one a layer,"
+            f" got {len(arrays)} of {', '.join(map(str, shapes))}."
+        )
+
+    def fits(n_rows: int, n_layers: int) -> bool:
+        return (layers is None or layers.shape == (n_layers,)) and all(
+            other.shape[:1] == (n_rows,) for other in others
+        )
+
+    by_layer, by_row = fits(shapes[0][0], len(arrays)), fits(len(arrays), shapes[0][0])
+    if by_layer and by_row:
+        raise UsageError(
+            f"hidden_states is a list of {len(arrays)} arrays of shape {shapes[0]}, which may be"
+            " one a layer or one a row. Give np.stack(arrays, axis=1) for layers, np.stack(arrays)"
+            " for rows, or also labels or layers of another length."
+        )
+    return np.stack(arrays, axis=0 if by_row else 1)
+
+
 def _as_float32(values: Any, name: str, ndim: int) -> NDArray[np.float32] | None:
     if values is None:
         return None
-    array = np.asarray(values)
+    array = to_numpy(values, name)
     if array.ndim != ndim or array.dtype.kind not in "fiu" or 0 in array.shape:
         raise UsageError(
             f"{name} must be a non-empty numeric array of {ndim} dimensions, got {array.dtype} of"
@@ -635,14 +726,14 @@ def _as_configs(activations: Any) -> list[Any]:
     if issparse(activations):
         raise UsageError("activations must be a sequence of sparse matrices, one a SAE config.")
     if not isinstance(activations, list | tuple):
-        dense = np.asarray(activations)
+        dense = to_numpy(activations, "activations")
         if dense.ndim != 3:
             raise UsageError(
                 "activations must have shape (n_rows, n_configs, n_features), got"
                 f" {dense.shape}; or give a list of matrices, one a SAE config."
             )
         activations = [dense[:, config] for config in range(dense.shape[1])]
-    matrices: list[Any] = [m if issparse(m) else np.asarray(m) for m in activations]
+    matrices: list[Any] = [m if issparse(m) else to_numpy(m, "activations") for m in activations]
     for matrix in matrices:
         if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or 0 in matrix.shape:
             raise UsageError(
@@ -660,7 +751,7 @@ def _as_configs(activations: Any) -> list[Any]:
 def _numbers(values: Any, name: str, n: int, default: NDArray[np.int64]) -> NDArray[np.int64]:
     if values is None:
         return default
-    array = np.asarray(values)
+    array = to_numpy(values, name)
     if array.shape != (n,) or array.dtype.kind not in "iu":
         raise UsageError(
             f"{name} must be {n} integers, one for each position of its array, got {array.dtype}"

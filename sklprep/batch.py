@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import math
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sklprep.exceptions import DataError, FileFormatError, OutputError, SklprepError, UsageError
+from sklprep.exceptions import DataError, OutputError, SklprepError, UsageError
 from sklprep.layers import format_layers, parse_layers
 from sklprep.strategies import FEATURE, STRATEGIES, check_options
 
@@ -125,6 +123,8 @@ def run_jobs(
     pooling: str,
     n_jobs: int | None,
     progress: bool,
+    labels: Path | None = None,
+    groups: Path | None = None,
     split: Split | None = None,
     compress: bool = False,
     force: bool = False,
@@ -133,12 +133,22 @@ def run_jobs(
     """Make the datasets, reading each folder once; one failure does not stop the others.
 
     A dataset that is there already with the same provenance is left as it is unless `force`.
+    `labels` and `groups` are CSV files, as `load_activations` takes them.
     """
+    from sklprep.activations import open_activations
+
     report = Report()
     for source, group in itertools.groupby(jobs, key=lambda job: job.source):
         todo = list(group)
         try:
-            acts = _open(source, pooling, n_jobs, progress)
+            acts = open_activations(
+                source,
+                pooling=pooling,
+                n_jobs=n_jobs,
+                progress=progress,
+                labels=labels,
+                groups=groups,
+            )
         except (SklprepError, OSError) as error:
             report.failed += [(job, error) for job in todo]
             continue
@@ -170,12 +180,27 @@ def run_jobs(
 
 
 def preview_jobs(
-    jobs: Sequence[Job], *, pooling: str, n_jobs: int | None, split: Split | None = None
+    jobs: Sequence[Job],
+    *,
+    pooling: str,
+    n_jobs: int | None,
+    labels: Path | None = None,
+    groups: Path | None = None,
+    split: Split | None = None,
 ) -> Iterator[tuple[Job, Preview | Exception]]:
     """Yield each job with what it would write, or why it would fail."""
+    from sklprep.activations import open_activations
+
     for source, group in itertools.groupby(jobs, key=lambda job: job.source):
         try:
-            acts = _open(source, pooling, n_jobs, False)
+            acts = open_activations(
+                source,
+                pooling=pooling,
+                n_jobs=n_jobs,
+                progress=False,
+                labels=labels,
+                groups=groups,
+            )
         except (SklprepError, OSError) as error:
             yield from ((job, error) for job in group)
             continue
@@ -188,49 +213,6 @@ def preview_jobs(
             shape = (len(acts), prepared.n_columns)
             unchanged = _is_unchanged(job.output, prepared.provenance)
             yield job, Preview(shape, 4 * shape[0] * shape[1], unchanged)
-
-
-def read_features(path: Path, top: int | None) -> list[tuple[int, int, float | None]]:
-    """Read (layer, feature, average_l0) from a ranked_features.csv, best rank first.
-
-    Raises
-    ------
-    FileFormatError
-        If a column or a value is missing or not a number.
-    """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        try:
-            columns = reader.fieldnames or []
-            missing = [name for name in ("layer", "feature_id") if name not in columns]
-            if missing:
-                raise FileFormatError(
-                    f"{path}: column {missing[0]!r} is missing; expected rank, layer, average_l0,"
-                    f" feature_id, got {', '.join(columns) or 'an empty file'}."
-                )
-            rows = [_read_feature(path, reader.line_num, row) for row in reader]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise FileFormatError(f"{path}: is no CSV file in UTF-8 ({error}).") from None
-    if not rows:
-        raise FileFormatError(f"{path}: there are no features in it; expected one a line.")
-    return [feature for _, feature in sorted(rows, key=lambda item: item[0])][:top]
-
-
-def _read_feature(
-    path: Path, number: int, row: dict[str, Any]
-) -> tuple[float, tuple[int, int, float | None]]:
-    try:
-        rank = float(row.get("rank") or number)
-        average_l0 = float(row["average_l0"]) if row.get("average_l0") else None
-        layer, feature = int(row["layer"]), int(row["feature_id"])
-        if not math.isfinite(rank) or min(layer, feature) < 0:
-            raise ValueError
-    except (TypeError, ValueError):
-        raise FileFormatError(
-            f"{path}: line {number} holds {list(row.values())}; expected numbers for rank and"
-            " average_l0, and whole numbers from 0 for layer and feature_id."
-        ) from None
-    return rank, (layer, feature, average_l0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,19 +269,11 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
     )
 
 
-def _open(source: Path, pooling: str, n_jobs: int | None, progress: bool) -> ActivationSet:
-    from sklprep.activations import open_activations
-
-    return open_activations(source, pooling=pooling, n_jobs=n_jobs, progress=progress)
-
-
 @contextmanager
 def _with_rows_at_hand(
     acts: ActivationSet, prepared: Sequence[_Prepared], jobs: Sequence[Job]
 ) -> Iterator[ActivationSet]:
     """Read what the jobs need in one pass: into memory, or a temporary pack where it is large."""
-    from sklprep.activations import ActivationSet
-
     needs: dict[str, Any] = {
         "embeddings": any(one.embeddings for one in prepared),
         "layers": sorted({layer for one in prepared for layer in one.layers}),
@@ -316,7 +290,7 @@ def _with_rows_at_hand(
     place = jobs[0].output.parent
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".sklprep-rows-") as temporary:
-        yield ActivationSet(build_pack(folder, Path(temporary) / "pack", **needs))
+        yield acts.read_from(build_pack(folder, Path(temporary) / "pack", **needs))
 
 
 def _is_unchanged(path: Path, expected: str) -> bool:

@@ -190,7 +190,7 @@ class LayerSelector(TransformerMixin, BaseEstimator):
 
 
 def _pooling_of(X: Any) -> str | None:
-    return X.pooling if isinstance(X, ActivationSet) and X.is_from_files else None
+    return X.pooling if isinstance(X, ActivationSet) and X.is_pooled else None
 
 
 def validate_layers(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:

@@ -203,7 +203,7 @@ class ConceptTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
                 return whole
         raise DataError(
             f"Concept labels must be whole numbers, got {labels.dtype}, for example"
-            f" {labels[bad][:1].tolist()}. Use your own labels as y directly."
+            f" {labels[bad][:1].tolist()}. Number them, or use your own labels as y directly."
         )
 
     def __sklearn_tags__(self) -> Any:

@@ -15,10 +15,11 @@ from sentence_files import write_folder
 from sklearn.model_selection import train_test_split
 
 from sklprep import load_dataset, make_activations
-from sklprep.batch import plan_jobs, preview_jobs, read_features
+from sklprep.batch import plan_jobs, preview_jobs
 from sklprep.cli import main
 from sklprep.exceptions import UsageError
 from sklprep.files import NpzReader
+from sklprep.tables import read_features
 
 TRAITS = ("dishonesty", "aggression", "caring", "brave", "unfair")
 FOLDER = "dishonesty_100_features"
@@ -354,7 +355,9 @@ def test_a_folder_given_as_a_path_ending_in_a_dot_has_its_own_name(generate, mon
 def test_pattern_without_a_field_that_varies_is_refused_before_any_work(
     generate, monkeypatch, arguments, pattern, field
 ):
-    monkeypatch.setattr("sklprep.batch._open", lambda *_: pytest.fail("something was read"))
+    monkeypatch.setattr(
+        "sklprep.activations.open_activations", lambda *_, **__: pytest.fail("read")
+    )
 
     code, out, err = generate(f"{arguments} --output 'new/{pattern}.npz'")
 

@@ -361,11 +361,17 @@ def test_groups_of_the_csv_stay_together(sweep, folder, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "expected the columns sentence_index and group, got an empty file"),
-        (b"sentence,group\n0,a\n", "expected the columns .*, got sentence, group"),
+        (
+            b"",
+            "column 'sentence_index' is missing; expected sentence_index, group, got an empty file",
+        ),
+        (b"sentence,group\n0,a\n", "column 'sentence_index' is missing; .*, got sentence, group"),
         (b"sentence_index,group\n0,a\n1,b\n", "46 sentences have no group, sentence_index 2 fir"),
         (b"sentence_index,group\n0\n", "48 sentences have no group, sentence_index 0 first"),
-        (b"sentence_index,group\nfirst,a\n", "sentence_index must be whole numbers"),
+        (
+            b"sentence_index,group\nfirst,a\n",
+            "line 2 has sentence_index 'first'; expected a whole number",
+        ),
         (b"sentence_index,group\n0,\xff\xfe\n", "is no CSV file in UTF-8"),
     ],
 )
@@ -375,7 +381,7 @@ def test_groups_that_do_not_fit_are_one_line(sweep, tmp_path, content, message):
 
     code, out, err = sweep(f"--groups {path}")
 
-    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert (code, out, err.count("\n")) == (1, "", 1)
     assert re.match(f"Error: {path}: {message}", err), err
 
 

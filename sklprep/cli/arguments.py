@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from sklprep.cli.messages import one_line
@@ -38,6 +39,13 @@ def add_target(parser: argparse.ArgumentParser, *, repeated: bool) -> None:
     add("--average-l0", "L0", float, "which SAE, where the layer has several")
     if repeated:
         add("--input-layer", "N", one_layer, "input layer of hidden-to-feature")
+
+
+def add_joined(parser: argparse.ArgumentParser) -> None:
+    for name in ("label", "group"):
+        parser.add_argument(
+            f"--{name}s", type=Path, metavar="CSV", help=f"columns sentence_index, {name}"
+        )
 
 
 def add_common(parser: argparse.ArgumentParser, *, pooling: bool = False) -> None:

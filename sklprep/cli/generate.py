@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sklprep.cli.arguments import (
     NORMALIZE,
     add_common,
+    add_joined,
     add_target,
     one_layer,
     positive,
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser, repeated=True)
     add("--features-from", type=Path, metavar="CSV", help="features of a ranked_features.csv")
     add("--top", type=positive, metavar="N", help="only the first N of them")
+    add_joined(parser)
     add("--test-size", type=test_size, metavar="SIZE", help="fit on training rows only")
     add("--random-state", type=int, metavar="SEED", help="of the split; default: 42")
     add("--stratify", action="store_true", help="split by label")
@@ -73,14 +75,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.batch import plan_jobs, preview_jobs, read_features, run_jobs
+    from sklprep.batch import plan_jobs, preview_jobs, run_jobs
     from sklprep.files import check_output
+    from sklprep.tables import read_features
 
     strategies = arguments.strategy
-    if len(strategies) == 1 and arguments.layer and arguments.layers:
-        raise UsageError("Give --layer N for one layer or --layers SPEC for several, not both.")
-    if arguments.top is not None and arguments.features_from is None:
-        raise UsageError("--top belongs to --features-from; give that too.")
+    _check_combinations(arguments)
+    joined = {"labels": arguments.labels, "groups": arguments.groups}
     features = []
     if arguments.features_from is not None:
         if arguments.target_layer or arguments.target_feature or arguments.average_l0:
@@ -108,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         faults = []
         for job, found in preview_jobs(
-            jobs, pooling=arguments.pooling, n_jobs=arguments.jobs, split=split
+            jobs, pooling=arguments.pooling, n_jobs=arguments.jobs, split=split, **joined
         ):
             if isinstance(found, Exception):
                 faults.append((job, found))
@@ -122,6 +123,7 @@ def _run(arguments: argparse.Namespace) -> int:
         n_jobs=arguments.jobs,
         progress=not arguments.quiet,
         split=split,
+        **joined,
         compress=arguments.compress,
         force=arguments.force,
         on_written=(lambda *_: None) if arguments.quiet else _print_summary,
@@ -132,6 +134,18 @@ def _run(arguments: argparse.Namespace) -> int:
         if len(jobs) > 1:
             print(f"{len(report.written)} written, {len(report.unchanged)} unchanged")
     return _print_faults(report.failed, "was not written", n_jobs=len(jobs))
+
+
+def _check_combinations(arguments: argparse.Namespace) -> None:
+    strategies = arguments.strategy
+    if len(strategies) == 1 and arguments.layer and arguments.layers:
+        raise UsageError("Give --layer N for one layer or --layers SPEC for several, not both.")
+    if arguments.top is not None and arguments.features_from is None:
+        raise UsageError("--top belongs to --features-from; give that too.")
+    if len(arguments.input) > 1 and (arguments.labels or arguments.groups):
+        raise UsageError("--labels and --groups name the sentences of one --input; give just one.")
+    if arguments.labels and all(STRATEGIES[name].output_type == FEATURE for name in strategies):
+        raise UsageError("--labels is for a concept target; leave it out.")
 
 
 def _print_faults(faults: Sequence[tuple[Job, Exception]], what: str, *, n_jobs: int) -> int:

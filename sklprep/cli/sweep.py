@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sklprep.cli.arguments import (
     NORMALIZE,
     add_common,
+    add_joined,
     add_target,
     folds,
     not_negative,
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
     add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
-    add("--groups", type=Path, metavar="CSV", help="columns sentence_index, group")
+    add_joined(parser)
     add("--row-space", action="store_true", help="project onto the row space: faster when wide")
     add("--random-state", type=int, default=0, metavar="SEED", help="default: %(default)s")
     add("--output", type=Path, metavar="CSV", help="write the scores there")
@@ -81,6 +82,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"--estimator {estimator} does not fit this target; use {other}, svm or random-forest."
         )
+    if arguments.labels and strategy.output_type != CONCEPT:
+        raise UsageError("--labels is for a concept target; leave it out.")
     for path in (arguments.output, arguments.plot):
         if path is not None:
             check_output(path)
@@ -96,6 +99,8 @@ def _run(arguments: argparse.Namespace) -> int:
         pooling=arguments.pooling,
         n_jobs=arguments.jobs,
         progress=not arguments.quiet,
+        labels=arguments.labels,
+        groups=arguments.groups,
     )
 
     from sklearn.base import clone
@@ -112,10 +117,10 @@ def _run(arguments: argparse.Namespace) -> int:
     }
     options: dict[str, Any] = {
         "scoring": arguments.scoring,
-        "groups": None if arguments.groups is None else _read_groups(arguments.groups, acts),
         "random_state": arguments.random_state,
     }
-    y = clone(target).fit_transform(acts)
+    # labels of a CSV may be text, which no dataset holds, but which a classifier takes
+    y = acts.labels if strategy.output_type == CONCEPT else clone(target).fit_transform(acts)
     if not arguments.quiet:
         print(f"{count_fits(acts, **counted)} fits on {acts}")
     sweep = layer_sweep(
@@ -214,32 +219,3 @@ def _make_estimator(name: str, output_type: str, arguments: argparse.Namespace) 
     if projector and name == "random-forest":
         raise UsageError("--row-space changes what a random forest sees; leave it out.")
     return make_pipeline(ActivationNormalizer(arguments.normalize), *projector, model)
-
-
-def _read_groups(path: Path, acts: Any) -> Any:
-    import csv
-
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        try:
-            columns, rows = reader.fieldnames or (), list(reader)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise UsageError(f"{path}: is no CSV file in UTF-8 ({error}).") from None
-    if not {"sentence_index", "group"} <= set(columns):
-        raise UsageError(
-            f"{path}: expected the columns sentence_index and group, got"
-            f" {', '.join(columns) or 'an empty file'}."
-        )
-    try:
-        group_of = {int(row["sentence_index"]): row["group"] for row in rows if row["group"]}
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{path}: sentence_index must be whole numbers ({error}).") from None
-    missing = [index for index in acts.sentence_indices.tolist() if index not in group_of]
-    if missing:
-        raise UsageError(
-            f"{path}: {len(missing)} sentences have no group, sentence_index {missing[0]} first;"
-            " expected a line for each."
-        )
-    import numpy as np
-
-    return np.array([group_of[index] for index in acts.sentence_indices.tolist()])

@@ -1,0 +1,156 @@
+"""The CSV files that users write: labels and groups by sentence, ranked features."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.exceptions import FileFormatError
+
+_Row = tuple[int, dict[str, Any]]  # the line's number, and its values by column
+
+
+def read_labels(path: str | os.PathLike[str], sentence_indices: NDArray[np.int64]) -> NDArray[Any]:
+    """Read the column ``label`` of a CSV, joined by its column ``sentence_index``.
+
+    Parameters
+    ----------
+    path : path-like
+        UTF-8, with a header line. Other columns and sentences are not looked at.
+    sentence_indices : ndarray of shape (n_rows,), int64
+        Sentence of each row.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,)
+        int64 if all labels are whole numbers, float64 if all are numbers, else text.
+
+    Raises
+    ------
+    FileFormatError
+        If a column or a sentence is missing, two lines contradict each other, or numbers are mixed
+        with text.
+    """
+    lines = _read_by_sentence(path, "label", sentence_indices)
+    odd = [(number, value) for number, value in lines.values() if not _is_number(value)]
+    if 0 < len(odd) < len(lines):
+        raise FileFormatError(
+            f"{os.fspath(path)}: line {odd[0][0]} has the label {odd[0][1]!r} where others are"
+            " numbers; expected all numbers or all text."
+        )
+    values: Any = np.array([lines[index][1] for index in sentence_indices.tolist()])
+    if odd:
+        return values
+    try:
+        return values.astype(np.int64)
+    except ValueError:
+        return values.astype(np.float64)
+
+
+def read_groups(
+    path: str | os.PathLike[str], sentence_indices: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Read the column ``group`` of a CSV as `read_labels` does; groups are numbered in order."""
+    lines = _read_by_sentence(path, "group", sentence_indices)
+    names = [lines[index][1] for index in sentence_indices.tolist()]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], np.int64)
+
+
+def _read_by_sentence(
+    path: str | os.PathLike[str], column: str, sentence_indices: NDArray[np.int64]
+) -> dict[int, tuple[int, str]]:
+    """Line number and value of each sentence that is asked for."""
+    path = Path(path)
+    lines: dict[int, tuple[int, str]] = {}
+    for number, row in _read_rows(path, ("sentence_index", column), f"sentence_index, {column}"):
+        value = (row[column] or "").strip()
+        if not value:
+            continue
+        try:
+            index = int(row["sentence_index"])
+        except (TypeError, ValueError):
+            raise FileFormatError(
+                f"{path}: line {number} has sentence_index {row['sentence_index']!r}; expected a"
+                " whole number."
+            ) from None
+        first, other = lines.setdefault(index, (number, value))
+        if other != value:
+            raise FileFormatError(
+                f"{path}: line {number} gives sentence_index {index} the {column} {value!r}, line"
+                f" {first} gives it {other!r}; expected one. Remove one of the two."
+            )
+    wanted = dict.fromkeys(sentence_indices.tolist())
+    missing = [index for index in wanted if index not in lines]
+    if missing:
+        raise FileFormatError(
+            f"{path}: {len(missing)} sentences have no {column}, sentence_index {missing[0]} first;"
+            " expected a line for each."
+        )
+    return {index: lines[index] for index in wanted}
+
+
+def _is_number(value: str) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def read_features(path: Path, top: int | None) -> list[tuple[int, int, float | None]]:
+    """Read (layer, feature, average_l0) from a ranked_features.csv, best rank first.
+
+    Raises
+    ------
+    FileFormatError
+        If a column or a value is missing or not a number.
+    """
+    expected = "rank, layer, average_l0, feature_id"
+    rows = [
+        _read_feature(path, number, row)
+        for number, row in _read_rows(path, ("layer", "feature_id"), expected)
+    ]
+    if not rows:
+        raise FileFormatError(f"{path}: there are no features in it; expected one a line.")
+    return [feature for _, feature in sorted(rows, key=lambda item: item[0])][:top]
+
+
+def _read_feature(
+    path: Path, number: int, row: dict[str, Any]
+) -> tuple[float, tuple[int, int, float | None]]:
+    try:
+        rank = float(row.get("rank") or number)
+        average_l0 = float(row["average_l0"]) if row.get("average_l0") else None
+        layer, feature = int(row["layer"]), int(row["feature_id"])
+        if not math.isfinite(rank) or min(layer, feature) < 0:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise FileFormatError(
+            f"{path}: line {number} holds {list(row.values())}; expected numbers for rank and"
+            " average_l0, and whole numbers from 0 for layer and feature_id."
+        ) from None
+    return rank, (layer, feature, average_l0)
+
+
+def _read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        try:
+            columns = list(reader.fieldnames or [])
+            for name in needed:
+                if columns.count(name) != 1:
+                    found = "missing" if name not in columns else "there twice"
+                    raise FileFormatError(
+                        f"{path}: column {name!r} is {found}; expected {expected}, got"
+                        f" {', '.join(columns) or 'an empty file'}."
+                    )
+            return [(reader.line_num, row) for row in reader]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise FileFormatError(f"{path}: is no CSV file in UTF-8 ({error}).") from None

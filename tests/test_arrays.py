@@ -1,0 +1,202 @@
+"""Arrays of any collector: what is taken as it is, what is converted, what is refused."""
+
+import numpy as np
+import pytest
+
+from sklprep import ActivationSet
+from sklprep.arrays import to_numpy
+from sklprep.exceptions import UsageError
+
+
+class Tensor:
+    """What a tensor shows of itself: DLPack alone, or ``__array__`` too, and torch's attributes."""
+
+    def __init__(self, values, on=(1, 0), **attributes):
+        self.values = np.asarray(values)
+        self.on = on
+        self.__dict__.update(attributes)
+
+    def __dlpack_device__(self):
+        return self.on
+
+    def __dlpack__(self, **options):
+        return self.values.__dlpack__(**options)
+
+
+class ArrayTensor(Tensor):
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def as_bfloat16(values):
+    """Cut float32 values to the upper half of their bits, which is bfloat16."""
+    return (np.asarray(values, "<f4").view("<u4") >> 16).astype("<u2")
+
+
+@pytest.mark.parametrize("kind", [Tensor, ArrayTensor])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
+def test_a_tensor_on_the_cpu_is_read_without_a_copy(kind, dtype):
+    values = np.arange(12, dtype=dtype).reshape(3, 4)
+
+    array = to_numpy(kind(values), "x")
+
+    assert (dtype, (3, 4)) == (array.dtype, array.shape)
+    assert np.shares_memory(values, array)
+    np.testing.assert_array_equal(values, array)
+
+
+def test_every_array_of_a_set_may_be_a_tensor():
+    rng = np.random.default_rng(0)
+    given = {
+        "hidden_states": rng.normal(size=(4, 2, 3)).astype("f4"),
+        "embeddings": rng.normal(size=(4, 5)).astype("f4"),
+        "activations": rng.normal(size=(4, 2, 6)).astype("f4"),
+        "labels": np.array([3, 1, 2, 1]),
+        "layers": np.array([7, 9]),
+        "average_l0s": np.array([20.5, 30]),
+        "groups": np.array([0, 1, 1, 2]),
+    }
+    expected = ActivationSet.from_arrays(**given)
+
+    acts = ActivationSet.from_arrays(**{name: Tensor(values) for name, values in given.items()})
+
+    assert expected.fingerprint == acts.fingerprint
+    listed = [Tensor(given["activations"][:, config]) for config in range(2)]
+    acts = ActivationSet.from_arrays(**given | {"activations": listed})
+    assert expected.fingerprint == acts.fingerprint
+
+
+def test_a_tensor_that_requires_a_gradient_is_detached():
+    values = np.arange(6.0).reshape(2, 3)
+
+    class Tracked(ArrayTensor):
+        requires_grad = True
+
+        def __array__(self, dtype=None, copy=None):
+            raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+        def detach(self):
+            return Tensor(self.values)
+
+    np.testing.assert_array_equal(values, to_numpy(Tracked(values), "x"))
+
+
+def test_a_bfloat16_tensor_becomes_the_float32_values_it_holds():
+    class BFloat16(ArrayTensor):
+        dtype = "torch.bfloat16"
+
+        def __array__(self, dtype=None, copy=None):
+            raise TypeError("Got unsupported ScalarType BFloat16")
+
+        def float(self):
+            return Tensor((self.values.astype("<u4") << 16).view("<f4"))
+
+    bits = as_bfloat16([[1.0, -2.5, 3e38], [1e-38, 0.15625, 0]])
+
+    array = to_numpy(BFloat16(bits), "x")
+
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(bits, as_bfloat16(array))
+    assert [1.0, -2.5] == array[0, :2].tolist()
+
+
+def test_bfloat16_of_ml_dtypes_becomes_float32():
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
+    values = np.array([[1.0, -2.5], [0.15625, 3e38]], ml_dtypes.bfloat16)
+
+    array = to_numpy(values, "x")
+
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(values.view("<u2"), as_bfloat16(array))
+
+
+def test_two_bytes_without_a_meaning_are_refused_with_advice():
+    bare = as_bfloat16(np.ones((4, 3))).view("V2")
+
+    with pytest.raises(UsageError, match=r"embeddings has dtype void16.*convert it to float32"):
+        ActivationSet.from_arrays(embeddings=bare)
+
+
+@pytest.mark.parametrize("device", [(2, 0), (10, 1)])
+def test_a_tensor_on_a_gpu_is_refused_with_advice(device):
+    states = Tensor(np.ones((4, 2, 3)), device, device="cuda:0")
+
+    with pytest.raises(UsageError) as error:
+        ActivationSet.from_arrays(hidden_states=states)
+
+    expected = (
+        "hidden_states lies on a GPU (cuda:0); expected main memory. Move it to the CPU: .cpu()."
+    )
+    assert expected == str(error.value)
+
+
+def test_memory_that_cuda_pinned_is_main_memory():
+    assert [1.0, 2.0] == to_numpy(ArrayTensor([1.0, 2.0], (3, 0)), "x").tolist()
+
+
+def test_what_the_library_itself_refuses_is_one_line_with_its_reason():
+    class Sparse(ArrayTensor):
+        dtype = "torch.float32"
+
+        def __array__(self, dtype=None, copy=None):
+            raise TypeError("can't convert Sparse layout tensor to numpy.\nUse Tensor.to_dense().")
+
+    with pytest.raises(UsageError) as error:
+        to_numpy(Sparse([1.0]), "labels")
+
+    message = str(error.value)
+    assert message.startswith("labels (Sparse torch.float32) cannot be read as an array: can't con")
+    assert 1 == len(message.splitlines())
+
+
+# ---- lists of layers -------------------------------------------------------------------------
+
+
+def layers(n_layers, n_rows):
+    return np.random.default_rng(0).normal(size=(n_layers, n_rows, 2)).astype("f4")
+
+
+@pytest.mark.parametrize(
+    "other", [{"labels": range(5)}, {"layers": [4, 7, 8]}, {"groups": "aabbc"}]
+)
+@pytest.mark.parametrize("make", [np.asarray, Tensor])
+def test_a_list_with_an_array_a_layer_is_stacked(other, make):
+    states = layers(3, 5)
+    other = {name: list(values) for name, values in other.items()}
+
+    acts = ActivationSet.from_arrays(hidden_states=[make(one) for one in states], **other)
+
+    np.testing.assert_array_equal(states.transpose(1, 0, 2), acts.hidden_states)
+    assert other.get("layers", [0, 1, 2]) == acts.layers.tolist()
+
+
+def test_a_list_with_an_array_a_row_stays_one():
+    states = layers(5, 3)
+
+    acts = ActivationSet.from_arrays(hidden_states=list(states), labels=range(5))
+
+    np.testing.assert_array_equal(states, acts.hidden_states)
+
+
+@pytest.mark.parametrize(
+    ("states", "other"), [(layers(3, 5), {}), (layers(4, 4), {"labels": range(4)})]
+)
+def test_a_list_that_can_be_read_either_way_is_refused(states, other):
+    with pytest.raises(UsageError, match=r"one a layer or one a row. Give np.stack\(arrays, axis"):
+        ActivationSet.from_arrays(hidden_states=list(states), **other)
+
+
+def test_layers_of_different_shapes_are_refused():
+    with pytest.raises(UsageError, match=r"one a layer, got 2 of \(4, 2\), \(5, 2\)"):
+        ActivationSet.from_arrays(hidden_states=[np.ones((5, 2)), np.ones((4, 2))])
+
+
+def test_a_list_that_fits_neither_way_names_the_rows():
+    with pytest.raises(UsageError, match="got 5 of hidden_states, 4 of labels"):
+        ActivationSet.from_arrays(hidden_states=list(layers(3, 5)), labels=range(4))
+
+
+def test_nested_lists_of_numbers_are_rows():
+    acts = ActivationSet.from_arrays(hidden_states=[[[1, 2]], [[3, 4]], [[5, 6]]])
+
+    assert (3, 1, 2) == acts.hidden_states.shape

@@ -1,0 +1,256 @@
+"""Labels and groups of a CSV, joined by sentence: in Python, in `generate` and in `sweep`."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sentence_files import write_folder
+
+import sklprep.batch
+from sklprep import LayerSelector, layer_sweep, load_activations, load_dataset
+from sklprep.cli import main
+from sklprep.exceptions import FileFormatError
+from sklprep.packs import build_pack
+from sklprep.sentences import SentenceFolder
+from sklprep.tables import read_labels
+
+N = 24
+INDICES = [7 + 3 * position for position in range(N)]  # their own numbers, not positions
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "joy_features"
+    write_folder(path, N, changes={i: {"sentence_index": INDICES[i]} for i in range(N)})
+    return path
+
+
+@pytest.fixture(scope="module")
+def pack(folder):
+    return build_pack(SentenceFolder(folder, progress=False), folder.parent / "pack").path
+
+
+def write_csv(path, column, value_of):
+    """Write a value for each sentence, last sentence first, among columns that do not matter."""
+    lines = [f"{index},{value_of(index)},x" for index in [*reversed(INDICES), 99_999]]
+    path.write_text("\n".join([f"sentence_index,{column},note", *lines, ""]))
+    return path
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command; returns exit code, stdout, and stderr without the warnings of few rows."""
+
+    def run(command, *arguments):
+        code = main([command, "--jobs", "1", *shlex.split(" ".join(map(str, arguments)))])
+        captured = capsys.readouterr()
+        lines = captured.err.splitlines(keepends=True)
+        return code, captured.out, "".join(x for x in lines if not x.startswith("Warning: "))
+
+    return run
+
+
+# ---- in Python -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pooling", ["final", "none"])
+def test_labels_and_groups_are_joined_by_sentence_index(folder, tmp_path, pooling):
+    labels = write_csv(tmp_path / "labels.csv", "label", lambda index: index * 10)
+    groups = write_csv(tmp_path / "groups.csv", "group", lambda index: f"pair {index // 6:03d}")
+    plain = load_activations(folder, pooling=pooling)
+
+    acts = load_activations(folder, pooling=pooling, labels=labels, groups=groups)
+
+    expected = plain.sentence_indices * 10
+    assert (np.int64, expected.tolist()) == (acts.labels.dtype, acts.labels.tolist())
+    np.testing.assert_array_equal(np.unique(expected // 60, return_inverse=True)[1], acts.groups)
+    np.testing.assert_array_equal(plain.hidden_states, acts.hidden_states)
+    view = acts[::-2]
+    assert expected[::-2].tolist() == view.labels.tolist()
+    assert acts.groups[::-2].tolist() == view.groups.tolist()
+
+
+def test_a_pack_takes_them_too(folder, pack, tmp_path):
+    labels = write_csv(tmp_path / "labels.csv", "label", lambda index: index % 3)
+
+    from_pack, from_folder = (load_activations(path, labels=labels) for path in (pack, folder))
+
+    assert [index % 3 for index in INDICES] == from_pack.labels.tolist()
+    assert from_folder.fingerprint == from_pack.fingerprint
+
+
+def test_the_labels_of_the_files_are_not_needed(tmp_path):
+    write_folder(tmp_path / "dump", 3, omit=["concept_strength_label"])
+    labels = tmp_path / "labels.csv"
+    labels.write_text("sentence_index,label\n0,4\n1,5\n2,6\n")
+
+    assert [4, 5, 6] == load_activations(tmp_path / "dump", labels=labels).labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        (["1", " 2", "-3"], "i", [1, 2, -3]),
+        (["1", "2.5", "1e3"], "f", [1, 2.5, 1000]),
+        (["2", "rude", " very polite "], None, None),
+        (["rude", "rude", " very polite "], "U", ["rude", "rude", "very polite"]),
+    ],
+)
+def test_labels_are_whole_numbers_numbers_or_text_but_no_mixture(tmp_path, values, kind, expected):
+    path = tmp_path / "labels.csv"
+    path.write_text("sentence_index,label\n" + "".join(f"{i},{v}\n" for i, v in enumerate(values)))
+
+    if kind is None:
+        with pytest.raises(FileFormatError, match="line 3 has the label 'rude' where others are"):
+            read_labels(path, np.arange(3))
+    else:
+        labels = read_labels(path, np.array([2, 0, 1, 2]))
+        assert kind == labels.dtype.kind
+        assert [expected[2], *expected] == labels.tolist()
+
+
+def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
+    path = tmp_path / "excel.csv"
+    path.write_bytes('\ufefflabel,sentence_index\r\n3,0\r\n\r\n"1",1\r\n3,0\r\n'.encode())
+
+    assert [3, 1] == read_labels(path, np.arange(2)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "column 'sentence_index' is missing; expected sentence_index, label, got an empty f"),
+        (b"sentence_index;label\n0;1\n", "column 'sentence_index' is missing; .*index;label"),
+        (b"sentence_index,group\n0,1\n", "column 'label' is missing; .* got sentence_index, group"),
+        (b"sentence_index,label,label\n0,1,2\n", "column 'label' is there twice"),
+        (b"sentence_index,label\n0,1\n", "2 sentences have no label, sentence_index 1 first"),
+        (
+            b"sentence_index,label\n0,1\n1,\n2\n",
+            "2 sentences have no label, sentence_index 1 first",
+        ),
+        (b"sentence_index,label\n0.0,1\n", "line 2 has sentence_index '0.0'; expected a whole"),
+        (b"sentence_index,label\n0,1\n1,1\n2,1\n0,2\n", "line 5 gives .* 0 the label '2', line 2 "),
+        (b"sentence_index,label\n0,1\n1,nan\n2,1\n", "line 3 has the label 'nan' where others are"),
+        (b"sentence_index,label\n0,1\n1,inf\n2,1\n", "line 3 has the label 'inf' where others are"),
+        (b"sentence_index,label\n0,\xff\xfe\n", "is no CSV file in UTF-8"),
+        (b"sentence_index,label\n0," + b"9" * 200_000, "is no CSV file in UTF-8 .field larger"),
+    ],
+)
+def test_a_csv_that_does_not_fit_is_refused_in_one_line(tmp_path, content, message):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(content)
+
+    with pytest.raises(FileFormatError, match=message) as error:
+        read_labels(path, np.array([0, 1, 1, 2]))
+    assert str(error.value).startswith(f"{path}: ")
+    assert 1 == len(str(error.value).splitlines())
+
+
+# ---- on the command line ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spool", [1 << 40, 0])
+def test_generate_stores_the_labels_and_groups_of_the_csv(
+    run, folder, tmp_path, monkeypatch, spool
+):
+    monkeypatch.setattr(sklprep.batch, "SPOOL_BYTES", spool)
+    labels = write_csv(tmp_path / "labels.csv", "label", lambda index: index % 6)
+    groups = write_csv(tmp_path / "groups.csv", "group", lambda index: index // 6)
+    output = tmp_path / "x.npz"
+
+    code, _, err = run(
+        "generate",
+        f"--strategy hidden-to-concept --layer 1 --input {folder} --output {output}",
+        f"--labels {labels} --groups {groups}",
+    )
+
+    assert (0, "") == (code, err)
+    dataset = load_dataset(output)
+    assert [index % 6 for index in INDICES] == dataset.y.tolist()
+    assert np.unique(np.array(INDICES) // 6, return_inverse=True)[1].tolist() == (
+        dataset.groups.tolist()
+    )
+    plain = LayerSelector(1).fit_transform(load_activations(folder))
+    np.testing.assert_allclose(plain.std(axis=0), dataset.norm["norm_std"], rtol=1e-5)
+
+
+def test_a_dataset_is_unchanged_only_while_its_labels_are(run, folder, tmp_path):
+    labels = write_csv(tmp_path / "labels.csv", "label", lambda index: index % 3)
+    arguments = f"--strategy hidden-to-concept --layer 1 --input {folder}"
+    arguments += f" --output {tmp_path / 'x.npz'}"
+
+    seen = []
+    for change, extra in (
+        (0, ""),
+        (0, f"--labels {labels}"),
+        (0, f"--labels {labels}"),
+        (1, f"--labels {labels}"),
+        (0, f"--groups {labels.with_name('groups.csv')}"),
+        (0, ""),
+    ):
+        write_csv(labels, "label", lambda index, change=change: (index + change) % 3)
+        write_csv(labels.with_name("groups.csv"), "group", lambda index: index // 6)
+        code, out, _ = run("generate", arguments, extra)
+        assert 0 == code
+        seen.append(out.startswith("Unchanged"))
+
+    assert [False, False, True, False, False, False] == seen
+
+
+def test_text_labels_are_refused_by_generate_with_advice_and_taken_by_sweep(run, folder, tmp_path):
+    names = ["mild", "rude"]
+    labels = write_csv(tmp_path / "labels.csv", "label", lambda index: names[index % 2])
+    acts = load_activations(folder)
+    y = np.array([names[index % 2] for index in INDICES])
+    expected = layer_sweep(None, acts, y, cv=3, layers=[1]).summary()
+
+    output = f"--output {tmp_path / 'x.npz'} --layer 1"
+    code, _, err = run(
+        "generate", f"--strategy hidden-to-concept --input {folder} --labels {labels} {output}"
+    )
+    assert (1, 1) == (code, err.count("\n"))
+    assert re.search(r"must be whole numbers, got <U4, for example \['rude'\]. Number them", err)
+
+    code, out, err = run("sweep", f"{folder} --labels {labels} --cv 3 --layers 1 --quiet")
+    assert (0, expected + "\n", "") == (code, out, err)
+
+
+FEATURE = "--target-layer 1 --target-feature 3"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("generate --strategy hidden-to-concept --layer 1 {input} {input}", 2, "of one --input"),
+        (
+            f"generate --strategy hidden-to-feature {FEATURE} {{input}}",
+            2,
+            "is for a concept target",
+        ),
+        (f"sweep {{folder}} --strategy hidden-to-feature {FEATURE}", 2, "is for a concept target"),
+        ("sweep {folder}", 1, "23 sentences have no label, sentence_index 10 first"),
+        (
+            "generate --strategy hidden-to-concept --layer 1 {input}",
+            1,
+            "23 sentences have no label",
+        ),
+        (
+            "generate --strategy hidden-to-concept --layer 1 {input} --dry-run",
+            1,
+            "23 sentences have no label",
+        ),
+    ],
+)
+def test_labels_that_do_not_fit_are_one_line(run, folder, tmp_path, arguments, code, message):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(f"sentence_index,label\n{INDICES[0]},1\n")
+    command, rest = arguments.format(folder=folder, input=f"--input {folder}").split(" ", 1)
+    output = tmp_path / "out" / "x"
+
+    found, out, err = run(command, rest, f"--labels {labels} --output {output}")
+
+    assert (code, "", 1) == (found, out, err.count("\n"))
+    assert message in err
+    assert not Path(output).exists()
