@@ -1,0 +1,50 @@
+"""Which layer knows the concept?
+==============================
+
+Layer 4. A probe that chooses its layer without sight of the sentences it is scored on names the
+strength (0 to 3) of 0.69 of them. TF-IDF, which sees only the text, names 0.23, and always the
+most frequent label 0.25.
+
+The data is synthetic: the concept was planted to peak at layer 4 of 0 to 5, and one label in twenty
+was drawn at random. For your own, give a folder of sentence files or a pack:
+
+    python plot_which_layer.py dishonesty_100_features
+"""
+
+# %%
+# The activations
+# ---------------
+import sys
+
+import sklprep
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    sys.exit("This example draws with matplotlib: pip install 'sklprep[plot]'")
+
+if len(sys.argv) > 1:
+    acts = sklprep.load_activations(sys.argv[1])
+else:
+    acts = sklprep.make_activations(
+        160, n_layers=6, d_model=16, n_features=32, best_layer=4, label_noise=0.05, random_state=0
+    )
+print(acts)
+
+# %%
+# Every layer on the same folds
+# -----------------------------
+# Sentences are never on both sides of a split, and the normalizer is refitted in every fold. The
+# layer is chosen by an inner cross-validation. Permuted labels show what chance alone scores; take
+# 100 permutations or more for a paper.
+sweep = sklprep.layer_sweep(None, acts, acts.labels, n_permutations=19)
+print(sweep.summary())
+print(sweep.methods_text())
+
+# %%
+# The picture
+# -----------
+figure, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+sklprep.LayerSweepDisplay.from_sweep(sweep, ax=ax)
+ax.set_title(f"Layer {sweep.naive_best_layer} knows the concept best", loc="left")
+figure.savefig("which_layer.png", dpi=120)

@@ -1,0 +1,106 @@
+"""The gallery: each script answers its question truly, draws it, and needs matplotlib only."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+# what the docstring states, and where the script prints it
+STATED = {
+    "which_layer": [
+        ("0.69", r"Honest accuracy (\S+)"),
+        ("Layer 4", r"(layer 4) was picked in 5 of 5 folds"),
+        ("0.23", r"TF-IDF ([\d.]+)"),
+        ("0.25", r"majority ([\d.]+)"),
+    ],
+    "predict_feature": [
+        ("0.20", r"mean +embeddings +(\S+)"),
+        ("0.01", r"mean +embeddings.* (\S+)\n"),
+        ("0.78", r"mean +hidden.* (\S+)\n"),
+    ],
+    "learning_curve": [
+        ("0.42", r"layer 4: 20: ([\d.]+),"),
+        ("0.73", r"layer 4: .*183: ([\d.]+),"),
+        ("0.78", r"layer 4: .*320: ([\d.]+)"),
+        ("0.61", r"all layers: .*320: ([\d.]+)"),
+    ],
+    "normalization": [
+        ("0.82", r"SVM, linear +standardize (\S+)"),
+        ("0.65", r"SVM, linear .*none (\S+)"),
+        ("0.60", r"SVM, RBF +standardize (\S+)"),
+        ("0.28", r"SVM, RBF .*none (\S+)"),
+    ],
+    "several_layers": [
+        ("0.64", r"Honest accuracy (\S+)"),
+        ("0.53", r"layers 4-6: (\S+)"),
+        ("0.46", r"layers 0-7: (\S+)"),
+    ],
+    "sparse_features": [
+        ("0.70", r"SAE features: 1: (\S+)"),
+        ("0.84", r"SAE features: .*\b8: (\S+)"),
+        ("0.49", r"columns: 1: (\S+)"),
+        ("0.61", r"all 64 columns: (\S+)"),
+    ],
+    "transfer": [
+        ("0.87", r"dishonesty +AUC \S+ (\S+)"),
+        ("0.58", r"dishonesty +AUC \S+ \S+ (\S+)"),
+        ("0.55", r"dishonesty .*cosines \S+ (\S+)"),
+        ("0.79", r"dishonesty .*cosines (\S+)"),
+    ],
+}
+
+
+def test_every_picture_of_the_gallery_is_checked_here():
+    assert sorted(STATED) == sorted(p.stem.removeprefix("plot_") for p in EXAMPLES.glob("plot_*"))
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_script_draws_and_prints_what_its_docstring_states(name, tmp_path):
+    script = EXAMPLES / f"plot_{name}.py"
+
+    run = subprocess.run(
+        [sys.executable, "-W", "error", script],
+        cwd=tmp_path,
+        env=os.environ | {"MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (0, "") == (run.returncode, run.stderr)
+    assert [f"{name}.png"] == [path.name for path in tmp_path.iterdir()]
+    assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    docstring = script.read_text().split('"""')[1]
+    for stated, pattern in STATED[name]:
+        found = re.search(pattern, run.stdout)
+        assert found, (pattern, run.stdout)
+        assert stated in docstring
+        if stated[0].isdigit():  # other builds of BLAS may put a sentence or two elsewhere
+            assert float(stated) == pytest.approx(float(found[1]), abs=0.03)
+
+
+def test_scripts_say_in_one_line_what_to_install_for_the_picture(tmp_path):
+    code = (
+        "import runpy, sys; sys.modules['matplotlib'] = None\n"
+        "for path in sys.argv[1:]:\n"
+        "    sys.argv = [path]\n"
+        "    try: runpy.run_path(path)\n"
+        "    except SystemExit as error: print(error)\n"
+    )
+    scripts = sorted(EXAMPLES.glob("plot_*.py"))
+
+    run = subprocess.run(
+        [sys.executable, "-c", code, *scripts],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    line = "This example draws with matplotlib: pip install 'sklprep[plot]'"
+    assert [line] * len(scripts) == run.stdout.splitlines()
