@@ -1,8 +1,8 @@
 """How many sentences are enough?
 ==============================
 
-More than 320, here. A probe of one layer scores 0.42 with 20 sentences, 0.73 with 183 and 0.78 with
-320, and the curve still rises. A probe of all six layers needs more still: it is at 0.61.
+More than 320, here. A probe of one layer scores 0.42 with 20 sentences, 0.73 with 183 and 0.78
+with 320, and the curve still rises. A probe of all six layers needs more still: it is at 0.61.
 
 Count sentences, not rows: tokens of one sentence are no new examples. So the training set grows by
 whole groups, ``acts.groups``, which are sentences unless you gave others.
@@ -109,6 +109,7 @@ for name, (layers, color, dashes) in styles.items():
         )
 majority = np.unique(acts.labels, return_counts=True)[1].max() / len(acts)
 ax.axhline(majority, color="0.4", linestyle=":", label=f"majority {majority:.2f}")
+ax.set_ylim(bottom=majority - 0.05)
 ax.set_xscale("log")
 ax.set_xticks(sizes, sizes)
 ax.minorticks_off()

@@ -2,8 +2,8 @@
 ======================================
 
 Hardly, and only where they are averaged over the sentence: R2 is 0.20 for features of layer 0 and
-0.01 at layer 2, where hidden states reach 0.78. The trap is the *final* token: its embedding is that
-of a full stop, the same in every sentence, and predicts nothing whatever the feature.
+0.01 at layer 2, where hidden states reach 0.78. The trap is the *final* token: its embedding is
+that of a full stop, the same in every sentence, and predicts nothing whatever the feature.
 
 The data is synthetic. For your own, give a folder of sentence files (a pack keeps one pooling, and
 this compares two):

@@ -5,10 +5,10 @@ Features: the best one alone scores 0.70, and the best eight 0.84. The best sing
 hidden states scores 0.49, and all 64 together 0.61: the concept lies along a direction, which a
 feature reads, while a column sees a bit of everything.
 
-The k best are chosen inside the pipeline, on the training rows of each fold. Chosen once on all rows
-they may look better than they are. The data is synthetic: feature 0 of each layer reads the concept,
-which was planted to peak at layer 3. For your own, give a folder of sentence files or a pack, and a
-layer:
+The k best are chosen inside the pipeline, on the training rows of each fold. Chosen once on all
+rows they may look better than they are. The data is synthetic: feature 0 of each layer reads the
+concept, which was planted to peak at layer 3. For your own, give a folder of sentence files or a
+pack, and a layer:
 
     python plot_sparse_features.py dishonesty_100_features 12
 """

@@ -4,9 +4,9 @@
 As far as the traits share a direction. A probe of dishonesty ranks evasion, planted at a cosine of
 0.7 to it, with an AUC of 0.87, and formality, planted at a right angle, with 0.58, near chance.
 
-Weights of a probe are noisy, so hold a cosine of two probes against that of two probes of the *same*
-trait from different sentences: dishonesty and evasion agree by 0.55, where dishonesty agrees with
-itself by 0.79.
+Weights of a probe are noisy, so hold a cosine of two probes against that of two probes of the
+*same* trait from different sentences: dishonesty and evasion agree by 0.55, where dishonesty
+agrees with itself by 0.79.
 
 The data is synthetic. For your own, give the layer to compare at, and folders of sentence files or
 packs, one a trait:
@@ -109,16 +109,15 @@ for name, row, cosine in zip(names, auc, cosines, strict=True):
 # The picture
 # -----------
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
-panels = [(axes[0], auc, "AUC", (0.5, 1)), (axes[1], cosines, "Cosine of directions", (0, 1))]
-for ax, values, label, (low, high) in panels:
-    image = ax.imshow(values, cmap="cividis", vmin=low, vmax=high)
+panels = [(axes[0], auc, 0.5), (axes[1], cosines, 0)]
+for ax, values, low in panels:
+    ax.imshow(values, cmap="cividis", vmin=low, vmax=1)
     for (i, j), value in np.ndenumerate(values):
-        light = value > (low + high) / 2
-        ax.text(j, i, f"{value:.2f}", ha="center", va="center", color="k" if light else "w")
+        color = "k" if value > (low + 1) / 2 else "w"
+        ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(names)), names)
     ax.spines[:].set_visible(False)
-    figure.colorbar(image, ax=ax, label=label, shrink=0.8)
-axes[0].set(xlabel="tested on", ylabel="trained on", title="Does the probe transfer? (chance 0.5)")
-axes[1].set(title="Do the directions agree?\n(diagonal: two halves of one trait)")
+axes[0].set(xlabel="tested on", ylabel="trained on", title="AUC of the probe\n(chance 0.5)")
+axes[1].set(title="Cosine of the directions\n(diagonal: two halves of one trait)")
 figure.savefig("transfer.png", dpi=120)

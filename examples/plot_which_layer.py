@@ -5,8 +5,8 @@ Layer 4. A probe that chooses its layer without sight of the sentences it is sco
 strength (0 to 3) of 0.69 of them. TF-IDF, which sees only the text, names 0.23, and always the
 most frequent label 0.25.
 
-The data is synthetic: the concept was planted to peak at layer 4 of 0 to 5, and one label in twenty
-was drawn at random. For your own, give a folder of sentence files or a pack:
+The data is synthetic: the concept was planted to peak at layer 4 of 0 to 5, and one label in
+twenty was drawn at random. For your own, give a folder of sentence files or a pack:
 
     python plot_which_layer.py dishonesty_100_features
 """
