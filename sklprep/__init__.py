@@ -21,6 +21,7 @@ _HOME = {
     "ProbeDataset": "dataset",
     "RowSpaceProjector": "rowspace",
     "STRATEGIES": "strategies",
+    "audit_activations": "audit",
     "generate_dataset": "dataset",
     "get_final_token_data": "guide",
     "layer_sweep": "sweep",
@@ -45,6 +46,7 @@ __all__ = [
     "ProbeDataset",
     "RowSpaceProjector",
     "STRATEGIES",
+    "audit_activations",
     "generate_dataset",
     "get_final_token_data",
     "layer_sweep",
@@ -74,6 +76,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from sklprep.activations import ActivationSet, load_activations
+    from sklprep.audit import audit_activations
     from sklprep.dataset import ProbeDataset, generate_dataset, load_dataset
     from sklprep.guide import (
         get_final_token_data,

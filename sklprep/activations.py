@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -18,6 +18,8 @@ from sklprep.sentences import SentenceFolder
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+_BLOCK_ROWS = 256
 
 
 class _Source(Protocol):
@@ -367,6 +369,49 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         """
         self._source.read(embeddings=embeddings, layers=layers, configs=configs)
         return self
+
+    def stream(self) -> Iterator[tuple[str, int, Any]]:
+        """Read everything once, in blocks of rows and in bounded memory; nothing is kept.
+
+        Yields ``("embeddings", 0, rows)``, ``("hidden_states", layer, rows)`` and ``("activations",
+        config, (columns, values))``; the blocks of a member come in the order of its rows. Nothing
+        is checked: there may be NaN and infinite values.
+        """
+        folder = self.folder
+        if folder is None:
+            yield from self._stream_rows()
+            return
+        layers = self.layers.tolist() if folder.d_model is not None else []
+        in_file_order = sorted(layers, key=folder.files[0].layers.index)
+        parts = folder.parts(
+            range(len(folder.files)),
+            embeddings=folder.d_embed is not None,
+            positions=[folder.files[0].layers.index(layer) for layer in in_file_order],
+            configs=range(len(folder.sae_layers)),
+        )
+        for part in parts:
+            if part.embeddings is not None:
+                yield "embeddings", 0, part.embeddings
+            for layer, states in zip(
+                in_file_order, () if part.hidden_states is None else part.hidden_states, strict=True
+            ):
+                yield "hidden_states", layer, states
+            for config, (_, columns, values) in enumerate(part.activations):
+                yield "activations", config, (columns, values)
+
+    def _stream_rows(self) -> Iterator[tuple[str, int, Any]]:
+        source = self._source
+        every = np.arange(len(self)) if self._rows is None else self._rows
+        blocks = [every[start : start + _BLOCK_ROWS] for start in range(0, len(every), _BLOCK_ROWS)]
+        for rows in blocks if source.d_embed is not None else ():
+            yield "embeddings", 0, source.embeddings(rows)
+        for layer in self.layers.tolist() if source.d_model is not None else ():
+            for rows in blocks:
+                yield "hidden_states", layer, source.layer(layer, rows)
+        for config in range(len(self.sae_layers)):
+            for rows in blocks:
+                matrix = source.config(config, rows)
+                yield "activations", config, (matrix.indices, matrix.data)
 
     @property
     def is_from_files(self) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -393,8 +393,31 @@ def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> Prob
         If the pipeline is refused or contradicts the ``norm_*`` entries; ``pipeline=False`` still
         gives the arrays.
     """
+    return _load(path, lambda reader: reader.array("X"), pipeline=pipeline)
+
+
+def peek_dataset(path: str | os.PathLike[str]) -> ProbeDataset:
+    """Do what `load_dataset` does, but for reading X: zeros stand for it and take no memory."""
+
+    def zeros(reader: NpzReader) -> NDArray[Any]:
+        header = reader.header("X")
+        return np.broadcast_to(np.zeros((), header.dtype), header.shape)
+
+    return _load(path, zeros, pipeline=True)
+
+
+def _load(
+    path: str | os.PathLike[str],
+    read_X: Callable[[NpzReader], NDArray[Any]],
+    *,
+    pipeline: bool,
+) -> ProbeDataset:
     with NpzReader(path) as reader:
-        entries = {name: reader.array(name) for name in reader.members if name != "pipeline"}
+        entries = {
+            name: read_X(reader) if name == "X" else reader.array(name)
+            for name in reader.members
+            if name != "pipeline"
+        }
         data = None
         if pipeline and "pipeline" in reader.members:
             from sklprep.pipelines import MAX_PIPELINE_BYTES
