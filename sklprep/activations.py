@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklprep.displays import card, describe_y, table
 from sklprep.exceptions import DataError, FeatureNotFoundError, SklprepWarning, UsageError
 from sklprep.layers import check_layers_exist, format_layers
 from sklprep.packs import Pack, is_pack
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _BLOCK_ROWS = 256
+_SHOWN_SENTENCES = 5
 
 
 class _Source(Protocol):
@@ -213,6 +215,41 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         if source.pooling != "final":
             parts.append(f"pooling {source.pooling}")
         return f"ActivationSet({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what there is; activations are not read for it."""
+        source = self._source
+        layers = format_layers(source.layers.tolist())
+        facts = [("rows", f"{len(self):,}, pooling {source.pooling}")]
+        if source.d_model is not None:
+            facts.append(("hidden states", f"layers {layers}, {source.d_model:,} wide"))
+        if source.d_embed is not None:
+            facts.append(("embeddings", f"{source.d_embed:,} wide"))
+        if source.n_features is not None:
+            n = len(source.sae_layers)
+            low, high = source.average_l0s.min(), source.average_l0s.max()
+            facts.append(
+                (
+                    "SAE features",
+                    f"{n} SAE{'s' if n > 1 else ''} of {source.n_features:,}, average_l0 {low:g}"
+                    + (f" to {high:g}" if high > low else ""),
+                )
+            )
+        try:
+            facts.append(("labels", describe_y(self.labels)))
+        except DataError as error:
+            facts.append(("labels", f"none: {error}"))
+        n_groups = len(np.unique(self.groups))
+        if n_groups < len(self):
+            facts.append(("groups", f"{n_groups:,}: split by them"))
+        texts = self[:_SHOWN_SENTENCES].sentences
+        details = []
+        if texts is not None and len(texts):
+            numbers = self.sentence_indices.tolist()
+            details.append(
+                ("first sentences", table([], zip(map(str, numbers), texts, strict=False)))
+            )
+        return card("ActivationSet", self.name, facts, details=details)
 
     @property
     def name(self) -> str:

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from sklprep.activations import ActivationSet
 from sklprep.dataset import ENOUGH_ACTIVE, ProbeDataset
+from sklprep.displays import count
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files import atomic_write
-from sklprep.inspection import DenseStats, Scan, count, units_of
+from sklprep.inspection import DenseStats, Scan, units_of
 from sklprep.layers import check_layers_exist, format_layers
 
 TEXT = "text"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from sklprep.activations import ActivationSet
 from sklprep.dataset import ENOUGH_ACTIVE, ProbeDataset
+from sklprep.displays import count
 from sklprep.exceptions import DataError
 from sklprep.files import NpzReader
 from sklprep.packs import Pack
@@ -132,7 +132,7 @@ class Scan:
     layers : dict of int to DenseStats
     configs : list of SparseStats
     embedding_digests : list of bytes
-        Of each row; equal for equal embeddings.
+        Of each row, equal for equal embeddings; none unless rows are final tokens.
     kept : ndarray of shape (n_rows, d_model), or None
     """
 
@@ -148,7 +148,8 @@ class Scan:
             elif member == "embeddings":
                 self.embeddings = self.embeddings or DenseStats(block.shape[1])
                 self.embeddings.add(block)
-                self.embedding_digests += digests_of(block)
+                if acts.pooling == "final":
+                    self.embedding_digests += digests_of(block)
             else:
                 self.layers.setdefault(number, DenseStats(block.shape[1])).add(block)
                 if number == keep:
@@ -312,12 +313,6 @@ def target(y: NDArray[Any]) -> dict[str, Any]:
         "max": _finite(y.max(initial=-np.inf)),
         "n_active": np.count_nonzero(y, axis=0).tolist(),
     }
-
-
-def count(labels: Iterable[Any]) -> dict[str, int]:
-    """How often each label occurs, in the order of the labels."""
-    values, counts = np.unique(np.asarray(labels), return_counts=True)
-    return {str(v): int(n) for v, n in zip(values.tolist(), counts, strict=True)}
 
 
 def _dtypes_of(source: SentenceFolder | Pack) -> dict[str, list[str]]:

@@ -14,6 +14,8 @@ ORDER = [
     "exceptions",
     "files",
     "layers",
+    "displays",
+    "curve",
     "sentences",
     "packs",
     "activations",

@@ -179,6 +179,8 @@ def _format(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
+    from sklprep.displays import format_counts
+
     yield f"{facts['path']}: {facts['kind']}, {facts['n_bytes'] / 1e6:,.1f} MB"
     rows = "one a sentence" if facts["n_rows"] == facts["n_sentences"] else "one a token"
     yield _line(
@@ -188,7 +190,9 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
     )
     yield _line(
         "labels",
-        f"none: {facts['labels_fault']}" if facts["labels"] is None else _counts(facts["labels"]),
+        f"none: {facts['labels_fault']}"
+        if facts["labels"] is None
+        else format_counts(facts["labels"]),
     )
     if facts["tokens"]:
         yield _line(
@@ -209,9 +213,11 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
+    from sklprep.displays import format_counts
+
     yield f"{facts['path']}: dataset, {facts['n_bytes'] / 1e6:,.1f} MB"
     source, layers = facts["input"]["source"], facts["input"]["layers"]
-    where = f" of layers {_layers(layers)}" if layers else ""
+    where = f" of {_layers(layers)}" if layers else ""
     origin = "" if source is None else f": {str(source).replace('_', ' ')}{where}"
     pooling = facts["input"]["pooling"]
     yield _line("X", f"{_shape(facts['X'])}{origin}" + (f", pooling {pooling}" if pooling else ""))
@@ -220,7 +226,7 @@ def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
     if target["feature"] is not None:
         feature = ": feature {feature} of layer {layer} (average_l0 {average_l0})".format(**target)
     if y["labels"] is not None:
-        values = f", {_counts(y['labels'])}"
+        values = f", {format_counts(y['labels'])}"
     else:
         values = f", {_number(y['min'])} to {_number(y['max'])}, not zero in {y['n_active']} rows"
     yield _line("y", f"{_shape(y)}{feature}{values}")
@@ -315,18 +321,11 @@ def _line(name: str, text: str) -> str:
 
 def _layers(layers: list[Any]) -> str:
     whole = all(isinstance(layer, int) for layer in layers)
-    return format_layers(layers) if whole else str(layers)
+    return f"layer{'s' if len(layers) > 1 else ''} {format_layers(layers) if whole else layers}"
 
 
 def _shape(array: dict[str, Any]) -> str:
     return f"{tuple(array['shape'])} {array['dtype']}"
-
-
-def _counts(counts: dict[str, int]) -> str:
-    n = sum(counts.values())
-    shown = [f"{label}: {k} ({k / n:.1%})" for label, k in list(counts.items())[:_SHORT]]
-    more = [f"and {len(counts) - len(shown)} more"] if len(counts) > len(shown) else []
-    return ", ".join([*shown, *more])
 
 
 def _l0s(facts: dict[str, Any]) -> str:
