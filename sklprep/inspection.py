@@ -212,10 +212,10 @@ def describe_activations(acts: ActivationSet, source: SentenceFolder | Pack) -> 
         "layers": layers if source.d_model is not None else [],
         "saes": [
             {"layer": layer, "average_l0": average_l0}
+            # average_l0s are there even where the files hold no activations
             for layer, average_l0 in zip(
-                acts.sae_layers.tolist(), acts.average_l0s.tolist(), strict=True
+                acts.sae_layers.tolist(), acts.average_l0s.tolist(), strict=False
             )
-            if source.n_features is not None
         ],
         "values": None,
     }
