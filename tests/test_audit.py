@@ -190,7 +190,7 @@ def test_groups_are_saved_one_line_a_sentence(tmp_path):
     acts = load_activations(tmp_path / "data", pooling="none")
     audit_activations(acts, threshold=1).save_groups(tmp_path / "g.csv")
 
-    lines = list(csv.DictReader((tmp_path / "g.csv").open()))
+    lines = list(csv.DictReader((tmp_path / "g.csv").read_text().splitlines()))
     expected = [("1", "1"), ("2", "2"), ("3", "1"), ("4", "4")]
     assert expected == [(line["sentence_index"], line["group"]) for line in lines]
 
