@@ -22,6 +22,7 @@ _HOME = {
     "RowSpaceProjector": "rowspace",
     "STRATEGIES": "strategies",
     "from_hidden_states": "collectors",
+    "audit_activations": "audit",
     "generate_dataset": "dataset",
     "get_final_token_data": "guide",
     "layer_sweep": "sweep",
@@ -47,6 +48,7 @@ __all__ = [
     "RowSpaceProjector",
     "STRATEGIES",
     "from_hidden_states",
+    "audit_activations",
     "generate_dataset",
     "get_final_token_data",
     "layer_sweep",
@@ -76,6 +78,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from sklprep.activations import ActivationSet, load_activations
+    from sklprep.audit import audit_activations
     from sklprep.collectors import from_hidden_states
     from sklprep.dataset import ProbeDataset, generate_dataset, load_dataset
     from sklprep.guide import (

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.arrays import is_array, to_numpy
+from sklprep.displays import card, describe_y, table
 from sklprep.exceptions import DataError, FeatureNotFoundError, SklprepWarning, UsageError
 from sklprep.layers import check_layers_exist, format_layers
 from sklprep.packs import Pack, is_pack
@@ -20,6 +21,9 @@ from sklprep.tables import read_groups, read_labels
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+_BLOCK_ROWS = 256
+_SHOWN_SENTENCES = 5
 
 
 class _Source(Protocol):
@@ -226,6 +230,41 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             parts.append(f"pooling {source.pooling}")
         return f"ActivationSet({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        """Show in a notebook what there is; activations are not read for it."""
+        source = self._source
+        layers = format_layers(source.layers.tolist())
+        facts = [("rows", f"{len(self):,}, pooling {source.pooling}")]
+        if source.d_model is not None:
+            facts.append(("hidden states", f"layers {layers}, {source.d_model:,} wide"))
+        if source.d_embed is not None:
+            facts.append(("embeddings", f"{source.d_embed:,} wide"))
+        if source.n_features is not None:
+            n = len(source.sae_layers)
+            low, high = source.average_l0s.min(), source.average_l0s.max()
+            facts.append(
+                (
+                    "SAE features",
+                    f"{n} SAE{'s' if n > 1 else ''} of {source.n_features:,}, average_l0 {low:g}"
+                    + (f" to {high:g}" if high > low else ""),
+                )
+            )
+        try:
+            facts.append(("labels", describe_y(self.labels)))
+        except DataError as error:
+            facts.append(("labels", f"none: {error}"))
+        n_groups = len(np.unique(self.groups))
+        if n_groups < len(self):
+            facts.append(("groups", f"{n_groups:,}: split by them"))
+        texts = self[:_SHOWN_SENTENCES].sentences
+        details = []
+        if texts is not None and len(texts):
+            numbers = self.sentence_indices.tolist()
+            details.append(
+                ("first sentences", table([], zip(map(str, numbers), texts, strict=False)))
+            )
+        return card("ActivationSet", self.name, facts, details=details)
+
     @property
     def name(self) -> str:
         return self._source.name
@@ -402,10 +441,58 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             return ActivationSet(self._source.unread(), self._rows)
         return self
 
+    def stream(self) -> Iterator[tuple[str, int, Any]]:
+        """Read everything once, in blocks of rows and in bounded memory; nothing is kept.
+
+        Yields ``("embeddings", 0, rows)``, ``("hidden_states", layer, rows)`` and ``("activations",
+        config, (columns, values))``; the blocks of a member come in the order of its rows. Nothing
+        is checked: there may be NaN and infinite values.
+        """
+        folder = self.folder
+        if folder is None:
+            yield from self._stream_rows()
+            return
+        layers = self.layers.tolist() if folder.d_model is not None else []
+        in_file_order = sorted(layers, key=folder.files[0].layers.index)
+        parts = folder.parts(
+            range(len(folder.files)),
+            embeddings=folder.d_embed is not None,
+            positions=[folder.files[0].layers.index(layer) for layer in in_file_order],
+            configs=range(len(folder.sae_layers)),
+        )
+        for part in parts:
+            if part.embeddings is not None:
+                yield "embeddings", 0, part.embeddings
+            for layer, states in zip(
+                in_file_order, () if part.hidden_states is None else part.hidden_states, strict=True
+            ):
+                yield "hidden_states", layer, states
+            for config, (_, columns, values) in enumerate(part.activations):
+                yield "activations", config, (columns, values)
+
+    def _stream_rows(self) -> Iterator[tuple[str, int, Any]]:
+        source = self._source
+        every = np.arange(len(self)) if self._rows is None else self._rows
+        blocks = [every[start : start + _BLOCK_ROWS] for start in range(0, len(every), _BLOCK_ROWS)]
+        for rows in blocks if source.d_embed is not None else ():
+            yield "embeddings", 0, source.embeddings(rows)
+        for layer in self.layers.tolist() if source.d_model is not None else ():
+            for rows in blocks:
+                yield "hidden_states", layer, source.layer(layer, rows)
+        for config in range(len(self.sae_layers)):
+            for rows in blocks:
+                matrix = source.config(config, rows)
+                yield "activations", config, (matrix.indices, matrix.data)
+
     @property
     def is_pooled(self) -> bool:
         """Whether sklprep pooled the tokens itself, so that `pooling` is known and not assumed."""
         return not isinstance(self._source, ArraySource) or self._source.is_pooled
+
+    @property
+    def is_from_files(self) -> bool:
+        """Whether the rows can be read again, from sentence files or a pack."""
+        return not isinstance(self._source, ArraySource)
 
     @property
     def folder(self) -> SentenceFolder | None:

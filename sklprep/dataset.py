@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sklprep import __version__
 from sklprep.activations import ActivationSet
+from sklprep.displays import card, describe_y, table
 from sklprep.exceptions import FileFormatError, PipelineError, SklprepWarning, UsageError
 from sklprep.files import Blocks, NpzReader, check_output, file_fault, write_npz
 from sklprep.layers import format_layers
@@ -90,6 +91,88 @@ class ProbeDataset:
             f" {self.meta.get('meta_strategy', 'no strategy')},"
             f" {self.norm.get('norm_method', 'no norm')})"
         )
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what there is."""
+        meta = self.meta
+        facts = [
+            ("X", f"{self.X.shape} {self.X.dtype}, normalized: {self.norm.get('norm_method')}"),
+            ("y", f"{self.y.shape} {self.y.dtype}: {describe_y(self.y)}"),
+        ]
+        if "meta_input_source" in meta:
+            layers = format_layers(meta.get("meta_input_layers", ()))
+            facts.append(("input", f"{meta['meta_input_source']} {layers}".strip()))
+        if "meta_target_feature" in meta:
+            facts.append(
+                (
+                    "target",
+                    f"layer {meta['meta_target_layer']}, feature {meta['meta_target_feature']}",
+                )
+            )
+        n_groups = len(np.unique(self.groups))
+        if n_groups < len(self.X):
+            facts.append(("groups", f"{n_groups:,}: split by them"))
+        if "meta_train_indices" in meta:
+            n_train = np.size(meta["meta_train_indices"])
+            facts.append(("fitted on", f"{n_train:,} training rows of {len(self.X):,}"))
+        details = []
+        if self.pipeline is not None:
+            steps = [(name, " ".join(str(step).split())) for name, step in self.pipeline.steps]
+            details.append((f"pipeline of {len(steps)} steps", table([], steps)))
+        if "meta_provenance" in meta:
+            details.append(("provenance", table([], [("JSON", str(meta["meta_provenance"]))])))
+        return card("ProbeDataset", str(meta.get("meta_strategy", "")), facts, details=details)
+
+    def to_frame(self) -> Any:
+        """Give X and y as one data frame of pandas.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, n_features + n_targets)
+            The columns of X have the names that `pipeline` gives them, such as ``L12_h0345``, or
+            ``x0``, ``x1``, ... without a pipeline. y is last: ``label``, or for a feature
+            ``L12_f00345``, or ``y`` (``y0``, ``y1``, ... if it has several columns). The index is
+            ``sentence_index``, or the number of the row where the file has none.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> from sklprep import generate_dataset, make_activations, make_strategy
+        >>> acts = make_activations(100, n_layers=4, d_model=2, n_features=32, random_state=0)
+        >>> ds = generate_dataset(acts, *make_strategy("hidden-to-concept", layers="1,3"))
+        >>> ds.to_frame().columns.tolist()
+        ['L1_h0000', 'L1_h0001', 'L3_h0000', 'L3_h0001', 'label']
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "ProbeDataset.to_frame needs pandas, which is not installed: pip install pandas."
+            ) from error
+        if self.pipeline is None:
+            names = [f"x{i}" for i in range(self.X.shape[1])]
+        else:
+            names = self.pipeline.get_feature_names_out()
+        index = None
+        if "meta_sentence_indices" in self.meta:
+            index = pd.Index(self.meta["meta_sentence_indices"], name="sentence_index")
+        frame = pd.DataFrame(self.X, columns=names, index=index)
+        targets = pd.DataFrame(self.y, columns=self._target_names(), index=index)
+        return pd.concat([frame, targets], axis=1)
+
+    def _target_names(self) -> list[str]:
+        n = 1 if self.y.ndim == 1 else self.y.shape[1]
+        layer = self.meta.get("meta_target_layer")
+        features = np.atleast_1d(self.meta.get("meta_target_feature", ()))
+        if len(features) == n:
+            return [f"L{layer}_f{feature:05d}" for feature in features]
+        if n > 1:
+            return [f"y{i}" for i in range(n)]
+        return ["label" if self.meta.get("meta_output_type") == CONCEPT else "y"]
 
     @property
     def groups(self) -> NDArray[Any]:
@@ -393,8 +476,31 @@ def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> Prob
         If the pipeline is refused or contradicts the ``norm_*`` entries; ``pipeline=False`` still
         gives the arrays.
     """
+    return _load(path, lambda reader: reader.array("X"), pipeline=pipeline)
+
+
+def peek_dataset(path: str | os.PathLike[str]) -> ProbeDataset:
+    """Do what `load_dataset` does, but for reading X: zeros stand for it and take no memory."""
+
+    def zeros(reader: NpzReader) -> NDArray[Any]:
+        header = reader.header("X")
+        return np.broadcast_to(np.zeros((), header.dtype), header.shape)
+
+    return _load(path, zeros, pipeline=True)
+
+
+def _load(
+    path: str | os.PathLike[str],
+    read_X: Callable[[NpzReader], NDArray[Any]],
+    *,
+    pipeline: bool,
+) -> ProbeDataset:
     with NpzReader(path) as reader:
-        entries = {name: reader.array(name) for name in reader.members if name != "pipeline"}
+        entries = {
+            name: read_X(reader) if name == "X" else reader.array(name)
+            for name in reader.members
+            if name != "pipeline"
+        }
         data = None
         if pipeline and "pipeline" in reader.members:
             from sklprep.pipelines import MAX_PIPELINE_BYTES

@@ -52,7 +52,12 @@ class SentenceInfo:
     layers: tuple[int, ...]
     average_l0s: tuple[float, ...]
     widths: tuple[int | None, ...]
-    is_float16: bool
+    dtypes: tuple[str | None, ...]
+
+    @property
+    def is_float16(self) -> bool:
+        """Whether all values were dumped as float16."""
+        return set(self.dtypes) <= {"float16", None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,7 +508,7 @@ def _index_sentence(path: Path) -> SentenceInfo:
             layers=tuple(layers.tolist()),
             average_l0s=tuple(average_l0s.tolist()),
             widths=tuple(header.shape[-1] if header else None for header in headers),
-            is_float16=all(header.dtype == np.float16 for header in headers if header),
+            dtypes=tuple(header.dtype.name if header else None for header in headers),
         )
 
 

@@ -8,11 +8,15 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sklprep.curve import draw_curve
+from sklprep.displays import card, table
 from sklprep.files import atomic_write
 from sklprep.layers import EMBEDDINGS, format_layers
 from sklprep.resampling import N_DRAWS
@@ -229,6 +233,52 @@ class LayerSweep:
     @property
     def _score_name(self) -> str:
         return "R2" if self.scoring == "r2" else self.scoring.replace("_", " ")
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook the honest answer and the curve."""
+        means, spreads = self.mean_scores, self.scores.std(axis=1)
+        single = [isinstance(layer, int) for layer in self.layers]
+        chosen = None
+        picked: Counter[Any] = Counter(self.best_layers or ())
+        if self.nested_score is not None and self.nested_interval is not None:
+            chosen = (self.nested_score, *self.nested_interval)
+        picture = draw_curve(
+            ["emb" if layer == EMBEDDINGS else str(layer) for layer in self.layers],
+            means,
+            spreads,
+            joined=[one and other for one, other in pairwise(single)],
+            ylabel=f"{self._score_name}, {self.n_folds} folds",
+            lines={name: baseline.mean for name, baseline in self.baselines.items()},
+            band=self.permutation_band,
+            chosen=chosen,
+        )
+        rows = [
+            [
+                name_input(layer),
+                format_score(mean, 3),
+                format_score(spread, 3),
+                str(picked[layer]) if chosen else "",
+            ]
+            for layer, mean, spread in zip(self.layers, means, spreads, strict=True)
+        ]
+        head = ["input", "mean", "s.d. over folds", "picked in folds" if chosen else ""]
+        details = [("scores", table(head, rows))]
+        if self.details:
+            details.append(("methods", f"<p>{escape(self.methods_text())}</p>"))
+        subtitle = f"{self.n_samples:,} rows in {self.n_groups:,} groups"
+        caption = ["Dots and bars: mean and standard deviation over folds."]
+        if chosen:
+            caption.append("Diamond: layer chosen inside the folds, 95 % interval.")
+        if self.permutation_scores is not None:
+            caption.append("Grey: 95 % of the scores of permuted labels.")
+        return card(
+            "LayerSweep",
+            subtitle,
+            lead=f"{self.summary()}.",
+            picture=picture,
+            caption=" ".join(caption),
+            details=details,
+        )
 
     def __repr__(self) -> str:
         score = (

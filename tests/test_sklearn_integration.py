@@ -15,6 +15,7 @@ import pytest
 import sklearn
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.decomposition import PCA
 from sklearn.ensemble import BaggingClassifier, StackingClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -413,6 +414,20 @@ def test_pandas_output_names_columns_through_the_whole_pipeline():
     expected = pipe_on_set("0,9").fit(ACTS, Y)
     np.testing.assert_array_equal(expected[:-1].transform(ACTS), frame.to_numpy())
     np.testing.assert_array_equal(expected.predict(ACTS), pipe.predict(ACTS))
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_frames_go_through_selector_normalizer_and_pca(kind):
+    steps = LayerSelector("0,9"), ActivationNormalizer(), PCA(3)
+    pipe = make_pipeline(*steps).set_output(transform=kind)
+    frame = pipe.fit_transform(ACTS)
+
+    assert kind == type(frame).__module__.split(".")[0]
+    assert ["pca0", "pca1", "pca2"] == list(frame.columns) == pipe.get_feature_names_out().tolist()
+    names = [f"L{layer}_h{i:04d}" for layer in (0, 9) for i in range(D_MODEL)]
+    assert names == pipe[1].feature_names_in_.tolist() == pipe[2].feature_names_in_.tolist()
+    plain = make_pipeline(*steps).set_output(transform="default").fit_transform(ACTS)
+    np.testing.assert_allclose(plain, frame.to_numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_pandas_output_does_not_change_scores():

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from sklprep import __version__
-from sklprep.cli import demo, generate, pack, sweep
+from sklprep.cli import demo, generate, inspect, pack, sweep
 from sklprep.cli.arguments import Parser, join_negative
 from sklprep.cli.messages import explain, print_error, show_warning
 from sklprep.exceptions import SklprepWarning
@@ -17,6 +17,7 @@ _COMMANDS = {
     "generate": (generate, "make datasets from sentence files"),
     "sweep": (sweep, "ask which layer knows it, honestly"),
     "pack": (pack, "make a folder of arrays, read in place"),
+    "inspect": (inspect, "say what a folder, pack or dataset holds; audit it"),
     "demo": (demo, "see it all work on synthetic data"),
 }
 

@@ -1,0 +1,337 @@
+"""`sklprep inspect`: what a sentence folder, a pack or a dataset holds, and what is wrong with it.
+
+With ``--json`` one object is printed. Its keys stay; later versions may add some.
+
+Of a sentence folder or a pack: ``kind`` ("sentence folder", "pack"), ``path``, ``name``,
+``n_bytes`` (on disk), ``fingerprint``, ``pooling``, ``n_sentences``, ``n_rows``, ``labels`` (number
+of sentences of each label; or null, and ``labels_fault`` says why), ``has_text``, ``tokens`` (min,
+median, max, sum over sentences; null where a pack does not know), ``embeddings``,
+``hidden_states`` and ``activations`` (width and stored dtypes, or null), ``layers``, ``saes``
+(layer and average_l0 of each), ``values``.
+
+``values`` is null with ``--quick``. It has ``embeddings`` (or null) and, for each layer,
+``hidden_states``: min, max, median_peak (the peak of a dimension is its largest magnitude over the
+rows), n_massive and the first ten ``massive`` (dimension and peak, where the peak exceeds 20 times
+median_peak), n_constant, n_rows_not_finite; and for each SAE ``activations``: mean_active (features
+a row), max, n_dead (active in no row), n_rare (in 1 to 9), n_always_on, median_active_rows (of
+those not dead), n_values_not_finite.
+
+Of a dataset: ``kind`` ("dataset"), ``path``, ``n_bytes``, ``n_rows``, ``n_groups``, ``X`` (shape,
+dtype), ``y`` (shape, dtype, and labels, or min, max and n_active), ``strategy``, ``input`` (source,
+layers, pooling), ``target`` (type, layer, feature, average_l0), ``split`` (n_train, n_test, or
+null), ``norm``, ``pipeline`` (name and step of each, or null), ``provenance``, ``values`` (of X, as
+for a layer).
+
+With ``--audit`` there is ``findings`` as well: a list of code, what, why, do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sklprep.cli.arguments import POOLING, add_common, one_layer
+from sklprep.exceptions import UsageError
+from sklprep.layers import format_layers
+
+if TYPE_CHECKING:
+    from sklprep.audit import Finding
+
+_SHORT = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Say what a folder of sentence files, a pack or a dataset holds; with --audit also what\n"
+        "would flatter or spoil a score on it."
+    )
+    parser.set_defaults(run=_run)
+    add = parser.add_argument
+    add("path", type=Path, metavar="PATH", help="folder of sentence_*.npz files, pack, or dataset")
+    add("--quick", action="store_true", help="read headers only, no values")
+    add("--json", action="store_true", help="print one JSON object")
+    add(
+        "--audit", action="store_true", help="look for duplicates, wrong labels, dead features, ..."
+    )
+    add(
+        "--near",
+        type=_text_or_layer,
+        metavar="LAYER",
+        help="near-duplicates by the hidden states of that layer; default: by text",
+    )
+    add("--threshold", type=_cosine, metavar="COSINE", help="default: 0.7; with --near 0.95")
+    add("--groups-out", type=Path, metavar="CSV", help="write the proposed groups there")
+    add("--pooling", choices=POOLING, help="what is a row of a folder; default: final")
+    add_common(parser)
+
+
+def _text_or_layer(text: str) -> int | str:
+    return text if text == "text" else one_layer(text)
+
+
+def _cosine(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1:
+        raise ValueError
+    return number
+
+
+_cosine.__name__ = "cosine above 0 and up to 1"
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from sklprep.files import check_output
+
+    for name in ("near", "threshold", "groups_out"):
+        if getattr(arguments, name) is not None and not arguments.audit:
+            raise UsageError(f"--{name.replace('_', '-')} belongs to --audit; give that too.")
+    if arguments.audit and arguments.quick:
+        raise UsageError("--audit needs the values that --quick leaves out; give one of them.")
+    if arguments.groups_out is not None:
+        check_output(arguments.groups_out)
+    path: Path = arguments.path
+    is_file = path.is_file() or (not path.is_dir() and path.suffix == ".npz")
+    facts: dict[str, Any] = {}
+    for more in _inspect_dataset(arguments) if is_file else _inspect_activations(arguments):
+        facts |= more
+        if not (arguments.quiet or arguments.json):
+            print("\n".join(_format(more)), flush=True)
+    if arguments.json and not arguments.quiet:
+        print(json.dumps(facts, indent=1, allow_nan=False))
+    return 0
+
+
+def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the facts as they become known."""
+    from sklprep.activations import ActivationSet
+    from sklprep.inspection import Scan, describe_activations, describe_values
+    from sklprep.packs import Pack, is_pack
+    from sklprep.sentences import SentenceFolder
+
+    source: SentenceFolder | Pack
+    if is_pack(arguments.path):
+        source = Pack(arguments.path, pooling=arguments.pooling)
+    else:
+        source = SentenceFolder(
+            arguments.path,
+            pooling=arguments.pooling or "final",
+            n_jobs=arguments.jobs,
+            progress=not arguments.quiet,
+        )
+    acts = ActivationSet(source)
+    near = arguments.near or "text"
+    if arguments.audit:
+        from sklprep.audit import audit_activations, check_near
+
+        check_near(acts, near, arguments.threshold)
+    yield describe_activations(acts, source)
+    if arguments.quick:
+        return
+    scan = Scan(acts, keep=None if isinstance(near, str) else near)
+    yield {"values": describe_values(acts, scan)}
+    if arguments.audit:
+        audit = audit_activations(acts, near=near, threshold=arguments.threshold, scan=scan)
+        if arguments.groups_out is not None:
+            audit.save_groups(arguments.groups_out)
+        yield {"findings": _plain(audit.findings)}
+
+
+def _inspect_dataset(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from sklprep.audit import audit_dataset
+    from sklprep.dataset import peek_dataset
+    from sklprep.inspection import describe_dataset, scan_dataset
+
+    for name in ("near", "threshold", "groups_out", "pooling"):
+        if getattr(arguments, name) is not None:
+            raise UsageError(
+                f"--{name.replace('_', '-')} does not apply to a dataset; give it with the folder"
+                " or pack that the dataset was made from."
+            )
+    dataset = peek_dataset(arguments.path)
+    yield describe_dataset(dataset, arguments.path)
+    if arguments.quick:
+        return
+    stats, digests = scan_dataset(arguments.path)
+    yield {"values": stats.facts()}
+    if arguments.audit:
+        yield {"findings": _plain(audit_dataset(dataset, stats, digests))}
+
+
+def _plain(findings: list[Finding]) -> list[dict[str, str]]:
+    from dataclasses import asdict
+
+    return [asdict(finding) for finding in findings]
+
+
+def _format(facts: dict[str, Any]) -> Iterator[str]:
+    if "findings" in facts:
+        yield from _format_findings(facts["findings"])
+    elif "kind" not in facts:
+        yield from _format_values(facts["values"])
+    elif facts["kind"] == "dataset":
+        yield from _format_dataset(facts)
+    else:
+        yield from _format_activations(facts)
+
+
+def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
+    from sklprep.displays import format_counts
+
+    yield f"{facts['path']}: {facts['kind']}, {facts['n_bytes'] / 1e6:,.1f} MB"
+    rows = "one a sentence" if facts["n_rows"] == facts["n_sentences"] else "one a token"
+    yield _line(
+        "rows",
+        f"{facts['n_rows']:,} ({rows}), pooling {facts['pooling']}"
+        + ("" if facts["has_text"] else "; no text"),
+    )
+    yield _line(
+        "labels",
+        f"none: {facts['labels_fault']}"
+        if facts["labels"] is None
+        else format_counts(facts["labels"]),
+    )
+    if facts["tokens"]:
+        yield _line(
+            "tokens", "{min} to {max} a sentence, median {median:g}".format(**facts["tokens"])
+        )
+    for member in ("embeddings", "hidden_states", "activations"):
+        there = facts[member]
+        what = "none"
+        if there:
+            what = f"{there['width']:,} wide, {' and '.join(there['dtypes'])}"
+            if member == "hidden_states":
+                what = f"layers {format_layers(facts['layers'])}, {what}"
+            if member == "activations":
+                saes = len(facts["saes"])
+                what = f"{saes} SAE{'s' if saes > 1 else ''}, {what}, average_l0 {_l0s(facts)}"
+        yield _line(member.replace("_", " "), what)
+    yield _line("fingerprint", facts["fingerprint"][:_SHORT])
+
+
+def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
+    from sklprep.displays import format_counts
+
+    yield f"{facts['path']}: dataset, {facts['n_bytes'] / 1e6:,.1f} MB"
+    source, layers = facts["input"]["source"], facts["input"]["layers"]
+    where = f" of {_layers(layers)}" if layers else ""
+    origin = "" if source is None else f": {str(source).replace('_', ' ')}{where}"
+    pooling = facts["input"]["pooling"]
+    yield _line("X", f"{_shape(facts['X'])}{origin}" + (f", pooling {pooling}" if pooling else ""))
+    y, target = facts["y"], facts["target"]
+    feature = ""
+    if target["feature"] is not None:
+        feature = ": feature {feature} of layer {layer} (average_l0 {average_l0})".format(**target)
+    if y["labels"] is not None:
+        values = f", {format_counts(y['labels'])}"
+    else:
+        values = f", {_number(y['min'])} to {_number(y['max'])}, not zero in {y['n_active']} rows"
+    yield _line("y", f"{_shape(y)}{feature}{values}")
+    groups = facts["n_groups"]
+    yield _line(
+        "rows",
+        f"{facts['n_rows']:,}" + (f" in {groups:,} groups" if groups < facts["n_rows"] else ""),
+    )
+    if facts["split"]:
+        yield _line("split", "fitted on {n_train} rows, {n_test} left out".format(**facts["split"]))
+    yield _line("strategy", str(facts["strategy"] or "none named"))
+    yield _line("normalized", str(facts["norm"] or "not said"))
+    steps = facts["pipeline"]
+    if steps is None:
+        yield _line("pipeline", "none")
+    for number, step in enumerate(steps or ()):
+        yield _line("" if number else "pipeline", step["step"])
+    provenance = facts["provenance"]
+    if isinstance(provenance, dict):
+        versions = provenance.get("versions")
+        made_with = (
+            ", ".join(f"{name} {version}" for name, version in versions.items())
+            if isinstance(versions, dict)
+            else "not said"
+        )
+        yield _line(
+            "made from",
+            f"{provenance.get('input')}, fingerprint"
+            f" {str(provenance.get('fingerprint'))[:_SHORT]}, with {made_with}",
+        )
+
+
+def _format_values(values: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    head = (
+        f"{'values':<16}{'min':>10}{'max':>10}{'typical':>10}{'constant':>10}  massive dimensions"
+    )
+    if "hidden_states" not in values:
+        yield head
+        yield _range("X", values)
+        return
+    if values["embeddings"] or values["hidden_states"]:
+        yield head
+    if values["embeddings"]:
+        yield _range("embeddings", values["embeddings"])
+    for layer in values["hidden_states"]:
+        yield _range(f"layer {layer['layer']}", layer)
+    if values["activations"]:
+        yield ""
+        yield (
+            f"{'SAE features':<16}{'average_l0':>10}{'measured':>10}{'max':>10}{'dead':>10}"
+            f"{'rare':>10}{'always on':>11}  active rows (median)"
+        )
+    for sae in values["activations"]:
+        rows = sae["median_active_rows"]
+        yield (
+            f"{'layer ' + str(sae['layer']):<16}{sae['average_l0']:>10g}{sae['mean_active']:>10.1f}"
+            f"{_number(sae['max']):>10}{sae['n_dead']:>10,}{sae['n_rare']:>10,}"
+            f"{sae['n_always_on']:>11,}  {'none' if rows is None else f'{rows:g}'}"
+            + (f"; {sae['n_values_not_finite']} not finite" if sae["n_values_not_finite"] else "")
+        )
+
+
+def _range(name: str, stats: dict[str, Any]) -> str:
+    bad = stats["n_rows_not_finite"]
+    note = f"; {bad} rows not finite" if bad else ""
+    if stats["min"] is None:
+        return f"{name:<16}no finite values{note}"
+    massive = [f"{m['dimension']} (±{_number(m['peak'])})" for m in stats["massive"][:4]]
+    if stats["n_massive"] > len(massive):
+        massive.append(f"{stats['n_massive']} in all")
+    return (
+        f"{name:<16}{_number(stats['min']):>10}{_number(stats['max']):>10}"
+        f"{'±' + _number(stats['median_peak']):>10}{stats['n_constant']:>10,}"
+        f"  {', '.join(massive) or 'none'}{note}"
+    )
+
+
+def _format_findings(findings: list[dict[str, str]]) -> Iterator[str]:
+    yield ""
+    yield f"Audit: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}"
+    for number, finding in enumerate(findings, 1):
+        yield ""
+        for head, key in ((f"{number}. ", "what"), ("   Why: ", "why"), ("   Do:  ", "do")):
+            indent = " " * len(head)
+            yield textwrap.fill(finding[key], 100, initial_indent=head, subsequent_indent=indent)
+
+
+def _line(name: str, text: str) -> str:
+    return f"  {name:<14}{text}"
+
+
+def _layers(layers: list[Any]) -> str:
+    whole = all(isinstance(layer, int) for layer in layers)
+    return f"layer{'s' if len(layers) > 1 else ''} {format_layers(layers) if whole else layers}"
+
+
+def _shape(array: dict[str, Any]) -> str:
+    return f"{tuple(array['shape'])} {array['dtype']}"
+
+
+def _l0s(facts: dict[str, Any]) -> str:
+    values = sorted({sae["average_l0"] for sae in facts["saes"]})
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
