@@ -20,6 +20,7 @@ _HOME = {
     "LayerSweepDisplay": "plotting",
     "ProbeDataset": "dataset",
     "RowSpaceProjector": "rowspace",
+    "SAEFeatureSelector": "selectors",
     "STRATEGIES": "strategies",
     "generate_dataset": "dataset",
     "get_final_token_data": "guide",
@@ -44,6 +45,7 @@ __all__ = [
     "LayerSweepDisplay",
     "ProbeDataset",
     "RowSpaceProjector",
+    "SAEFeatureSelector",
     "STRATEGIES",
     "generate_dataset",
     "get_final_token_data",
@@ -85,7 +87,7 @@ if TYPE_CHECKING:
     from sklprep.normalizers import ActivationNormalizer
     from sklprep.plotting import LayerSweepDisplay
     from sklprep.rowspace import RowSpaceProjector
-    from sklprep.selectors import LayerSelector
+    from sklprep.selectors import LayerSelector, SAEFeatureSelector
     from sklprep.strategies import STRATEGIES, make_strategy
     from sklprep.sweep import layer_sweep
     from sklprep.sweep_result import LayerSweep

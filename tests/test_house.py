@@ -46,6 +46,7 @@ PUBLIC = [
     "LayerSweepDisplay",
     "ProbeDataset",
     "RowSpaceProjector",
+    "SAEFeatureSelector",
     "STRATEGIES",
     "__version__",
     "generate_dataset",
