@@ -20,6 +20,7 @@ _HOME = {
     "LayerSweepDisplay": "plotting",
     "ProbeDataset": "dataset",
     "RowSpaceProjector": "rowspace",
+    "SAEFeatureSelector": "selectors",
     "STRATEGIES": "strategies",
     "from_hidden_states": "collectors",
     "audit_activations": "audit",
@@ -46,6 +47,7 @@ __all__ = [
     "LayerSweepDisplay",
     "ProbeDataset",
     "RowSpaceProjector",
+    "SAEFeatureSelector",
     "STRATEGIES",
     "from_hidden_states",
     "audit_activations",
@@ -91,7 +93,7 @@ if TYPE_CHECKING:
     from sklprep.normalizers import ActivationNormalizer
     from sklprep.plotting import LayerSweepDisplay
     from sklprep.rowspace import RowSpaceProjector
-    from sklprep.selectors import LayerSelector
+    from sklprep.selectors import LayerSelector, SAEFeatureSelector
     from sklprep.strategies import STRATEGIES, make_strategy
     from sklprep.sweep import layer_sweep
     from sklprep.sweep_result import LayerSweep

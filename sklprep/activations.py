@@ -378,13 +378,22 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         ------
         LayerNotFoundError, FeatureNotFoundError
             If the data has no such config, or several and none was chosen.
+        DataError
+            If a value is NaN or infinite; the message names the file.
         """
-        return self._config(self.find_config(layer, average_l0))
+        matrix = self._config(self.find_config(layer, average_l0))
+        finite = np.isfinite(matrix.data)
+        if not finite.all():
+            row_of = np.repeat(np.arange(len(self)), np.diff(matrix.indptr))
+            raise self._not_finite(
+                np.bincount(row_of, ~finite, len(self)), "activations", f" layer {layer}"
+            )
+        return matrix
 
     def feature(
-        self, layer: int, feature: int, average_l0: float | None = None
+        self, layer: int, feature: int | Sequence[int], average_l0: float | None = None
     ) -> NDArray[np.float32]:
-        """Activation of one SAE feature, (n_rows,) float32.
+        """Activation of one SAE feature, (n_rows,), or of several, (n_rows, n), float32.
 
         Raises
         ------
@@ -394,8 +403,11 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             If a value is NaN or infinite; the message names the file.
         """
         config = self.find_config(layer, average_l0)
-        check_feature_exists(feature, self.n_sae_features)
-        values = self._config(config)[:, [feature]].toarray().reshape(-1)
+        features = np.atleast_1d(feature)
+        for one in features.tolist():
+            check_feature_exists(one, self.n_sae_features)
+        columns = self._config(config)[:, features].toarray()
+        values = columns if np.ndim(feature) else columns[:, 0]
         return self._finite(values, "activations", f" layer {layer}, feature {feature}")
 
     def find_config(self, layer: int, average_l0: float | None = None) -> int:
@@ -520,12 +532,16 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         finite = np.isfinite(values)
         if finite.all():
             return values
-        bad = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
+        raise self._not_finite((~finite).reshape(len(values), -1).sum(axis=1), member, what)
+
+    def _not_finite(self, counts: NDArray[Any], member: str, what: str) -> DataError:
+        """Say which row is the first of those that have values that are no finite numbers."""
+        bad = np.flatnonzero(counts)
         row = int(bad[0] if self._rows is None else self._rows[bad[0]])
-        raise DataError(
+        return DataError(
             f"{self._source.describe_row(row)}: member {member!r}{what} has"
-            f" {int((~finite[bad[0]]).sum())} NaN or infinite values; expected finite numbers"
-            f" ({len(bad)} of {len(values)} rows are affected). Extract these sentences again in"
+            f" {int(counts[bad[0]])} NaN or infinite values; expected finite numbers"
+            f" ({len(bad)} of {len(counts)} rows are affected). Extract these sentences again in"
             " float32: float16 overflows above 65,504."
         )
 

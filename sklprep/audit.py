@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.activations import ActivationSet
-from sklprep.dataset import ENOUGH_ACTIVE, ProbeDataset
+from sklprep.dataset import ProbeDataset
 from sklprep.displays import count
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files import atomic_write
 from sklprep.inspection import DenseStats, Scan, units_of
 from sklprep.layers import check_layers_exist, format_layers
+from sklprep.targets import ENOUGH_ACTIVE
 
 TEXT = "text"
 THRESHOLDS = {TEXT: 0.7, "layer": 0.95}

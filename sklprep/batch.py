@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sklprep.exceptions import DataError, OutputError, SklprepError, UsageError
 from sklprep.layers import format_layers, parse_layers
-from sklprep.strategies import FEATURE, STRATEGIES, check_options
+from sklprep.strategies import FEATURE, SAE, STRATEGIES, check_normalize, check_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,7 @@ def plan_jobs(
     Parameters
     ----------
     sources, strategies, normalize : sequence
-        Values to combine.
+        Values to combine; no `normalize` is the default of each strategy.
     options : dict
         Values of the strategies' options by name; ``features`` holds (layer, feature, average_l0)
         triples instead of ``target_layer``, ``target_feature`` and ``average_l0``.
@@ -101,6 +101,8 @@ def plan_jobs(
     for name in sorted(given - _implied(options)):
         if not any(name in STRATEGIES[s].needs + STRATEGIES[s].takes for s in strategies):
             check_options(strategies[0], dict.fromkeys((*STRATEGIES[strategies[0]].needs, name)))
+    for strategy, method in itertools.product(strategies, normalize):
+        check_normalize(strategy, method)
     jobs = [
         Job(
             source,
@@ -111,7 +113,7 @@ def plan_jobs(
         )
         for source, strategy in itertools.product(sources, strategies)
         for combined in _combine(strategy, options)
-        for method in normalize
+        for method in normalize or (STRATEGIES[strategy].default_normalize,)
     ]
     _check_distinct(jobs, output)
     return jobs
@@ -166,7 +168,7 @@ def run_jobs(
             with _with_rows_at_hand(acts, [prepared for _, prepared in ready], jobs) as rows:
                 for job, prepared in ready:
                     try:
-                        fitted = prepared.fit(rows)
+                        fitted = prepared.fit(acts, rows)
                         fitted.write(job.output, compress=compress)
                     except (SklprepError, OSError) as error:
                         report.failed.append((job, error))
@@ -224,16 +226,20 @@ class _Prepared:
     strategy: str
     fit_rows: NDArray[np.int64] | None
     provenance: str
-    embeddings: bool
-    layers: list[int]
-    configs: list[int]
+    members: dict[str, Any]
     n_columns: int
 
-    def fit(self, acts: ActivationSet) -> FittedDataset:
+    def fit(self, acts: ActivationSet, rows: ActivationSet) -> FittedDataset:
+        """Fit on rows that may hold no more than what this and other jobs need of the set."""
         from sklprep.dataset import fit_dataset
 
         return fit_dataset(
-            acts, self.pipeline, self.target, strategy=self.strategy, fit_rows=self.fit_rows
+            acts,
+            self.pipeline,
+            self.target,
+            strategy=self.strategy,
+            fit_rows=self.fit_rows,
+            rows=rows,
         )
 
 
@@ -242,15 +248,16 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
     from sklearn.pipeline import Pipeline
 
     from sklprep.dataset import check_fit_rows, provenance, split_rows
+    from sklprep.selectors import find_members
     from sklprep.strategies import make_strategy
     from sklprep.targets import FeatureTargetExtractor
 
     pipeline, target = make_strategy(job.strategy, normalize=job.normalize, **job.options)
     selector = clone(pipeline[0]).fit(acts)
     fitted_target = clone(target).fit(acts)
-    configs = []
+    members = find_members(selector, acts)
     if isinstance(target, FeatureTargetExtractor):
-        configs = [acts.find_config(target.layer, target.average_l0)]
+        members["configs"] = [acts.find_config(target.layer, target.average_l0)]
     fit_rows = None
     if split is not None:
         rows = split_rows(acts, split.test_size, split.random_state, stratify=split.stratify)
@@ -262,10 +269,8 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
         job.strategy,
         fit_rows,
         provenance(acts, checked, fitted_target, strategy=job.strategy, fit_rows=fit_rows),
-        not len(selector.layers_),
-        selector.layers_.tolist(),
-        configs,
-        max(1, len(selector.layers_)) * selector.hidden_size_,
+        members,
+        selector.n_features_out_,
     )
 
 
@@ -275,14 +280,12 @@ def _with_rows_at_hand(
 ) -> Iterator[ActivationSet]:
     """Read what the jobs need in one pass: into memory, or a temporary pack where it is large."""
     needs: dict[str, Any] = {
-        "embeddings": any(one.embeddings for one in prepared),
-        "layers": sorted({layer for one in prepared for layer in one.layers}),
-        "configs": sorted({config for one in prepared for config in one.configs}),
+        "embeddings": any(one.members["embeddings"] for one in prepared),
+        "layers": sorted({layer for one in prepared for layer in one.members["layers"]}),
+        "configs": sorted({config for one in prepared for config in one.members["configs"]}),
     }
     folder = acts.folder
-    if folder is None or (
-        folder.bytes_of(embeddings=needs["embeddings"], layers=len(needs["layers"])) <= SPOOL_BYTES
-    ):
+    if folder is None or _bytes_of(folder, **needs) <= SPOOL_BYTES:
         yield acts.prefetch(**needs)
         return
     from sklprep.packs import build_pack
@@ -291,6 +294,12 @@ def _with_rows_at_hand(
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".sklprep-rows-") as temporary:
         yield acts.read_from(build_pack(folder, Path(temporary) / "pack", **needs))
+
+
+def _bytes_of(folder: Any, embeddings: bool, layers: list[int], configs: list[int]) -> int:
+    """Bytes that rows take in memory, with one in twenty SAE features active."""
+    sparse = 8 * folder.n_rows * len(configs) * (folder.n_features or 0) // 20
+    return sparse + int(folder.bytes_of(embeddings=embeddings, layers=len(layers)))
 
 
 def _is_unchanged(path: Path, expected: str) -> bool:
@@ -363,7 +372,8 @@ def _trait(source: Path) -> str:
 
 def _short_name(strategy: str, spec: str, options: dict[str, Any]) -> str:
     """As the usage guide names its files: ``h0-5_to_concept``, ``emb_to_f1234``."""
-    left = "emb" if spec == "embeddings" else f"h{spec}"
+    letter = "sae" if STRATEGIES[strategy].input_member == SAE else "h"
+    left = "emb" if spec == "embeddings" else f"{letter}{spec}"
     if STRATEGIES[strategy].output_type != FEATURE:
         return f"{left}_to_concept"
     layer, feature = options["target_layer"], options["target_feature"]

@@ -17,8 +17,8 @@ from sklprep.activations import ActivationSet
 from sklprep.displays import card, describe_y, table
 from sklprep.exceptions import FileFormatError, PipelineError, SklprepWarning, UsageError
 from sklprep.files import Blocks, NpzReader, check_output, file_fault, write_npz
-from sklprep.layers import format_layers
-from sklprep.strategies import CONCEPT, FEATURE
+from sklprep.layers import EMBEDDINGS, format_layers
+from sklprep.strategies import CONCEPT, FEATURE, HIDDEN, SAE
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -28,13 +28,13 @@ FORMAT_VERSION = 1
 """Raise it when a reader of the old version would misread the new file, and not for new keys."""
 
 EXPECTED_SAMPLES = 100
-ENOUGH_ACTIVE = 10
 BLOCK_ROWS = 256
 
 _ROW_KEYS = ("meta_sentence_indices", "meta_groups")
 _NORM_KEYS = {
     "standardize": ("norm_mean", "norm_std"),
     "minmax": ("norm_min", "norm_max"),
+    "maxabs": ("norm_max_abs",),
     "none": (),
 }
 
@@ -234,7 +234,7 @@ class ProbeDataset:
         if self.pipeline is None:
             return []
         from sklprep.normalizers import ActivationNormalizer
-        from sklprep.selectors import LayerSelector
+        from sklprep.selectors import SELECTORS
 
         steps = list(self.pipeline.steps)
         if isinstance(steps[-1][1], ActivationNormalizer):
@@ -242,7 +242,7 @@ class ProbeDataset:
         return [
             (name, step)
             for name, step in steps
-            if not isinstance(step, str | LayerSelector)
+            if not isinstance(step, (str, *SELECTORS))
             and (not hasattr(step, "__sklearn_tags__") or step.__sklearn_tags__().requires_fit)
         ]
 
@@ -263,10 +263,12 @@ def generate_dataset(
     ----------
     acts : ActivationSet
     pipeline : Pipeline
-        Starts with a `LayerSelector`; any further steps that `load_dataset` trusts. A clone of it
-        is fitted.
+        Starts with a `LayerSelector` or an `SAEFeatureSelector`, whose sparse output is stored
+        dense: `FittedDataset.shape` rows and columns of 4 bytes; any further steps that
+        `load_dataset` trusts. A clone of it is fitted.
     target : estimator
-        `FeatureTargetExtractor`, `ConceptTargetExtractor`, or a transformer from `acts` to y.
+        `FeatureTargetExtractor` of one feature, `ConceptTargetExtractor`, or a transformer from
+        `acts` to y of shape (n_samples,).
     output : path-like or None, default=None
         Write the dataset there.
     strategy : str, default="custom"
@@ -328,10 +330,9 @@ class FittedDataset:
         self.y = y
         self.norm = _norm_of(pipeline)
         if _is_by_rows(pipeline):
-            selector = pipeline.steps[0][1]
-            self.shape = (len(acts), max(1, len(selector.layers_)) * selector.hidden_size_)
+            self.shape = (len(acts), pipeline.steps[0][1].n_features_out_)
         else:
-            self._X = np.ascontiguousarray(pipeline.transform(acts), dtype=np.float32)
+            self._X = _as_dense(pipeline.transform(acts))
             self.shape = self._X.shape
         self.meta: dict[str, Any] = {}
 
@@ -341,7 +342,7 @@ class FittedDataset:
             yield self._X
             return
         for rows in _row_blocks(np.arange(len(self._acts))):
-            yield self.pipeline.transform(self._acts[rows])
+            yield _as_dense(self.pipeline.transform(self._acts[rows]))
 
     def to_dataset(self) -> ProbeDataset:
         """Make X, in memory."""
@@ -365,38 +366,50 @@ def fit_dataset(
     *,
     strategy: str = "custom",
     fit_rows: ArrayLike | None = None,
+    rows: ActivationSet | None = None,
 ) -> FittedDataset:
-    """Do all that `generate_dataset` does, but for making X."""
+    """Do all that `generate_dataset` does, but for making X.
+
+    `rows` are the rows of `acts` again, with no more than what is needed of them, close at hand.
+    """
     from sklearn.base import clone
 
     from sklprep.pipelines import dumps_pipeline, loads_pipeline
-    from sklprep.selectors import LayerSelector
+    from sklprep.selectors import SELECTORS
     from sklprep.targets import FeatureTargetExtractor
 
     selector = pipeline.steps[0][1]
-    if not isinstance(acts, ActivationSet) or not isinstance(selector, LayerSelector):
+    if not isinstance(acts, ActivationSet) or not isinstance(selector, SELECTORS):
         raise UsageError(
             "generate_dataset needs an ActivationSet and a pipeline that starts with a"
-            f" LayerSelector, got {type(acts).__name__} and {type(selector).__name__}."
+            f" LayerSelector or an SAEFeatureSelector, got {type(acts).__name__} and"
+            f" {type(selector).__name__}."
         )
+    rows = acts if rows is None else rows
     every = np.arange(len(acts))
     train = None if fit_rows is None else check_fit_rows(fit_rows, acts.groups)
     extractor = clone(target).fit(acts)
     if isinstance(extractor, FeatureTargetExtractor):
-        y = np.concatenate([extractor.transform(acts[rows]) for rows in _row_blocks(every)])
+        y = np.concatenate([extractor.transform(rows[block]) for block in _row_blocks(every)])
     else:
-        y = extractor.transform(acts)
+        y = extractor.transform(rows)
+    if np.ndim(y) != 1:
+        raise UsageError(
+            f"A dataset holds one target, but y has shape {np.shape(y)}. Make a dataset for each"
+            " (several --target-feature on the command line), or use y with acts directly."
+        )
     fitted = clone(pipeline).set_output(transform="default")
     used = every if train is None else train
     if _is_by_rows(fitted):
-        fitted[0].fit(acts)
-        for rows in _row_blocks(used) if len(fitted) > 1 else ():
-            fitted[1].partial_fit(fitted[0].transform(acts[rows]))
+        fitted[0].fit(rows)
+        for block in _row_blocks(used) if len(fitted) > 1 else ():
+            fitted[1].partial_fit(fitted[0].transform(rows[block]))
     else:
-        fitted.fit(acts[used], y[used])
+        fitted.fit(rows[used], y[used])
+    fitted[0].fit(acts)  # what else there is besides these rows is part of the fitted selector
     # as load_dataset will bring it back: BLAS rounds differently for another memory layout
     fitted = loads_pipeline(dumps_pipeline(fitted), where="the fitted pipeline")
-    dataset = FittedDataset(acts, fitted, y)
+    dataset = FittedDataset(rows, fitted, y)
     dataset.meta = _describe(acts, dataset, extractor, strategy, train)
     _warn(dataset.meta, y)
     return dataset
@@ -408,6 +421,13 @@ def _is_by_rows(pipeline: Pipeline) -> bool:
 
     rest = [step for _, step in pipeline.steps[1:]]
     return not rest or (len(rest) == 1 and isinstance(rest[0], ActivationNormalizer))
+
+
+def _as_dense(X: Any) -> NDArray[np.float32]:
+    from scipy.sparse import issparse
+
+    is_sparse: bool = issparse(X)
+    return np.ascontiguousarray(X.toarray() if is_sparse else X, dtype=np.float32)
 
 
 def _row_blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
@@ -556,13 +576,17 @@ def _describe(
     strategy: str,
     train: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
+    from sklprep.selectors import SAEFeatureSelector
     from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor
 
-    layers = dataset.pipeline.steps[0][1].layers_
+    selector = dataset.pipeline.steps[0][1]
+    hidden_or_embeddings = HIDDEN if len(selector.layers_) else EMBEDDINGS
     meta: dict[str, Any] = {
         "meta_strategy": strategy,
-        "meta_input_source": "hidden_states" if len(layers) else "embeddings",
-        "meta_input_layers": layers,
+        "meta_input_source": SAE
+        if isinstance(selector, SAEFeatureSelector)
+        else hidden_or_embeddings,
+        "meta_input_layers": selector.layers_,
         "meta_input_dims": dataset.shape[1],
         "meta_n_samples": len(acts),
         "meta_sentence_indices": acts.sentence_indices,
@@ -603,6 +627,8 @@ def provenance(
     """
     from importlib.metadata import version
 
+    from sklprep.selectors import SAEFeatureSelector
+
     def parameters(step: Any) -> Any:
         if isinstance(step, str):
             return step
@@ -611,6 +637,12 @@ def provenance(
             values["average_l0"] = step.average_l0_
         return {type(step).__name__: values}
 
+    selector = pipeline.steps[0][1]
+    layers: Any = format_layers(selector.layers_.tolist()) or EMBEDDINGS
+    if isinstance(selector, SAEFeatureSelector):
+        saes = zip(selector.sae_layers_.tolist(), selector.average_l0s_.tolist(), strict=True)
+        features = None if selector.features_ is None else selector.features_.tolist()
+        layers = {"saes": list(saes), "features": features}
     record = {
         "versions": {
             "sklprep": __version__,
@@ -621,7 +653,7 @@ def provenance(
         "arguments": {
             "strategy": strategy,
             "pooling": acts.pooling,
-            "layers": format_layers(pipeline.steps[0][1].layers_.tolist()) or "embeddings",
+            "layers": layers,
             "pipeline": [parameters(step) for _, step in pipeline.steps[1:]],
             "target": parameters(target),
             "fit_rows": None
@@ -647,13 +679,11 @@ def _warn(meta: Mapping[str, Any], y: NDArray[Any]) -> None:
             f"Only {n} samples (expected ~{EXPECTED_SAMPLES}): scores will vary between splits."
         )
     if meta.get("meta_output_type") == FEATURE:
-        active = int(np.count_nonzero(y))
-        if active < ENOUGH_ACTIVE:
-            messages.append(
-                f"Feature {meta['meta_target_feature']} of layer {meta['meta_target_layer']} is"
-                f" active in {active} of {n} samples: too few to score a prediction of it. Choose a"
-                " feature that is active more often, or pool with mean or max."
-            )
+        from sklprep.targets import describe_rarity
+
+        rarity = describe_rarity(meta["meta_target_layer"], meta["meta_target_feature"], y)
+        if rarity:
+            messages.append(rarity)
         elif np.ptp(y) == 0:
             messages.append(f"y is constant ({y[0]:g}): there is nothing to predict.")
     elif meta.get("meta_n_classes") == 1:

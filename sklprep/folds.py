@@ -14,13 +14,13 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
 from sklprep.exceptions import InsufficientDataError, UsageError
+from sklprep.targets import ENOUGH_ACTIVE
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 PERMUTATION, BOOTSTRAP = range(2)
 """What the random draws of one seed are for."""
 
-_ENOUGH_ACTIVE = 10
 _MAX_BINS = 4
 
 
@@ -153,7 +153,7 @@ def _check_enough(
                 " floats if it is a quantity."
             )
     else:
-        needed = n_folds if where else max(n_folds, _ENOUGH_ACTIVE)
+        needed = n_folds if where else max(n_folds, ENOUGH_ACTIVE)
         active = len(np.unique(groups[y != 0]))
         if np.any(y == 0) and active < needed:
             raise InsufficientDataError(

@@ -71,13 +71,13 @@ def normalize_features(
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-    method : {"standardize", "minmax", "none"}
+    method : {"standardize", "minmax", "maxabs", "none"}
 
     Returns
     -------
     X_norm : ndarray of shape (n_samples, n_features)
     norm_params : dict
-        ``norm_method``, and ``norm_mean`` with ``norm_std`` or ``norm_min`` with ``norm_max``.
+        As `ActivationNormalizer.norm_params_`.
 
     Examples
     --------

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.activations import ActivationSet
-from sklprep.dataset import ENOUGH_ACTIVE, ProbeDataset
+from sklprep.dataset import ProbeDataset
 from sklprep.displays import count
 from sklprep.exceptions import DataError
 from sklprep.files import NpzReader
 from sklprep.packs import Pack
 from sklprep.sentences import SentenceFolder
+from sklprep.targets import ENOUGH_ACTIVE
 
 MASSIVE = 20
 """A dimension is massive where its peak, the largest magnitude over the rows, exceeds this many

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-METHODS = ("standardize", "minmax", "none")
+METHODS = ("standardize", "minmax", "maxabs", "none")
+
+KEEP_ZEROS = ("maxabs", "none")
+"""The methods that sparse X takes: they leave zeros zeros."""
 
 _BLOCK_ROWS = 128
 
 
 class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
-    r"""Normalize each column with `StandardScaler`, `MinMaxScaler`, or not at all.
+    r"""Normalize each column with one of scikit-learn's scalers, or not at all.
 
     Parameters
     ----------
-    method : {"standardize", "minmax", "none"}, default="standardize"
-        Subtract the mean and divide by the standard deviation; map to [0, 1]; leave as it is.
+    method : {"standardize", "minmax", "maxabs", "none"}, default="standardize"
+        Subtract the mean and divide by the standard deviation; map to [0, 1]; divide by the
+        largest absolute value; leave as it is. Sparse X, as SAE features are, takes the last two.
 
     Attributes
     ----------
-    scaler_ : StandardScaler, MinMaxScaler or None
+    scaler_ : StandardScaler, MinMaxScaler, MaxAbsScaler or None
         The fitted scaler.
     norm_params_ : dict
         The fitted parameters under the names they have in a dataset file.
@@ -37,13 +43,15 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     Raises
     ------
     ValueError
-        For another method, NaN or infinite values, or another number of columns than in `fit`.
+        For another method, sparse X with a method that would fill its zeros, NaN or infinite
+        values, or another number of columns than in `fit`.
 
     Notes
     -----
     With `standardize`, :math:`z = (x - \mu) / \sigma`, where :math:`\mu` and :math:`\sigma` are the
     mean and the population standard deviation (divided by n) of the column; with `minmax`,
-    :math:`z = (x - \min) / (\max - \min)`. A constant column has the scale 1 and becomes 0. Sums,
+    :math:`z = (x - \min) / (\max - \min)`; with `maxabs`, :math:`z = x / \max |x|`. A constant
+    column has the scale 1 and becomes 0; with `maxabs` that holds for a column of zeros. Sums,
     means and scales are float64 whatever the input, computed in row blocks of a constant size and
     rounded once, to the dtype of the input: on float32 activations with massive dimensions,
     scalers that compute in float32 err by 1e-4. The definitions are those of
@@ -71,7 +79,7 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : ignored
 
         Returns
@@ -85,7 +93,7 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
         y : ignored
 
         Returns
@@ -100,12 +108,12 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features)
-            float32; float64 for float64 input.
+        ndarray or CSR of shape (n_samples, n_features)
+            As X is; float32, float64 for float64 input.
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
@@ -116,11 +124,11 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features)
+        ndarray or CSR of shape (n_samples, n_features)
             Good to the precision of X, relative to the largest magnitude of each column.
         """
         check_is_fitted(self)
@@ -133,8 +141,8 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     def norm_params_(self) -> dict[str, Any]:
         """The fitted parameters under the names they have in a dataset file.
 
-        ``norm_method``, and ``norm_mean`` with ``norm_std``, or ``norm_min`` with ``norm_max``:
-        ndarrays of shape (n_features,), float64.
+        ``norm_method``, and ``norm_mean`` with ``norm_std``, ``norm_min`` with ``norm_max``, or
+        ``norm_max_abs``: ndarrays of shape (n_features,), float64.
         """
         check_is_fitted(self)
         scaler = self.scaler_
@@ -150,6 +158,8 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
                 "norm_min": scaler.data_min_,
                 "norm_max": scaler.data_max_,
             }
+        if isinstance(scaler, MaxAbsScaler):
+            return {"norm_method": "maxabs", "norm_max_abs": scaler.max_abs_}
         return {"norm_method": "none"}
 
     def _fit_blocks(self, X: NDArray[Any], *, first: bool) -> Self:
@@ -159,37 +169,50 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
                     "The 'method' parameter of ActivationNormalizer must be a str among"
                     f" {set(METHODS)}. Got {self.method!r} instead."
                 )
+            if issparse(X) and self.method not in KEEP_ZEROS:
+                raise ValueError(
+                    f"method={self.method!r} would make sparse X dense, {4 * math.prod(X.shape):,}"
+                    " bytes of it. Choose 'maxabs' or 'none', or StandardScaler(with_mean=False)."
+                )
             self.scaler_ = {
                 "standardize": StandardScaler,
                 "minmax": MinMaxScaler,
+                "maxabs": MaxAbsScaler,
                 "none": lambda: None,
             }[self.method]()
         if self.scaler_ is not None:
             self.scaler_.set_output(transform="default")
-            for start in range(0, len(X), _BLOCK_ROWS):
+            for start in range(0, X.shape[0], _BLOCK_ROWS):
                 self.scaler_.partial_fit(_as_float64(X[start : start + _BLOCK_ROWS]))
         return self
 
     def _validate(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        return validate_data(self, X, reset=reset, dtype=[np.float32, np.float64])
+        dtypes = [np.float32, np.float64]
+        return validate_data(self, X, reset=reset, dtype=dtypes, accept_sparse="csr")
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "scaler_")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = self.method in KEEP_ZEROS
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-def _as_float64(block: NDArray[Any]) -> NDArray[np.float64]:
+def _as_float64(block: Any) -> Any:
     """Copy in C order: numpy's sums depend on the memory layout."""
+    is_sparse: bool = issparse(block)
+    if is_sparse:
+        return block.astype(np.float64)
     return np.array(block, dtype=np.float64, order="C")
 
 
 def _by_blocks(
     X: NDArray[Any], function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 ) -> NDArray[Any]:
+    if issparse(X):  # value by value, so in any blocks the same
+        return function(_as_float64(X)).astype(X.dtype)
     result = np.empty(X.shape, X.dtype)
     for start in range(0, len(X), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)

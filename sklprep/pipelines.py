@@ -38,16 +38,19 @@ _OLDEST_PROTOCOL = 2  # of skops 0.16; a file that claims an older one brings ol
 
 _PIPELINE = ("sklearn.pipeline", "Pipeline")
 _SELECTOR = ("sklprep", "LayerSelector")
+_SAE_SELECTOR = ("sklprep", "SAEFeatureSelector")
 _NORMALIZER = ("sklprep", "ActivationNormalizer")
 _STANDARD_SCALER = ("sklearn.preprocessing._data", "StandardScaler")
 _MIN_MAX_SCALER = ("sklearn.preprocessing._data", "MinMaxScaler")
+_MAX_ABS_SCALER = ("sklearn.preprocessing._data", "MaxAbsScaler")
 _STEPS = (
     _PIPELINE,
     _SELECTOR,
+    _SAE_SELECTOR,
     _NORMALIZER,
     _STANDARD_SCALER,
     _MIN_MAX_SCALER,
-    ("sklearn.preprocessing._data", "MaxAbsScaler"),
+    _MAX_ABS_SCALER,
     ("sklearn.preprocessing._data", "RobustScaler"),
     ("sklearn.preprocessing._data", "Normalizer"),
     ("sklearn.decomposition._pca", "PCA"),
@@ -70,9 +73,14 @@ _ALLOWED_NODES = {
     *(("NdArrayNode", "numpy", name) for name in ("ndarray", "float32", "float64")),
     *(("NdArrayNode", "numpy", name) for name in ("int32", "int64")),
 }
-_TRUSTED = [".".join(kind) for kind in (_SELECTOR, _NORMALIZER, *_SCORE_FUNCTIONS)]
+_TRUSTED = [".".join(kind) for kind in (_SELECTOR, _SAE_SELECTOR, _NORMALIZER, *_SCORE_FUNCTIONS)]
 _DTYPES = {"|i1", "|u1", *(f"<{kind}{size}" for kind in "fiu" for size in (2, 4, 8))}
-_SCALERS = {"standardize": _STANDARD_SCALER, "minmax": _MIN_MAX_SCALER, "none": None}
+_SCALERS = {
+    "standardize": _STANDARD_SCALER,
+    "minmax": _MIN_MAX_SCALER,
+    "maxabs": _MAX_ABS_SCALER,
+    "none": None,
+}
 _ARRAYS_OUT = {"transform": "default"}
 _STEP_NAMES = ", ".join(name for _, name in _STEPS)
 
@@ -140,10 +148,10 @@ def loads_pipeline(data: bytes, *, where: str) -> Pipeline:
     Returns
     -------
     Pipeline
-        Fitted. Its steps are `LayerSelector`, `ActivationNormalizer`, `StandardScaler`,
-        `MinMaxScaler`, `MaxAbsScaler`, `RobustScaler`, `Normalizer`, `PCA`, `TruncatedSVD`,
-        `SelectKBest` (by `f_classif` or `f_regression`), `VarianceThreshold`, `Pipeline` (of
-        these) or ``"passthrough"``.
+        Fitted. Its steps are `LayerSelector`, `SAEFeatureSelector`, `ActivationNormalizer`,
+        `StandardScaler`, `MinMaxScaler`, `MaxAbsScaler`, `RobustScaler`, `Normalizer`, `PCA`,
+        `TruncatedSVD`, `SelectKBest` (by `f_classif` or `f_regression`), `VarianceThreshold`,
+        `Pipeline` (of these) or ``"passthrough"``.
 
     Raises
     ------
@@ -456,16 +464,20 @@ def _try_transform(pipeline: Any, leaves: list[Any]) -> None:
     except Exception as error:
         found = f"fails to transform a row of zeros ({_brief(error)})"
         raise _RefusedError(found, "fitted steps that fit together") from error
+    if type(row).__module__.startswith("scipy.sparse."):
+        row = row.toarray()
     if type(row) is not np.ndarray or row.ndim != 2 or len(row) != 1:
         raise _RefusedError(f"turns one row into {_brief(row)}", "one row of numbers")
 
 
 def _one_row(step: Any) -> Any:
     """Zeros for the first transformer of a pipeline, as wide as it says."""
-    if _kind(step) != _SELECTOR:
+    if _kind(step) not in (_SELECTOR, _SAE_SELECTOR):
         return np.zeros((1, _checked_width(step, "n_features_in_")), np.float32)
     from sklprep.activations import ActivationSet
 
+    if _kind(step) == _SAE_SELECTOR:
+        return _one_sae_row(step)
     width = _checked_width(step, "hidden_size_")
     n_layers = len(step.layers_)
     if not n_layers:
@@ -476,6 +488,23 @@ def _one_row(step: Any) -> Any:
         )
     zeros = np.zeros((1, n_layers, width), np.float32)
     return ActivationSet.from_arrays(hidden_states=zeros, layers=step.layers_)
+
+
+def _one_sae_row(step: Any) -> Any:
+    from scipy.sparse import csr_array
+
+    from sklprep.activations import ActivationSet
+
+    width, n_saes = _checked_width(step, "n_sae_features_"), len(step.sae_layers_)
+    if n_saes > _MAX_MEMBERS or max(n_saes * width, step.n_features_out_) > _MAX_COLUMNS:
+        raise _RefusedError(
+            f"selects {n_saes} SAEs of {width} features", f"up to {_MAX_COLUMNS} columns"
+        )
+    return ActivationSet.from_arrays(
+        activations=[csr_array((1, width), dtype=np.float32) for _ in range(n_saes)],
+        sae_layers=step.sae_layers_,
+        average_l0s=step.average_l0s_,
+    )
 
 
 def _checked_width(step: Any, attribute: str) -> int:

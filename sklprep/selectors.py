@@ -1,19 +1,58 @@
-"""`LayerSelector`: from an `ActivationSet` (or an array of layers) to the matrix X."""
+"""Selectors: from an `ActivationSet` (or an array of layers) to the matrix X."""
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, hstack
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklprep.activations import ActivationSet
-from sklprep.layers import ALL, EMBEDDINGS, check_layers_exist, parse_layers
+from sklprep.activations import ActivationSet, check_feature_exists
+from sklprep.exceptions import FeatureNotFoundError
+from sklprep.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
 
 
-class LayerSelector(TransformerMixin, BaseEstimator):
+class _Selector(TransformerMixin, BaseEstimator):
+    """What both selectors check."""
+
+    def _check_rows(self, X: Any) -> None:
+        pooling = _pooling_of(X)
+        if None not in (pooling, self.pooling_) and pooling != self.pooling_:
+            raise ValueError(
+                f"X has rows of pooling {pooling!r}, but {type(self).__name__} was fitted on"
+                f" {self.pooling_!r}. Use load_activations(..., pooling={self.pooling_!r})."
+            )
+
+    def _forget_columns(self, n_features: int) -> None:
+        self.n_features_in_ = n_features
+        if hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def _check_input_features(self, input_features: Any) -> None:
+        if input_features is None:
+            return
+        names = np.asarray(input_features, dtype=object)
+        seen = getattr(self, "feature_names_in_", None)
+        if seen is not None and not np.array_equal(names, seen):
+            raise ValueError("input_features is not equal to feature_names_in_")
+        if len(names) != self.n_features_in_:
+            raise ValueError(
+                "input_features should have length equal to number of features"
+                f" ({self.n_features_in_}), got {len(names)}"
+            )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class LayerSelector(_Selector):
     """Select hidden states of some layers, or the embeddings, as one matrix.
 
     The layers' hidden states are concatenated in ascending layer order. Being a parameter, the
@@ -32,6 +71,8 @@ class LayerSelector(TransformerMixin, BaseEstimator):
         The selected layer numbers, ascending; empty for embeddings.
     hidden_size_ : int
         Width of one layer, or of the embeddings.
+    n_features_out_ : int
+        Number of columns of the output.
     pooling_ : str or None
         How the tokens of the sentence files became rows; None for arrays.
     n_features_in_ : int
@@ -82,9 +123,7 @@ class LayerSelector(TransformerMixin, BaseEstimator):
         self.pooling_ = _pooling_of(X)
         if isinstance(X, ActivationSet):
             available = X.layers.tolist()
-            self.n_features_in_ = len(available)
-            if hasattr(self, "feature_names_in_"):
-                del self.feature_names_in_
+            self._forget_columns(len(available))
         else:
             X = validate_layers(self, X, reset=True)
             available = list(range(1 if X.ndim == 2 else X.shape[1]))
@@ -116,12 +155,7 @@ class LayerSelector(TransformerMixin, BaseEstimator):
             float32; float64 for a float64 array.
         """
         check_is_fitted(self)
-        pooling = _pooling_of(X)
-        if None not in (pooling, self.pooling_) and pooling != self.pooling_:
-            raise ValueError(
-                f"X has rows of pooling {pooling!r}, but LayerSelector was fitted on"
-                f" {self.pooling_!r}. Use load_activations(..., pooling={self.pooling_!r})."
-            )
+        self._check_rows(X)
         if isinstance(X, ActivationSet):
             if not len(self.layers_):
                 parts = [X.embeddings]
@@ -155,25 +189,13 @@ class LayerSelector(TransformerMixin, BaseEstimator):
         ndarray of str objects of shape (n_columns,)
         """
         check_is_fitted(self)
-        if input_features is not None:
-            self._check_input_features(input_features)
+        self._check_input_features(input_features)
         digits = max(4, len(str(self.hidden_size_ - 1)))
         prefixes = [f"L{layer}_h" for layer in self.layers_] or ["emb_"]
         return np.array(
             [f"{prefix}{i:0{digits}d}" for prefix in prefixes for i in range(self.hidden_size_)],
             dtype=object,
         )
-
-    def _check_input_features(self, input_features: Any) -> None:
-        names = np.asarray(input_features, dtype=object)
-        seen = getattr(self, "feature_names_in_", None)
-        if seen is not None and not np.array_equal(names, seen):
-            raise ValueError("input_features is not equal to feature_names_in_")
-        if len(names) != self.n_features_in_:
-            raise ValueError(
-                "input_features should have length equal to number of features"
-                f" ({self.n_features_in_}), got {len(names)}"
-            )
 
     def _check_embeddings(self, X: Any) -> None:
         if not isinstance(X, ActivationSet):
@@ -182,20 +204,303 @@ class LayerSelector(TransformerMixin, BaseEstimator):
                 " only. Use ActivationSet.from_arrays(embeddings=..., hidden_states=...)."
             )
 
+    @property
+    def n_features_out_(self) -> int:
+        """Number of columns of the output."""
+        check_is_fitted(self)
+        return max(1, len(self.layers_)) * self.hidden_size_
+
+
+class SAEFeatureSelector(_Selector):
+    """Select the activations of SAE features of some layers, as one sparse matrix.
+
+    The features of each SAE are concatenated in ascending layer order. `ActivationNormalizer`
+    scales them by ``"maxabs"``, which keeps zeros zeros.
+
+    Parameters
+    ----------
+    layers : int, list of int, or str, default="all"
+        Layer numbers as the data numbers them, as in `LayerSelector`, among those with an SAE.
+    features : int, list of int, or None, default=None
+        Indices of the features to take of each SAE, in this order; None takes all.
+    average_l0 : float, list of float, or None, default=None
+        Which SAE, where a layer has several. A list takes all of a layer's SAEs that it names.
+
+    Attributes
+    ----------
+    layers_ : ndarray of shape (n_selected_layers,), int64
+        The selected layer numbers, ascending.
+    sae_layers_ : ndarray of shape (n_selected_saes,), int64
+        Layer of each selected SAE, in the order of the columns.
+    average_l0s_ : ndarray of shape (n_selected_saes,), float64, or None
+        Sparsity of each; None for arrays, which carry none.
+    has_siblings_ : ndarray of shape (n_selected_saes,), int64
+        1 where the layer has several SAEs, so that names need the sparsity; otherwise 0.
+    features_ : ndarray of shape (n_selected_features,), int64, or None
+        None selects all.
+    n_sae_features_ : int
+        Number of features of an SAE.
+    n_features_out_ : int
+        Number of columns of the output.
+    pooling_ : str or None
+        How the tokens of the sentence files became rows; None for arrays.
+    n_features_in_ : int
+        Number of SAE configs of the input; layers of a 3-D, columns of a 2-D input.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Only for 2-D input whose columns are named by strings.
+
+    Raises
+    ------
+    LayerSpecError
+        If `layers` cannot be read.
+    LayerNotFoundError, FeatureNotFoundError
+        If the data has no such layer, feature or average_l0, or a layer has several SAEs and
+        `average_l0` names none of them.
+    TypeError
+        If `features` are not whole numbers.
+    ValueError
+        If `features` are empty or repeat, or the input does not fit what was seen in `fit`.
+
+    See Also
+    --------
+    LayerSelector : Selects hidden states or embeddings.
+
+    Notes
+    -----
+    A k-sparse probe is `sklearn.feature_selection.SelectKBest` behind the selector: as a step of
+    the pipeline it picks its k features anew in every fold, on the training rows alone.
+
+    With ``set_output(transform="pandas")`` scikit-learn refuses sparse output.
+
+    Examples
+    --------
+    >>> from sklearn.feature_selection import SelectKBest
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklprep import ActivationNormalizer, SAEFeatureSelector, make_activations
+    >>> acts = make_activations(60, n_layers=4, d_model=8, n_features=32, random_state=0)
+    >>> SAEFeatureSelector("1-2").fit_transform(acts).shape
+    (60, 64)
+    >>> SAEFeatureSelector(2, features=[5, 3]).fit(acts).get_feature_names_out()
+    array(['L2_f00005', 'L2_f00003'], dtype=object)
+    >>> probe = make_pipeline(
+    ...     SAEFeatureSelector(2),
+    ...     ActivationNormalizer("maxabs"),
+    ...     SelectKBest(k=4),
+    ...     LogisticRegression(),
+    ... )
+    >>> cross_val_score(probe, acts, acts.labels).shape
+    (5,)
+    """
+
+    __module__ = "sklprep"
+
+    def __init__(self, layers: Any = ALL, features: Any = None, average_l0: Any = None) -> None:
+        self.layers = layers
+        self.features = features
+        self.average_l0 = average_l0
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Check layers, SAEs and features against the data.
+
+        Parameters
+        ----------
+        X : ActivationSet of shape (n_samples,), array-like of shape \
+(n_samples, n_layers, n_features), or {array-like, sparse matrix} of shape (n_samples, n_features)
+            An array's layers are numbered from 0; a matrix is layer 0.
+        y : ignored
+
+        Returns
+        -------
+        SAEFeatureSelector
+        """
+        self.pooling_ = _pooling_of(X)
+        if isinstance(X, ActivationSet):
+            available = np.unique(X.sae_layers).tolist()
+            if not available:
+                X.find_config(0)  # raises: there are no activations
+            self._forget_columns(len(X.sae_layers))
+        else:
+            X = validate_layers(self, X, reset=True, accept_sparse="csr")
+            available = list(range(1 if X.ndim == 2 else X.shape[1]))
+        everything = isinstance(self.layers, str) and self.layers == ALL
+        chosen = available if everything else parse_layers(self.layers)
+        if isinstance(X, ActivationSet):
+            configs = _find_configs(X, chosen, self.average_l0)
+            self.sae_layers_ = X.sae_layers[configs]
+            self.average_l0s_: Any = X.average_l0s[configs].astype(np.float64)
+            n_saes = (self.sae_layers_[:, np.newaxis] == X.sae_layers).sum(axis=1)
+            self.n_sae_features_ = X.n_sae_features
+        else:
+            refuse_average_l0(self.average_l0)
+            check_layers_exist(chosen, available)
+            self.sae_layers_ = np.array(chosen, np.int64)
+            self.average_l0s_ = None
+            n_saes = np.ones(len(chosen))
+            self.n_sae_features_ = X.shape[-1]
+        self.has_siblings_ = (n_saes > 1).astype(np.int64)
+        self.layers_ = np.unique(self.sae_layers_)
+        self.features_ = None
+        if self.features is not None:
+            features = check_features(self.features, self.n_sae_features_, name="features")
+            self.features_ = np.atleast_1d(features)
+        return self
+
+    def transform(self, X: Any) -> csr_array:
+        """Select the fitted features.
+
+        Parameters
+        ----------
+        X : ActivationSet or array-like, as in `fit`
+
+        Returns
+        -------
+        CSR of shape (n_samples, n_selected_saes * n_selected_features)
+            float32; float64 for a float64 array.
+        """
+        check_is_fitted(self)
+        self._check_rows(X)
+        if isinstance(X, ActivationSet):
+            parts = [X.sae_activations(*sae) for sae in self._saes_of(X)]
+        else:
+            X = validate_layers(self, X, reset=False, accept_sparse="csr")
+            layers = self.sae_layers_.tolist()
+            check_layers_exist(layers, range(1 if X.ndim == 2 else X.shape[1]))
+            parts = [csr_array(X if X.ndim == 2 else X[:, layer]) for layer in layers]
+        if parts[0].shape[1] != self.n_sae_features_:
+            raise ValueError(
+                f"X has SAEs of {parts[0].shape[1]} features, but SAEFeatureSelector was fitted on"
+                f" {self.n_sae_features_}. Use activations of the same SAE."
+            )
+        if self.features_ is not None:
+            parts = [part[:, self.features_] for part in parts]
+        return parts[0].copy() if len(parts) == 1 else csr_array(hstack(parts, format="csr"))
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
+        """Name the columns ``L12_f01234``, and ``L12_f01234_l0_82`` where a layer has several SAEs.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Checked against the input where that has named columns; the names do not use it.
+
+        Returns
+        -------
+        ndarray of str objects of shape (n_columns,)
+        """
+        check_is_fitted(self)
+        self._check_input_features(input_features)
+        digits = max(5, len(str(self.n_sae_features_ - 1)))
+        features = range(self.n_sae_features_) if self.features_ is None else self.features_
+        suffixes = [
+            f"_l0_{np.format_float_positional(self.average_l0s_[i], trim='-')}" if several else ""
+            for i, several in enumerate(self.has_siblings_)
+        ]
+        return np.array(
+            [
+                f"L{layer}_f{feature:0{digits}d}{suffix}"
+                for layer, suffix in zip(self.sae_layers_, suffixes, strict=True)
+                for feature in features
+            ],
+            dtype=object,
+        )
+
+    def _saes_of(self, acts: ActivationSet) -> list[tuple[int, float | None]]:
+        """Layer and average_l0 of each SAE; None where one side may not know its own."""
+        known = self.average_l0 is not None or None not in (self.pooling_, _pooling_of(acts))
+        layers = self.sae_layers_.tolist()
+        if self.average_l0s_ is None or not known:
+            return [(layer, None) for layer in layers]
+        return list(zip(layers, self.average_l0s_.tolist(), strict=True))
+
+    def find_configs(self, acts: ActivationSet) -> list[int]:
+        """Positions of the fitted SAEs among the `sae_layers` of a set."""
+        check_is_fitted(self)
+        return [acts.find_config(*sae) for sae in self._saes_of(acts)]
+
+    @property
+    def n_features_out_(self) -> int:
+        """Number of columns of the output."""
+        check_is_fitted(self)
+        width = self.n_sae_features_ if self.features_ is None else len(self.features_)
+        return len(self.sae_layers_) * width
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        tags.input_tags.sparse = True
         return tags
+
+
+SELECTORS = (LayerSelector, SAEFeatureSelector)
+
+
+def find_members(
+    selector: LayerSelector | SAEFeatureSelector, acts: ActivationSet
+) -> dict[str, Any]:
+    """What a fitted selector will read of a set, as `ActivationSet.prefetch` takes it."""
+    if isinstance(selector, SAEFeatureSelector):
+        return {"embeddings": False, "layers": [], "configs": selector.find_configs(acts)}
+    layers = selector.layers_.tolist()
+    return {"embeddings": not layers, "layers": layers, "configs": []}
+
+
+def _find_configs(acts: ActivationSet, layers: list[int], average_l0: Any) -> list[int]:
+    """Positions of the layers' SAEs, by ascending layer and average_l0."""
+    wanted = [None] if average_l0 is None else np.unique(average_l0).tolist()
+    configs: list[int] = []
+    used: set[float | None] = set()
+    for layer in layers:
+        there = set(acts.average_l0s[acts.sae_layers == layer].tolist())
+        # of values that the layer does not have, the first raises
+        values = [value for value in wanted if value in there] or wanted[:1]
+        configs += [acts.find_config(layer, value) for value in values]
+        used.update(values)
+    for value in wanted:
+        if value not in used:
+            raise FeatureNotFoundError(
+                f"average_l0 mismatch: none of the layers {format_layers(layers)} has an SAE config"
+                f" with average_l0 {value:g}. Leave it out."
+            )
+    return configs
+
+
+def check_features(features: Any, n_features: int, *, name: str) -> NDArray[np.int64]:
+    """Read one feature index as a 0-d array, several as a 1-d one; refuse what the SAE lacks."""
+    several = list(features) if np.iterable(features) else [features]
+    for feature in several:
+        if not isinstance(feature, Integral) or isinstance(feature, bool):
+            where = f" in {features!r}" if np.iterable(features) else ""
+            raise TypeError(f"{name} must be an instance of int, got {feature!r}{where}.")
+        check_feature_exists(int(feature), n_features)
+    if not several:
+        raise ValueError(f"{name} must hold at least one index, got {features!r}.")
+    if len(set(several)) < len(several):
+        raise ValueError(f"{name} must be distinct, got {features!r}.")
+    return np.array(several if np.iterable(features) else features, np.int64)
+
+
+def refuse_average_l0(average_l0: Any) -> None:
+    """Raise unless it is None: arrays do not say what SAE they come from."""
+    if average_l0 is not None:
+        raise FeatureNotFoundError(
+            f"average_l0 mismatch: {average_l0} was asked for, but arrays carry none."
+            " Leave average_l0 out, or use ActivationSet.from_arrays(average_l0s=...)."
+        )
 
 
 def _pooling_of(X: Any) -> str | None:
     return X.pooling if isinstance(X, ActivationSet) and X.is_pooled else None
 
 
-def validate_layers(estimator: Any, X: Any, *, reset: bool) -> NDArray[Any]:
+def validate_layers(
+    estimator: Any, X: Any, *, reset: bool, accept_sparse: Any = False
+) -> NDArray[Any]:
     """Validate an array of (n_samples, n_layers, width), or of one layer, as scikit-learn does."""
-    X = validate_data(estimator, X, reset=reset, allow_nd=True, dtype=[np.float32, np.float64])
+    dtypes = [np.float32, np.float64]
+    X = validate_data(
+        estimator, X, reset=reset, allow_nd=True, dtype=dtypes, accept_sparse=accept_sparse
+    )
     if X.ndim > 3:
         raise ValueError(
             f"Found array with dim {X.ndim}, while dim <= 3 is required by"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 FEATURE = "feature_activation"
 CONCEPT = "concept_label"
 
+HIDDEN = "hidden_states"
+SAE = "activations"
+
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
@@ -28,9 +31,12 @@ class Strategy:
     output_type : {"feature_activation", "concept_label"}
         What y is.
     input_layers : callable
-        From the options to the `layers` of the `LayerSelector`.
+        From the options to the `layers` of the selector.
     needs, takes : tuple of str
         Options that must, and that may, be given.
+    input_member : {"hidden_states", "activations"}
+        What the layers give: hidden states, or embeddings, by a `LayerSelector`; SAE features by an
+        `SAEFeatureSelector`.
     """
 
     summary: str
@@ -38,6 +44,12 @@ class Strategy:
     input_layers: Callable[[Mapping[str, Any]], Any]
     needs: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
+    input_member: str = HIDDEN
+
+    @property
+    def default_normalize(self) -> str:
+        """Method of the `ActivationNormalizer` where none is chosen."""
+        return "maxabs" if self.input_member == SAE else "standardize"
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -66,6 +78,14 @@ STRATEGIES: dict[str, Strategy] = {
         CONCEPT,
         lambda options: EMBEDDINGS,
     ),
+    "feature-to-concept": Strategy(
+        "Do SAE features know how strongly the concept is present?",
+        CONCEPT,
+        lambda options: options["layers"],
+        needs=("layers",),
+        takes=("average_l0",),
+        input_member=SAE,
+    ),
 }
 
 _FLAGS = {
@@ -80,7 +100,7 @@ _FLAGS = {
 def make_strategy(
     name: str,
     *,
-    normalize: str = "standardize",
+    normalize: str | None = None,
     layers: Any = None,
     target_layer: int | None = None,
     target_feature: int | None = None,
@@ -93,27 +113,30 @@ def make_strategy(
     ----------
     name : str
         One of `STRATEGIES`.
-    normalize : {"standardize", "minmax", "none"}, default="standardize"
-        Method of the `ActivationNormalizer`.
+    normalize : {"standardize", "minmax", "maxabs", "none"}, default="standardize"
+        Method of the `ActivationNormalizer`; of ``feature-to-concept``, whose X is sparse,
+        ``"maxabs"`` by default, or ``"none"``.
     layers : int, list of int or str
-        Input layers of ``hidden-to-concept``.
+        Input layers of ``hidden-to-concept`` and ``feature-to-concept``.
     target_layer, target_feature : int
         The SAE feature that the ``*-to-feature`` strategies predict.
     average_l0 : float
-        Which SAE, where the target layer has several.
+        Which SAE, where the target layer, or an input layer of ``feature-to-concept``, has several.
     input_layer : int
         Input layer of ``hidden-to-feature``; by default the target layer.
 
     Returns
     -------
     pipeline : Pipeline
-        Steps ``layerselector`` and ``activationnormalizer``, not fitted.
+        Steps ``layerselector`` (or ``saefeatureselector``) and ``activationnormalizer``, not
+        fitted.
     target : FeatureTargetExtractor or ConceptTargetExtractor
 
     Raises
     ------
     UsageError
-        If the strategy is unknown, lacks an option, or does not use one that was given.
+        If the strategy is unknown, lacks an option, or does not use one that was given; if it does
+        not go with `normalize`.
 
     Examples
     --------
@@ -131,23 +154,46 @@ def make_strategy(
     }
     options = {option: value for option, value in given.items() if value is not None}
     strategy = check_options(name, options)
+    method = strategy.default_normalize if normalize is None else normalize
+    check_normalize(name, method)
 
     from sklearn.pipeline import make_pipeline
 
-    from sklprep.normalizers import METHODS, ActivationNormalizer
-    from sklprep.selectors import LayerSelector
+    from sklprep.normalizers import ActivationNormalizer
+    from sklprep.selectors import LayerSelector, SAEFeatureSelector
     from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor
 
-    if normalize not in METHODS:
-        raise UsageError(f"normalize must be one of {', '.join(METHODS)}, got {normalize!r}.")
-    pipeline = make_pipeline(
-        LayerSelector(strategy.input_layers(options)), ActivationNormalizer(normalize)
+    input_layers = strategy.input_layers(options)
+    selector = (
+        SAEFeatureSelector(input_layers, average_l0=average_l0)
+        if strategy.input_member == SAE
+        else LayerSelector(input_layers)
     )
+    pipeline = make_pipeline(selector, ActivationNormalizer(method))
     if strategy.output_type == CONCEPT:
         return pipeline, ConceptTargetExtractor()
     return pipeline, FeatureTargetExtractor(
         options["target_layer"], options["target_feature"], average_l0
     )
+
+
+def check_normalize(name: str, method: str) -> None:
+    """Check that a strategy's X can be normalized so.
+
+    Raises
+    ------
+    UsageError
+        If there is no such method, or X is sparse and the method would fill it.
+    """
+    from sklprep.normalizers import KEEP_ZEROS, METHODS
+
+    if method not in METHODS:
+        raise UsageError(f"normalize must be one of {', '.join(METHODS)}, got {method!r}.")
+    if STRATEGIES[name].input_member == SAE and method not in KEEP_ZEROS:
+        raise UsageError(
+            f"{name} has sparse X, which {method} would make dense; choose"
+            f" {' or '.join(KEEP_ZEROS)} (--normalize)."
+        )
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> Strategy:

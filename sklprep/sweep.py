@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
@@ -23,16 +24,17 @@ from sklearn.pipeline import make_pipeline
 
 from sklprep import __version__
 from sklprep.activations import ActivationSet
-from sklprep.exceptions import DataError, InsufficientDataError, UsageError
+from sklprep.exceptions import DataError, InsufficientDataError, SklprepWarning, UsageError
 from sklprep.folds import BOOTSTRAP, Design, Split, draw_design
 from sklprep.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
 from sklprep.normalizers import ActivationNormalizer
 from sklprep.resampling import N_DRAWS, Answers, score_resamples
-from sklprep.selectors import LayerSelector
+from sklprep.selectors import LayerSelector, find_members
 from sklprep.sweep_result import Baseline, LayerSweep, argmax
-from sklprep.workers import RemoteRows, is_on_cluster, run_jobs, select
+from sklprep.workers import SAE_INPUT, RemoteRows, is_on_cluster, make_selector, run_jobs, select
 
 EACH = "each"
+EACH_SAE = "each sae"
 
 _ScorerObject = type(make_scorer(accuracy_score))
 
@@ -59,16 +61,18 @@ def layer_sweep(
     ----------
     estimator : estimator or None
         Everything behind the selector; cloned and refitted in each fold. None is
-        `ActivationNormalizer` with `LogisticRegression` for labels (integers, booleans, strings),
-        with `Ridge` for floats.
+        `ActivationNormalizer` (by ``"maxabs"`` for SAE features) with `LogisticRegression` for
+        labels (integers, booleans, strings), with `Ridge` for floats.
     acts : ActivationSet of shape (n_samples,), or array-like of shape \
 (n_samples, n_layers, d_model)
         An array's layers are numbered from 0.
     y : array-like of shape (n_samples,)
         Labels for a classifier, numbers for a regressor.
-    layers : "each" or list of layer specifications, default="each"
-        Each item is one input: ``["embeddings", 0, "0-5", "0,12,25"]``. ``"each"`` is the
-        embeddings, where there are any, and every single layer.
+    layers : "each", "each sae" or list of layer specifications, default="each"
+        Each item is one input: ``["embeddings", 0, "0-5", "0,12,25"]``, or SAE features:
+        ``["sae 12", "sae 0-5"]``, where a layer has several SAEs ``"sae 12 l0 82"``. ``"each"`` is
+        the embeddings, where there are any, and every single layer; ``"each sae"`` is every single
+        SAE.
     cv : int, splitter or iterable of splits, default=5
         Outer folds. An int is `StratifiedGroupKFold`, shuffled; a numeric y is stratified in bins:
         zero, and quantiles of the others.
@@ -104,6 +108,11 @@ def layer_sweep(
         sparse y is active in fewer than 10 groups, or too few groups can be permuted.
     UsageError
         If the arguments do not fit together, or the splits of `cv` break up groups.
+
+    Warns
+    -----
+    SklprepWarning
+        If `groups` separates rows that `acts.groups` holds together, such as tokens of a sentence.
 
     Notes
     -----
@@ -221,9 +230,13 @@ class _Problem:
     groups: NDArray[np.int64]
     specs: list[int | str]
     model: Any
+    sae_model: Any
     scorer: Callable[..., Any]
     scoring: str
     classify: bool
+
+    def model_for(self, spec: int | str) -> Any:
+        return self.sae_model if SAE_INPUT.fullmatch(str(spec)) else self.model
 
 
 def _read_problem(
@@ -253,6 +266,7 @@ def _read_problem(
         groups=_check_groups(groups, acts),
         specs=_read_layers(layers, acts),
         model=model,
+        sae_model=_default_model(classify, "maxabs") if estimator is None else estimator,
         scorer=scorer,
         scoring=scoring
         if isinstance(scoring, str)
@@ -290,10 +304,10 @@ def _is_classification(estimator: Any, y: NDArray[Any]) -> bool:
     return y.dtype.kind != "f"
 
 
-def _default_model(classify: bool) -> Any:
+def _default_model(classify: bool, method: str = "standardize") -> Any:
     # on correlated activations newton-cg converges in ten steps where lbfgs takes hundreds
     model = LogisticRegression(solver="newton-cg", max_iter=1_000) if classify else Ridge()
-    return make_pipeline(ActivationNormalizer(), model)
+    return make_pipeline(ActivationNormalizer(method), model)
 
 
 def _check_groups(groups: Any, acts: Any) -> NDArray[np.int64]:
@@ -302,7 +316,20 @@ def _check_groups(groups: Any, acts: Any) -> NDArray[np.int64]:
     groups = np.asarray(groups)
     if groups.shape != (len(acts),):
         raise UsageError(f"groups must have shape ({len(acts)},), got {groups.shape}.")
-    return np.unique(groups, return_inverse=True)[1].reshape(-1)
+    groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    if isinstance(acts, ActivationSet):
+        pairs = np.unique(np.stack([acts.groups, groups]), axis=1)
+        n_torn = int((np.bincount(pairs[0]) > 1).sum())
+        if n_torn:
+            warnings.warn(
+                f"groups puts rows of one sentence into several groups ({n_torn} of"
+                f" {len(np.unique(acts.groups))} in acts.groups): test rows have siblings in"
+                " training, which raises scores. Leave groups out, or give every row of a sentence"
+                " the same group.",
+                SklprepWarning,
+                stacklevel=4,
+            )
+    return groups
 
 
 def _read_layers(layers: Any, acts: Any) -> list[int | str]:
@@ -313,10 +340,12 @@ def _read_layers(layers: Any, acts: Any) -> list[int | str]:
         available = list(range(np.shape(acts)[1] if np.ndim(acts) == 3 else 1))
     if isinstance(layers, str) and layers == EACH:
         return [EMBEDDINGS] * _has_embeddings(acts) + available
+    if isinstance(layers, str) and layers == EACH_SAE:
+        return name_saes(acts)
     if isinstance(layers, str | Integral) or not len(layers):
         raise UsageError(
-            f"layers must be 'each' or a list of inputs, got {layers!r}. Write ['0-5'] for one"
-            " input of six layers, range(6) for six inputs."
+            f"layers must be 'each', 'each sae' or a list of inputs, got {layers!r}. Write ['0-5']"
+            " for one input of six layers, range(6) for six inputs."
         )
     names: list[int | str] = []
     for spec in layers:
@@ -324,10 +353,36 @@ def _read_layers(layers: Any, acts: Any) -> list[int | str]:
             LayerSelector(EMBEDDINGS).fit(acts)  # raises if there are none
             names.append(EMBEDDINGS)
             continue
+        if isinstance(spec, str) and (sae := SAE_INPUT.fullmatch(spec)):
+            selected = make_selector(spec).fit(_check_set(acts)).layers_.tolist()
+            l0 = f" l0 {sae['average_l0']}" if sae["average_l0"] else ""
+            names.append(f"sae {format_layers(selected)}{l0}")
+            continue
         numbers = available if isinstance(spec, str) and spec == ALL else parse_layers(spec)
         check_layers_exist(numbers, available)
         names.append(numbers[0] if len(numbers) == 1 else format_layers(numbers))
     return list(dict.fromkeys(names))
+
+
+def name_saes(acts: Any, average_l0: float | None = None) -> list[int | str]:
+    """Name every SAE of a set, or one of `average_l0` for each layer that has it, as an input."""
+    layers, l0s = _check_set(acts).sae_layers, acts.average_l0s
+    if not len(layers) or average_l0 not in (None, *l0s.tolist()):
+        acts.find_config(int(layers[0]) if len(layers) else 0, average_l0)  # raises
+    return [
+        f"sae {layer}" + (f" l0 {l0:.17g}" if np.sum(layers == layer) > 1 else "")
+        for layer, l0 in sorted(zip(layers.tolist(), l0s.tolist(), strict=True))
+        if average_l0 in (None, l0)
+    ]
+
+
+def _check_set(acts: Any) -> ActivationSet:
+    if not isinstance(acts, ActivationSet):
+        raise UsageError(
+            "SAE features need an ActivationSet, got an array, which holds hidden states. Use"
+            " ActivationSet.from_arrays(activations=...)."
+        )
+    return acts
 
 
 def _has_embeddings(acts: Any) -> bool:
@@ -375,11 +430,12 @@ def _fit_all(
     show_progress: bool | None,
 ) -> list[Any]:
     """Run every job: for each input its folds and its permutations, then the baselines."""
-    model, scorer, y = problem.model, problem.scorer, problem.y
+    scorer, y = problem.scorer, problem.y
     inputs = _make_inputs(problem, elsewhere=is_on_cluster())
 
     def jobs() -> Iterator[Any]:
-        for X in inputs:
+        for spec, X in zip(problem.specs, inputs, strict=True):
+            model = problem.model_for(spec)
             for split, inner in zip(design.splits, design.inner, strict=True):
                 yield _score_fold, model, scorer, X, y, split, inner
             for labels, splits in design.permutations:
@@ -397,10 +453,11 @@ def _make_inputs(problem: _Problem, *, elsewhere: bool) -> Iterator[Any]:
     """Give the rows of each input; to a cluster, the way to them."""
     acts = problem.acts
     if isinstance(acts, ActivationSet):
-        numbered = [spec for spec in problem.specs if spec != EMBEDDINGS]
+        needed = [find_members(make_selector(spec).fit(acts), acts) for spec in problem.specs]
         wanted: dict[str, Any] = {
-            "embeddings": EMBEDDINGS in problem.specs,
-            "layers": sorted({layer for spec in numbered for layer in parse_layers(spec)}),
+            "embeddings": any(one["embeddings"] for one in needed),
+            "layers": sorted({layer for one in needed for layer in one["layers"]}),
+            "configs": sorted({config for one in needed for config in one["configs"]}),
         }
         if elsewhere and acts.is_from_files:
             token = uuid4().hex
@@ -494,10 +551,11 @@ def _describe(problem: _Problem, design: Design) -> dict[str, str]:
         target = f"{len(values)} classes ({sizes}{', ...' if len(values) > 10 else ''})"
     else:
         target = f"a numeric target, not zero in {np.count_nonzero(y):,} rows"
+    models = dict.fromkeys(repr(problem.model_for(spec)) for spec in problem.specs)
     return {
         "data": data,
         "target": target,
-        "estimator": " ".join(repr(problem.model).split()),
+        "estimator": ", for other inputs ".join(" ".join(m.split()) for m in models),
         "folds": design.outer_folds,
         "inner_folds": design.inner_folds,
         "seed": str(design.seed),

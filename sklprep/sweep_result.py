@@ -46,7 +46,8 @@ class LayerSweep:
     Attributes
     ----------
     layers : list of int and str
-        The inputs, in order: a layer number, a specification of several layers, ``"embeddings"``.
+        The inputs, in order: a layer number, a specification of several layers, ``"embeddings"``,
+        SAE features as in ``"sae 12"``.
     scores, fit_times : ndarray of shape (n_layers, n_folds)
         Score and seconds of fitting in each outer fold.
     mean_scores : ndarray of shape (n_layers,)
@@ -304,6 +305,10 @@ def format_score(score: float | None, digits: int = 2) -> str:
 def name_input(layer: int | str) -> str:
     if layer == EMBEDDINGS:
         return EMBEDDINGS
+    if str(layer).startswith("sae "):
+        layers, _, l0 = str(layer)[4:].partition(" l0 ")
+        plural = "" if layers.isdigit() else "s"
+        return f"SAE features of layer{plural} {layers}" + (f" (average_l0 {l0})" if l0 else "")
     return f"layer {layer}" if isinstance(layer, int) else f"layers {layer}"
 
 

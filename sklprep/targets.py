@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 from typing import Any, Self
 
@@ -10,21 +11,23 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sklprep.activations import ActivationSet, check_feature_exists
-from sklprep.exceptions import DataError, FeatureNotFoundError
+from sklprep.activations import ActivationSet
+from sklprep.exceptions import DataError, SklprepWarning
 from sklprep.layers import check_layers_exist
-from sklprep.selectors import validate_layers
+from sklprep.selectors import check_features, refuse_average_l0, validate_layers
+
+ENOUGH_ACTIVE = 10
 
 
 class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
-    """Extract the activation of one SAE feature as the regression target y.
+    """Extract the activation of one SAE feature, or of several, as the regression target y.
 
     Parameters
     ----------
     layer : int
         Layer of the SAE.
-    feature : int
-        Index of the feature within the SAE.
+    feature : int or list of int
+        Index of the feature within the SAE; a list gives y a column for each.
     average_l0 : float or None, default=None
         Which SAE, where the layer has several.
 
@@ -44,7 +47,13 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
     LayerNotFoundError, FeatureNotFoundError
         If the data has no such layer, feature or average_l0.
     ValueError
-        If the input does not fit what was seen in `fit`.
+        If the input does not fit what was seen in `fit`, or features repeat.
+
+    Warns
+    -----
+    SklprepWarning
+        In `fit_transform`, for each of several features that is active in fewer than 10 rows:
+        scikit-learn scores a column without variation without a word.
 
     Examples
     --------
@@ -53,11 +62,13 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
     >>> y = FeatureTargetExtractor(layer=2, feature=5).fit_transform(acts)
     >>> y.shape, y.dtype
     ((20,), dtype('float32'))
+    >>> FeatureTargetExtractor(layer=2, feature=[0, 5]).fit_transform(acts).shape
+    (20, 2)
     """
 
     __module__ = "sklprep"
 
-    def __init__(self, layer: int, feature: int, average_l0: float | None = None) -> None:
+    def __init__(self, layer: int, feature: Any, average_l0: float | None = None) -> None:
         self.layer = layer
         self.feature = feature
         self.average_l0 = average_l0
@@ -76,18 +87,16 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
         -------
         FeatureTargetExtractor
         """
-        for name in ("layer", "feature"):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool):
-                raise TypeError(f"{name} must be an instance of int, got {value!r}.")
+        if not isinstance(self.layer, Integral) or isinstance(self.layer, bool):
+            raise TypeError(f"layer must be an instance of int, got {self.layer!r}.")
         if isinstance(X, ActivationSet):
             self.n_features_in_ = len(X.sae_layers)
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
             config = X.find_config(self.layer, self.average_l0)
-            self.average_l0_ = X.average_l0s[config].item()
-            check_feature_exists(self.feature, X.n_sae_features)
-            self.n_sae_features_ = X.n_sae_features
+            self.average_l0_: Any = X.average_l0s[config].item()
+            check_features(self.feature, X.n_sae_features, name="feature")
+            self.n_sae_features_: int = X.n_sae_features
         else:
             X = validate_layers(self, X, reset=True)
             self.average_l0_ = None
@@ -96,7 +105,7 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
         return self
 
     def transform(self, X: Any) -> NDArray[Any]:
-        """Extract the feature's activation.
+        """Extract the activation of the feature, or of each of them.
 
         Parameters
         ----------
@@ -104,7 +113,7 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
 
         Returns
         -------
-        ndarray of shape (n_samples,)
+        ndarray of shape (n_samples,), or (n_samples, n_targets) for a list
             float32; float64 for a float64 array.
         """
         check_is_fitted(self)
@@ -122,22 +131,48 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
             )
         return y
 
+    def fit_transform(self, X: Any, y: Any = None) -> NDArray[Any]:
+        """Extract from the data that it is fitted on; see `fit` and `transform`.
+
+        Parameters
+        ----------
+        X : ActivationSet or array-like, as in `fit`
+        y : ignored
+
+        Returns
+        -------
+        ndarray of shape (n_samples,), or (n_samples, n_targets) for a list
+        """
+        values = self.fit(X).transform(X)
+        for feature, column in zip(self.feature, values.T, strict=True) if values.ndim > 1 else ():
+            if message := describe_rarity(self.layer, feature, column):
+                warnings.warn(message, SklprepWarning, stacklevel=2)
+        return values
+
     def _select(self, X: NDArray[Any]) -> NDArray[Any]:
-        if self.average_l0 is not None:
-            raise FeatureNotFoundError(
-                f"average_l0 mismatch: {self.average_l0:g} was asked for, but arrays carry none."
-                " Leave average_l0 out, or use ActivationSet.from_arrays(average_l0s=...)."
-            )
+        refuse_average_l0(self.average_l0)
         X = X[:, np.newaxis] if X.ndim == 2 else X
         check_layers_exist([self.layer], range(X.shape[1]))
-        check_feature_exists(self.feature, X.shape[2])
-        return X[:, self.layer, self.feature].copy()
+        features = check_features(self.feature, X.shape[2], name="feature")
+        return X[:, self.layer, features].copy()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+def describe_rarity(layer: int, feature: int, values: NDArray[Any]) -> str:
+    """Say in how many rows a feature is active if they are too few; else nothing."""
+    active = int(np.count_nonzero(values))
+    if active >= ENOUGH_ACTIVE:
+        return ""
+    return (
+        f"Feature {feature} of layer {layer} is active in {active} of {len(values)} samples: too"
+        " few to score a prediction of it. Choose a feature that is active more often, or pool with"
+        " mean or max."
+    )
 
 
 class ConceptTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,16 +13,18 @@ from typing import Any
 
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
 from joblib.parallel import get_active_backend
-from numpy.typing import NDArray
 from sklearn import config_context, get_config
 from threadpoolctl import threadpool_limits
 
 from sklprep.activations import ActivationSet
-from sklprep.layers import parse_layers
-from sklprep.selectors import LayerSelector
+from sklprep.layers import ALL, parse_layers
+from sklprep.selectors import LayerSelector, SAEFeatureSelector
 
 PROCESSES_PAY_SECONDS = 15
 """Processes take seconds to start; from here on they win over threads, which lbfgs holds up."""
+
+SAE_INPUT = re.compile(r"sae\s+(?P<layers>.+?)(\s+l0\s+(?P<average_l0>[0-9]+(\.[0-9]+)?))?")
+"""An input of SAE features, such as "sae 12" or "sae 12 l0 82"."""
 
 Job = tuple[Any, ...]
 """A function and its arguments."""
@@ -105,7 +108,7 @@ class RemoteRows:
     ) -> None:
         self.acts, self.spec, self.token, self.wanted = acts, spec, token, wanted
 
-    def read(self) -> NDArray[Any]:
+    def read(self) -> Any:
         """Read the rows; a process keeps what it read for the other jobs of the same token."""
         with self._lock, parallel_config(backend="threading"):
             kept = RemoteRows._kept
@@ -114,10 +117,19 @@ class RemoteRows:
             return select(kept[1], self.spec)
 
 
-def select(acts: Any, spec: int | str) -> NDArray[Any]:
+def make_selector(spec: int | str) -> LayerSelector | SAEFeatureSelector:
+    """Give the selector of one input, by the name that the sweep has for it."""
+    sae = SAE_INPUT.fullmatch(str(spec))
+    if sae is None:
+        return LayerSelector(spec)
+    average_l0 = sae["average_l0"]
+    return SAEFeatureSelector(sae["layers"], average_l0=average_l0 and float(average_l0))
+
+
+def select(acts: Any, spec: int | str) -> Any:
     """Give the rows of one input, (n_samples, n_features)."""
     if isinstance(acts, ActivationSet) or acts.ndim == 2:
-        selector, X = LayerSelector(spec), acts
+        selector, X = make_selector(spec), acts
     else:  # the selector checks all it is given, so it is given what is needed
-        selector, X = LayerSelector(), acts[:, parse_layers(spec)]
+        selector, X = LayerSelector(ALL), acts[:, parse_layers(spec)]
     return selector.set_output(transform="default").fit_transform(X)

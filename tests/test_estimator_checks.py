@@ -14,6 +14,7 @@ from sklprep import (
     ConceptTargetExtractor,
     FeatureTargetExtractor,
     LayerSelector,
+    SAEFeatureSelector,
 )
 
 NAMED_TRANSFORMERS = [
@@ -21,8 +22,10 @@ NAMED_TRANSFORMERS = [
     LayerSelector([0]),
     ActivationNormalizer("standardize"),
     ActivationNormalizer("minmax"),
+    ActivationNormalizer("maxabs"),
     ActivationNormalizer("none"),
 ]
+SAE_SELECTORS = [SAEFeatureSelector(), SAEFeatureSelector([0], features=[0])]
 
 OUTSIDE_THE_SUITE = [
     estimator_checks.check_transformer_get_feature_names_out,
@@ -38,14 +41,18 @@ ARRAY_API_SCRIPT = """
 import warnings
 warnings.simplefilter("error")
 from sklearn.utils.estimator_checks import check_estimator
-from sklprep import ActivationNormalizer, FeatureTargetExtractor, LayerSelector
-for estimator in LayerSelector(), ActivationNormalizer(), FeatureTargetExtractor(0, 0):
+from sklprep import ActivationNormalizer, FeatureTargetExtractor, LayerSelector, SAEFeatureSelector
+for estimator in (
+    LayerSelector(), SAEFeatureSelector(), ActivationNormalizer(), FeatureTargetExtractor(0, 0)
+):
     results = check_estimator(estimator, on_skip=None, on_fail=None)
     print(*{f"{r['check_name']} {r['status']}" for r in results}, sep="\\n")
 """
 
 
-@estimator_checks.parametrize_with_checks([*NAMED_TRANSFORMERS, FeatureTargetExtractor(0, 0)])
+@estimator_checks.parametrize_with_checks(
+    [*NAMED_TRANSFORMERS, *SAE_SELECTORS, FeatureTargetExtractor(0, 0)]
+)
 def test_estimator_passes_every_scikit_learn_check(estimator, check):
     check(estimator)
 
@@ -56,6 +63,13 @@ def test_estimator_passes_every_scikit_learn_check(estimator, check):
 @pytest.mark.parametrize("check", OUTSIDE_THE_SUITE, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("transformer", NAMED_TRANSFORMERS, ids=repr)
 def test_transformer_passes_the_checks_of_names_and_output(transformer, check):
+    check(type(transformer).__name__, transformer)
+
+
+# scikit-learn refuses data frames for sparse output, so only the check of names applies.
+@pytest.mark.parametrize("transformer", SAE_SELECTORS, ids=repr)
+def test_selector_of_sparse_features_passes_the_check_of_names(transformer):
+    check = estimator_checks.check_transformer_get_feature_names_out
     check(type(transformer).__name__, transformer)
 
 

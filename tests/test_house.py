@@ -54,6 +54,7 @@ PUBLIC = [
     "LayerSweepDisplay",
     "ProbeDataset",
     "RowSpaceProjector",
+    "SAEFeatureSelector",
     "STRATEGIES",
     "__version__",
     "from_hidden_states",

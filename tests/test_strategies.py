@@ -35,6 +35,7 @@ COMPLETE = {
     "hidden-to-feature": TARGET,
     "hidden-to-concept": {"layers": "0,12"},
     "embedding-to-concept": {},
+    "feature-to-concept": {"layers": 7},
 }
 
 
@@ -56,7 +57,7 @@ def z_scores(X):
     return (X - X.mean(axis=0)) / X.std(axis=0)
 
 
-def test_the_table_holds_the_four_strategies_of_the_design():
+def test_the_table_holds_the_strategies_of_the_design():
     assert set(STRATEGIES) == set(COMPLETE)
 
 
@@ -138,8 +139,8 @@ def test_strategy_gives_the_values_of_independent_arithmetic(name, options, raw_
     assert STRATEGIES[name].output_type == (FEATURE if "feature" in name else CONCEPT)
 
 
-@pytest.mark.parametrize("method", ["standardize", "minmax", "none"])
-@pytest.mark.parametrize("name", COMPLETE)
+@pytest.mark.parametrize("method", ["standardize", "minmax", "maxabs", "none"])
+@pytest.mark.parametrize("name", [name for name in COMPLETE if name != "feature-to-concept"])
 def test_normalize_sets_the_method_of_every_strategy(name, method):
     pipeline, _ = make_strategy(name, normalize=method, **COMPLETE[name])
     assert pipeline.named_steps["activationnormalizer"].method == method
@@ -175,6 +176,7 @@ USED = {
     "hidden-to-feature": ["target_layer", "target_feature", "average_l0", "input_layer"],
     "hidden-to-concept": ["layers"],
     "embedding-to-concept": [],
+    "feature-to-concept": ["layers", "average_l0"],
 }
 UNUSED = [(name, option) for name in USED for option in FLAGS if option not in USED[name]]
 
@@ -199,7 +201,7 @@ def test_unknown_strategy_lists_those_there_are():
 
 
 def test_unknown_normalization_lists_those_there_are():
-    with pytest.raises(UsageError, match="standardize, minmax, none, got 'zscore'"):
+    with pytest.raises(UsageError, match="standardize, minmax, maxabs, none, got 'zscore'"):
         make_strategy("embedding-to-concept", normalize="zscore")
 
 

@@ -13,7 +13,7 @@ from sklprep.exceptions import LayerSpecError
 from sklprep.layers import ALL, EMBEDDINGS, format_layers, parse_layers
 from sklprep.strategies import STRATEGIES
 
-NORMALIZE = ("standardize", "minmax", "none")
+NORMALIZE = ("standardize", "minmax", "maxabs", "none")
 POOLING = ("final", "mean", "max", "none")
 
 
@@ -36,7 +36,7 @@ def add_target(parser: argparse.ArgumentParser, *, repeated: bool) -> None:
 
     add("--target-layer", "N", int, "layer of the SAE feature to predict")
     add("--target-feature", "N", int, "index of the SAE feature to predict")
-    add("--average-l0", "L0", float, "which SAE, where the layer has several")
+    add("--average-l0", "L0", float, "which SAE, where a layer has several")
     if repeated:
         add("--input-layer", "N", one_layer, "input layer of hidden-to-feature")
 

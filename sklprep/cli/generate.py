@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--normalize",
         action="append",
         choices=NORMALIZE,
-        help="* default: standardize",
+        help="* default: standardize; for feature-to-concept maxabs",
     )
     add("--layer", type=one_layer, action="append", metavar="N", help="* one input layer")
     add(
@@ -92,7 +92,7 @@ def _run(arguments: argparse.Namespace) -> int:
     jobs = plan_jobs(
         arguments.input,
         strategies,
-        arguments.normalize or ["standardize"],
+        arguments.normalize or (),
         {
             "layers": [*(arguments.layer or ()), *(arguments.layers or ())],
             "input_layer": arguments.input_layer or (),
@@ -175,11 +175,9 @@ def _print_summary(job: Job, dataset: FittedDataset) -> None:
 
     meta, y, n = dataset.meta, dataset.y, len(dataset.y)
     layers = meta["meta_input_layers"]
-    source = (
-        f"hidden states of layer{'s' if len(layers) > 1 else ''} {format_layers(layers.tolist())}"
-        if len(layers)
-        else "embeddings"
-    )
+    source = meta["meta_input_source"].replace("_", " ")
+    if len(layers):
+        source += f" of layer{'s' if len(layers) > 1 else ''} {format_layers(layers.tolist())}"
     if meta["meta_output_type"] == FEATURE:
         active = int(np.count_nonzero(y))
         target = (
@@ -190,11 +188,14 @@ def _print_summary(job: Job, dataset: FittedDataset) -> None:
     else:
         counts = zip(*np.unique(y, return_counts=True), strict=True)
         target = "labels " + ", ".join(f"{label}: {k} ({k / n:.1%})" for label, k in counts)
+    grouped = ""
+    if "meta_groups" in meta:
+        grouped = f", rows of {len(np.unique(meta['meta_groups'])):,} groups"
     fitted = "all rows"
     if "meta_train_indices" in meta:
         fitted = f"{len(meta['meta_train_indices'])} training rows"
     print(
-        f"X  {dataset.shape} float32: {source}, pooling {meta['meta_pooling']}\n"
+        f"X  {dataset.shape} float32: {source}, pooling {meta['meta_pooling']}{grouped}\n"
         f"   normalized: {dataset.norm['norm_method']}, fitted on {fitted}\n"
         f"y  {y.shape} {y.dtype}: {target}\n"
         f"Wrote {job.output} ({job.output.stat().st_size / 1e6:.2f} MB)"

@@ -17,8 +17,8 @@ from sklprep.cli.arguments import (
     sweep_layers,
 )
 from sklprep.exceptions import UsageError
-from sklprep.layers import ALL
-from sklprep.strategies import CONCEPT, STRATEGIES, check_options
+from sklprep.layers import ALL, EMBEDDINGS
+from sklprep.strategies import CONCEPT, SAE, STRATEGIES, check_normalize, check_options
 
 if TYPE_CHECKING:
     from sklprep.sweep_result import LayerSweep
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="hidden-to-concept",
         choices=STRATEGIES,
         metavar="NAME",
-        help="its target is y; default: %(default)s",
+        help="its target is y, and feature-to-concept sweeps SAE features; default: %(default)s",
     )
     add_target(parser, repeated=False)
     add("--estimator", choices=_ESTIMATORS, help="default: logistic for labels, ridge for features")
@@ -51,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPEC",
         help="* one entry of the curve, such as embeddings, 12 or 0-5; default: each",
     )
-    add("--normalize", default="standardize", choices=NORMALIZE, help="default: %(default)s")
+    add(
+        "--normalize",
+        choices=NORMALIZE,
+        help="default: standardize; for feature-to-concept maxabs",
+    )
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
     add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
@@ -74,6 +78,9 @@ def _run(arguments: argparse.Namespace) -> int:
     }
     every_layer: dict[str, Any] = {"layers": ALL} if "layers" in strategy.needs else {}
     check_options(arguments.strategy, given | every_layer)
+    arguments.normalize = arguments.normalize or strategy.default_normalize
+    if strategy.input_member == SAE:
+        _check_sparse(arguments)
     estimator = arguments.estimator or ("logistic" if strategy.output_type == CONCEPT else "ridge")
     if (estimator in ("logistic", "ridge")) and (
         (estimator == "logistic") != (strategy.output_type == CONCEPT)
@@ -110,8 +117,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
     _, target = make_strategy(arguments.strategy, **given, **every_layer)
     model = _make_estimator(estimator, strategy.output_type, arguments)
+    layers = arguments.layers or "each"
+    if strategy.input_member == SAE:
+        layers = _name_saes(arguments, acts)
     counted: dict[str, Any] = {
-        "layers": arguments.layers or "each",
+        "layers": layers,
         "cv": arguments.cv,
         "n_permutations": arguments.permutations,
     }
@@ -140,6 +150,25 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_sweep(sweep)
     print(sweep.summary())
     return 0
+
+
+def _check_sparse(arguments: argparse.Namespace) -> None:
+    check_normalize(arguments.strategy, arguments.normalize)
+    if arguments.row_space:
+        raise UsageError(f"--row-space needs dense X, and {arguments.strategy} has sparse X.")
+    if EMBEDDINGS in (arguments.layers or ()):
+        raise UsageError(
+            f"{arguments.strategy} sweeps SAE features, which embeddings have none of."
+        )
+
+
+def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:
+    from sklprep.sweep import name_saes
+
+    if arguments.layers is None:
+        return name_saes(acts, arguments.average_l0)
+    l0 = "" if arguments.average_l0 is None else f" l0 {arguments.average_l0:.17g}"
+    return [f"sae {layers}{l0}" for layers in arguments.layers]
 
 
 def _save_plot(sweep: LayerSweep, path: Path) -> None:
