@@ -52,7 +52,7 @@ for name, estimator in (("all columns", plain), ("row space", probe)):
     print(
         f"{name}: {estimator[-1].n_features_in_} columns, {time.process_time() - start:.2f} s CPU"
     )
-print("same predictions:", np.array_equal(*predicted))
+print(f"same predictions for {np.mean(predicted[0] == predicted[1]):.0%} of the test sentences")
 
 # %%
 # Ranges against the single layer that the folds choose

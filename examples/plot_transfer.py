@@ -8,8 +8,9 @@ Weights of a probe are noisy, so hold a cosine of two probes against that of two
 *same* trait from different sentences: dishonesty and evasion agree by 0.55, where dishonesty
 agrees with itself by 0.79.
 
-The data is synthetic. For your own, give the layer to compare at, and folders of sentence files or
-packs, one a trait:
+The data is synthetic, with few and nearly uncorrelated dimensions; where dimensions correlate, a
+probe's direction follows them too, and cosines say less. For your own, give the layer to compare
+at, and folders of sentence files or packs, one a trait:
 
     python plot_transfer.py 12 dishonesty_100_features aggression_100_features
 """

@@ -274,7 +274,7 @@ class SAEFeatureSelector(_Selector):
 
     Examples
     --------
-    >>> from sklearn.feature_selection import SelectKBest
+    >>> from sklearn.feature_selection import SelectKBest, VarianceThreshold
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sklearn.model_selection import cross_val_score
     >>> from sklearn.pipeline import make_pipeline
@@ -287,6 +287,7 @@ class SAEFeatureSelector(_Selector):
     >>> probe = make_pipeline(
     ...     SAEFeatureSelector(2),
     ...     ActivationNormalizer("maxabs"),
+    ...     VarianceThreshold(),  # features that are dead in a fold cannot be ranked
     ...     SelectKBest(k=4),
     ...     LogisticRegression(),
     ... )

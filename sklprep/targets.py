@@ -62,7 +62,7 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
     >>> y = FeatureTargetExtractor(layer=2, feature=5).fit_transform(acts)
     >>> y.shape, y.dtype
     ((20,), dtype('float32'))
-    >>> FeatureTargetExtractor(layer=2, feature=[0, 5]).fit_transform(acts).shape
+    >>> FeatureTargetExtractor(layer=2, feature=[1, 5]).fit_transform(acts).shape
     (20, 2)
     """
 
