@@ -34,6 +34,7 @@ _HOME = {
     "make_strategy": "strategies",
     "normalize_features": "guide",
     "parse_layers_arg": "guide",
+    "probe_directions": "directions",
     "save_dataset": "guide",
 }
 
@@ -61,6 +62,7 @@ __all__ = [
     "make_strategy",
     "normalize_features",
     "parse_layers_arg",
+    "probe_directions",
     "save_dataset",
     "__version__",
 ]
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from sklprep.audit import audit_activations
     from sklprep.collectors import from_hidden_states
     from sklprep.dataset import ProbeDataset, generate_dataset, load_dataset
+    from sklprep.directions import probe_directions
     from sklprep.guide import (
         get_final_token_data,
         load_all_sentences,

@@ -27,6 +27,7 @@ ORDER = [
     "targets",
     "normalizers",
     "rowspace",
+    "directions",
     "strategies",
     "pipelines",
     "dataset",
@@ -69,6 +70,7 @@ PUBLIC = [
     "make_strategy",
     "normalize_features",
     "parse_layers_arg",
+    "probe_directions",
     "save_dataset",
 ]
 HEAVY = {"numpy", "scipy", "sklearn", "skops", "joblib", "tqdm", "matplotlib", "pandas", "zlib_ng"}
