@@ -23,7 +23,6 @@ from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MaxAbsScaler
 
 import sklprep
 
@@ -49,7 +48,7 @@ print(
 # %%
 # The best k of each
 # ------------------
-# Features stay sparse: `MaxAbsScaler` scales without shifting. Those that are dead in the training
+# Features stay sparse: `maxabs` scales without shifting. Those that are dead in the training
 # rows are left out.
 folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
 ks = [1, 2, 4, 8, 16, 32]
@@ -60,11 +59,11 @@ def accuracy(X, *steps):
     return cross_val_score(probe, X, acts.labels, groups=acts.groups, cv=folds)
 
 
-select = sklprep.LayerSelector(layer)
+select, sparse = sklprep.LayerSelector(layer), sklprep.SAEFeatureSelector(layer)
+scaler = sklprep.ActivationNormalizer("maxabs")
 curves = {
     "SAE features": [
-        accuracy(features, VarianceThreshold(), MaxAbsScaler(), SelectKBest(f_classif, k=k))
-        for k in ks
+        accuracy(acts, sparse, VarianceThreshold(), scaler, SelectKBest(f_classif, k=k)) for k in ks
     ],
     "hidden-state columns": [
         accuracy(acts, select, sklprep.ActivationNormalizer(), SelectKBest(f_classif, k=k))
@@ -73,8 +72,7 @@ curves = {
 }
 alive = VarianceThreshold().fit_transform(features)
 curves["SAE features, chosen on all rows (leak)"] = [
-    accuracy(SelectKBest(f_classif, k=k).fit_transform(alive, acts.labels), MaxAbsScaler())
-    for k in ks
+    accuracy(SelectKBest(f_classif, k=k).fit_transform(alive, acts.labels), scaler) for k in ks
 ]
 whole = accuracy(acts, select, sklprep.ActivationNormalizer()).mean()
 for name, scores in curves.items():

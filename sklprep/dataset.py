@@ -729,8 +729,9 @@ def _check_entries(
     method = norm.get("norm_method")
     if method is None:
         return
-    if method not in _NORM_KEYS:
-        raise file_fault(path, "norm_method", f"is {method!r}", ", ".join(_NORM_KEYS))
+    if not isinstance(method, str) or method not in _NORM_KEYS:
+        found = " ".join(repr(method)[:60].split())
+        raise file_fault(path, "norm_method", f"is {found}", ", ".join(_NORM_KEYS))
     for key in _NORM_KEYS[method]:
         if key not in norm or np.shape(norm[key]) != (X.shape[1],):
             raise file_fault(

@@ -433,6 +433,7 @@ def test_changed_norm_is_refused_unless_the_pipeline_is_left_out(written):
         ({"meta_format_version": np.int64(2)}, "format version 2.*Upgrade sklprep"),
         ({"meta_sentence_indices": np.zeros(3)}, "'meta_sentence_indices' has shape"),
         ({"norm_method": np.str_("zscore")}, "'norm_method' is 'zscore'"),
+        ({"norm_method": np.zeros(3)}, "'norm_method' is array"),
         ({"norm_std": None}, "'norm_std' is missing"),
         ({"norm_mean": np.zeros(3)}, "'norm_mean' has shape"),
         ({"pipeline": np.zeros(9, np.uint8)}, "pipeline"),
