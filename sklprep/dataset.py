@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -228,7 +229,10 @@ class ProbeDataset:
         OutputError
             If the path cannot be written.
         """
-        _write(path, self.X, self.y, self.meta, self.norm, self.pipeline, compress=compress)
+        from sklprep.pipelines import dumps_pipeline
+
+        data = None if self.pipeline is None else dumps_pipeline(self.pipeline)
+        _write(path, self.X, self.y, self.meta, self.norm, data, compress=compress)
 
     def _learned_steps(self) -> list[tuple[str, Any]]:
         if self.pipeline is None:
@@ -323,16 +327,19 @@ class FittedDataset:
         Of X.
     """
 
-    def __init__(self, acts: ActivationSet, pipeline: Pipeline, y: NDArray[Any]) -> None:
+    def __init__(self, acts: ActivationSet, fitted: Pipeline, y: NDArray[Any]) -> None:
+        from sklprep.pipelines import freeze_pipeline
+
         self._acts = acts
         self._X: NDArray[np.float32] | None = None
-        self.pipeline = pipeline
+        # as load_dataset will bring it back: BLAS rounds differently for another memory layout
+        self._data, self.pipeline = freeze_pipeline(fitted)
         self.y = y
-        self.norm = _norm_of(pipeline)
-        if _is_by_rows(pipeline):
-            self.shape = (len(acts), pipeline.steps[0][1].n_features_out_)
+        self.norm = _norm_of(self.pipeline)
+        if _is_by_rows(self.pipeline):
+            self.shape = (len(acts), self.pipeline.steps[0][1].n_features_out_)
         else:
-            self._X = _as_dense(pipeline.transform(acts))
+            self._X = _as_dense(self.pipeline.transform(acts))
             self.shape = self._X.shape
         self.meta: dict[str, Any] = {}
 
@@ -356,7 +363,7 @@ class FittedDataset:
     def write(self, path: str | os.PathLike[str], *, compress: bool = False) -> None:
         """Make X on the way into the file, in memory that does not depend on its rows."""
         X = Blocks(self.shape, np.dtype(np.float32), self.blocks())
-        _write(path, X, self.y, self.meta, self.norm, self.pipeline, compress=compress)
+        _write(path, X, self.y, self.meta, self.norm, self._data, compress=compress)
 
 
 def fit_dataset(
@@ -374,7 +381,6 @@ def fit_dataset(
     """
     from sklearn.base import clone
 
-    from sklprep.pipelines import dumps_pipeline, loads_pipeline
     from sklprep.selectors import SELECTORS
     from sklprep.targets import FeatureTargetExtractor
 
@@ -407,8 +413,6 @@ def fit_dataset(
     else:
         fitted.fit(rows[used], y[used])
     fitted[0].fit(acts)  # what else there is besides these rows is part of the fitted selector
-    # as load_dataset will bring it back: BLAS rounds differently for another memory layout
-    fitted = loads_pipeline(dumps_pipeline(fitted), where="the fitted pipeline")
     dataset = FittedDataset(rows, fitted, y)
     dataset.meta = _describe(acts, dataset, extractor, strategy, train)
     _warn(dataset.meta, y)
@@ -441,15 +445,13 @@ def _write(
     y: NDArray[Any],
     meta: Mapping[str, Any],
     norm: Mapping[str, Any],
-    pipeline: Pipeline | None,
+    pipeline: bytes | None,
     *,
     compress: bool,
 ) -> None:
     arrays: dict[str, Any] = {"X": X, "y": y, **meta, **norm}
     if pipeline is not None:
-        from sklprep.pipelines import dumps_pipeline
-
-        arrays["pipeline"] = np.frombuffer(dumps_pipeline(pipeline), np.uint8)
+        arrays["pipeline"] = np.frombuffer(pipeline, np.uint8)
     write_npz(path, arrays, compress=compress)
 
 
@@ -625,8 +627,6 @@ def provenance(
 
     The selector and the target must be fitted; the other steps need not be.
     """
-    from importlib.metadata import version
-
     from sklprep.selectors import SAEFeatureSelector
 
     def parameters(step: Any) -> Any:
@@ -644,10 +644,7 @@ def provenance(
         features = None if selector.features_ is None else selector.features_.tolist()
         layers = {"saes": list(saes), "features": features}
     record = {
-        "versions": {
-            "sklprep": __version__,
-            **{name: version(name) for name in ("numpy", "scikit-learn", "skops")},
-        },
+        "versions": _versions(),
         "input": acts.name,
         "fingerprint": acts.fingerprint,
         "arguments": {
@@ -662,6 +659,14 @@ def provenance(
         },
     }
     return json.dumps(record, sort_keys=True, default=str)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    libraries = {name: version(name) for name in ("numpy", "scikit-learn", "skops")}
+    return {"sklprep": __version__, **libraries}
 
 
 def _norm_of(pipeline: Pipeline) -> dict[str, Any]:

@@ -47,7 +47,7 @@ _MAX_ARRAY_BYTES = 1 << 48
 _MAX_CHAR = 0x10FFFF
 _DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
 _INFLATE_ERROR: type[Exception] = zlib_ng.error  # type: ignore[assignment]
-_WRITE_ITEMS = 1 << 18
+_WRITE_BYTES = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 
 
@@ -686,9 +686,9 @@ def write_npz(
                     },
                 )
                 for block in whole.blocks:
-                    flat = np.ascontiguousarray(block, whole.dtype).reshape(-1)
-                    for start in range(0, len(flat), _WRITE_ITEMS):
-                        member.write(flat[start : start + _WRITE_ITEMS].tobytes())
+                    flat = np.ascontiguousarray(block, whole.dtype).reshape(-1).view(np.uint8)
+                    for start in range(0, len(flat), _WRITE_BYTES):
+                        member.write(flat[start : start + _WRITE_BYTES].data)
 
 
 def _whole(path: str | os.PathLike[str], name: str, values: Any) -> Blocks:

@@ -122,14 +122,19 @@ def dumps_pipeline(pipeline: Pipeline) -> bytes:
     >>> data == dumps_pipeline(loads_pipeline(data, where="data"))
     True
     """
+    return freeze_pipeline(pipeline)[0]
+
+
+def freeze_pipeline(pipeline: Pipeline) -> tuple[bytes, Pipeline]:
+    """Give the bytes of `dumps_pipeline`, and the pipeline that `loads_pipeline` makes of them."""
     import skops.io
 
     with _refusing("This pipeline", "Use other steps, or fit them first."):
         twin = _without_settings(pipeline)
         _leaf_steps(twin)
         data = _canonical(skops.io.dumps(twin))
-        _pass_gate(data)
-    return data
+        loaded, _ = _pass_gate(data)
+    return data, loaded
 
 
 def loads_pipeline(data: bytes, *, where: str) -> Pipeline:

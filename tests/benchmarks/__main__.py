@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from . import commands, reading, sweeping
+from . import commands, growth, packing, reading, row_space, sweeping
 from .data import REAL, SMALL, Data
 from .measure import describe_machine
 from .table import HEAD, Row, Run, to_line
@@ -17,12 +17,20 @@ BENCHMARKS: dict[str, Callable[[Run], Iterator[Row]]] = {
     for function in (
         reading.baseline,
         reading.cold_reads,
+        reading.other_baselines,
         commands.whole_command,
         commands.imports_alone,
         reading.two_jobs,
         commands.memory,
         commands.help_text,
+        commands.many_datasets,
+        packing.whole_command_on_a_pack,
+        packing.generate_on_a_pack,
+        packing.larger_than_memory,
+        packing.packing,
         sweeping.layer_sweep,
+        row_space.row_space,
+        growth.growth,
     )
 }
 
@@ -46,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--repeats", type=int, default=3, metavar="N", help="runs a figure; default: %(default)s"
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the curves of growth there (.png)"
+    )
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1:
         parser.error("--repeats must be at least 1")
@@ -53,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="sklprep_benchmarks_") as temporary:
         root = (arguments.data or Path(temporary)).resolve()
         root.mkdir(parents=True, exist_ok=True)
-        run = Run(Data(root, shapes), arguments.repeats)
+        run = Run(Data(root, shapes), arguments.repeats, arguments.plot)
         print(
             f"Measured on {describe_machine()}.\n\n26 layers, d_model {shapes.d_model:,},"
             f" {shapes.n_features:,} features, {shapes.n_files} files of 8 to 30 tokens. Every run"

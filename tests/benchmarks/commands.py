@@ -7,11 +7,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .data import FEATURE, LAYER
+from .data import FEATURE, LAYER, N_LAYERS
 from .measure import Measured, best_of, run_measured
 from .table import Row, Run, at_least, at_most
 
-_TO_CONCEPT = ["--strategy", "hidden-to-concept", "--layer", str(LAYER)]
+IMPORTS = "import sklearn.pipeline, sklearn.preprocessing, skops.io"
+TO_CONCEPT = ["--strategy", "hidden-to-concept", "--layer", str(LAYER)]
 _TO_FEATURE = ["--strategy", "embedding-to-feature", "--target-layer", str(LAYER)]
 _TO_FEATURE += ["--target-feature", str(FEATURE)]
 
@@ -40,7 +41,7 @@ def whole_command(run: Run) -> Iterator[Row]:
     """`sklprep generate` with its default jobs against the baseline's whole process."""
     base = run.baseline.process
     for name, options in (
-        ("hidden-to-concept", _TO_CONCEPT),
+        ("hidden-to-concept", TO_CONCEPT),
         ("embedding-to-feature", _TO_FEATURE),
     ):
         found = _generate(run, options, run.data.files())
@@ -51,10 +52,39 @@ def whole_command(run: Run) -> Iterator[Row]:
             yield at_least(f"generate {name} (layer {LAYER}), {what}", ratio, goal, detail)
 
 
+def many_datasets(run: Run) -> Iterator[Row]:
+    """26 single-layer datasets and 26 feature targets in one command, against 52 baselines."""
+    layers = [str(layer) for layer in range(N_LAYERS)]
+    argv = [sys.executable, "-m", "sklprep", "generate", "--input", str(run.data.files())]
+    argv += ["--strategy", "hidden-to-concept", *_each("--layer", layers)]
+    argv += ["--strategy", "embedding-to-feature", *_each("--target-layer", layers)]
+    argv += ["--target-feature", str(FEATURE), "--quiet"]
+
+    def once() -> Measured:
+        with tempfile.TemporaryDirectory() as place:
+            measured = run_measured([*argv, "--output", f"{place}/{{name}}_{{target_layer}}.npz"])
+            n_made = len(list(Path(place).iterdir()))
+            if n_made != 2 * N_LAYERS:
+                raise RuntimeError(f"{' '.join(argv)} wrote {n_made} datasets.")
+            return measured
+
+    found = best_of(run.repeats, once, lambda measured: measured.wall)
+    base = run.baseline.process
+    yield at_least(
+        f"{N_LAYERS} single-layer datasets and {N_LAYERS} feature targets in one command, wall",
+        2 * N_LAYERS * base.wall / found.wall,
+        150,
+        f"{found.wall:.2f} s against {2 * N_LAYERS} x {base.wall:.2f} s",
+    )
+
+
+def _each(flag: str, values: list[str]) -> list[str]:
+    return [part for value in values for part in (flag, value)]
+
+
 def imports_alone(run: Run) -> Iterator[Row]:
     """The floor of a whole command: a process that only imports scikit-learn and skops."""
-    imports = "import sklearn.pipeline, sklearn.preprocessing, skops.io"
-    found = run.fastest([sys.executable, "-c", imports])
+    found = run.fastest([sys.executable, "-c", IMPORTS])
     yield Row(
         "importing scikit-learn and skops alone, CPU",
         f"{found.cpu:.2f} s",
@@ -89,7 +119,7 @@ def help_text(run: Run) -> Iterator[Row]:
 def memory(run: Run) -> Iterator[Row]:
     """Peak memory of `generate` for one layer, and its growth with ten times as many files."""
     shapes = run.data.shapes
-    few = _generate(run, _TO_CONCEPT, run.data.files()).hwm
+    few = _generate(run, TO_CONCEPT, run.data.files()).hwm
     base = run.baseline.result["hwm"]
     yield at_most(
         f"peak memory, one layer of {shapes.n_files} files",
@@ -98,7 +128,7 @@ def memory(run: Run) -> Iterator[Row]:
         "MB",
         f"baseline {base:,.0f} MB, {base / few:.0f} times as much",
     )
-    many = _generate(run, _TO_CONCEPT, run.data.many_files())
+    many = _generate(run, TO_CONCEPT, run.data.many_files())
     yield at_most(
         f"peak memory, {shapes.n_many_files:,} files against {shapes.n_files}",
         many.hwm / few,

@@ -43,6 +43,20 @@ def cold_reads(run: Run) -> Iterator[Row]:
         )
 
 
+def other_baselines(run: Run) -> Iterator[Row]:
+    """The same reads done in other ways: `numpy.load` of the member alone, and the floor."""
+    folder = str(run.data.files())
+    for member, wanted in list(_MEMBERS.items())[1:]:
+        ours = run.fastest_task("read", folder=folder, **wanted).result["cpu"]
+        plain = run.fastest_task("load_member", folder=folder, member=member).result["cpu"]
+        floor = run.fastest_task("inflate", folder=folder, members=[member]).result["cpu"]
+        yield Row(
+            f"reading {member} (layer {LAYER}) against numpy.load of that member, CPU",
+            f"{plain / ours:.2f}x",
+            f"{ours:.2f} s against {plain:.2f} s; inflating it and no more {floor:.2f} s",
+        )
+
+
 def two_jobs(run: Run) -> Iterator[Row]:
     """Wall time of reading one member, two jobs against one; medians of alternating runs."""
     folder = str(run.data.files())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from .data import Data
 from .measure import Measured, Task, best_of, run_measured, run_task
@@ -22,10 +23,11 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What the benchmarks of one run share: data, number of repeats and the baseline."""
+    """What the benchmarks of one run share: data, number of repeats, a picture, the baseline."""
 
     data: Data
     repeats: int
+    plot: Path | None = None
 
     def fastest(self, argv: list[str]) -> Measured:
         """The run of a command that took the least CPU."""
