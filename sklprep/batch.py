@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from sklprep.activations import ActivationSet
-    from sklprep.dataset import FittedDataset
+    from sklprep.dataset import FittedDataset, FittedPipeline
 
 SPOOL_BYTES = 512 << 20
 """Rows of a raw folder beyond this go through a temporary pack instead of memory."""
@@ -166,9 +167,11 @@ def run_jobs(
                 report.failed.append((job, error))
         try:
             with _with_rows_at_hand(acts, [prepared for _, prepared in ready], jobs) as rows:
+                latest: dict[str, FittedPipeline] = {}
                 for job, prepared in ready:
                     try:
-                        fitted = prepared.fit(acts, rows)
+                        fitted = prepared.fit(acts, rows, latest.get(prepared.input))
+                        latest = {prepared.input: fitted.fitted}
                         fitted.write(job.output, compress=compress)
                     except (SklprepError, OSError) as error:
                         report.failed.append((job, error))
@@ -229,7 +232,16 @@ class _Prepared:
     members: dict[str, Any]
     n_columns: int
 
-    def fit(self, acts: ActivationSet, rows: ActivationSet) -> FittedDataset:
+    @property
+    def input(self) -> str:
+        """What X is made of: all that the provenance says but for the target."""
+        arguments = json.loads(self.provenance)["arguments"]
+        parts = {key: arguments[key] for key in arguments.keys() - {"strategy", "target"}}
+        return json.dumps(parts, sort_keys=True)
+
+    def fit(
+        self, acts: ActivationSet, rows: ActivationSet, fitted: FittedPipeline | None
+    ) -> FittedDataset:
         """Fit on rows that may hold no more than what this and other jobs need of the set."""
         from sklprep.dataset import fit_dataset
 
@@ -240,6 +252,7 @@ class _Prepared:
             strategy=self.strategy,
             fit_rows=self.fit_rows,
             rows=rows,
+            fitted=fitted,
         )
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -313,6 +314,17 @@ def generate_dataset(
     return dataset
 
 
+@dataclass(frozen=True, slots=True)
+class FittedPipeline:
+    """A fitted pipeline as `load_dataset` will bring it back, and the bytes it comes from.
+
+    BLAS rounds differently for another memory layout, so nothing else may make X.
+    """
+
+    pipeline: Pipeline
+    data: bytes
+
+
 class FittedDataset:
     """A dataset before its X is made: everything else, and X block by block.
 
@@ -321,19 +333,18 @@ class FittedDataset:
     y : ndarray of shape (n_samples,)
     meta, norm : dict
         As in `ProbeDataset`.
+    fitted : FittedPipeline
     pipeline : Pipeline
-        Fitted.
+        That of `fitted`.
     shape : tuple
         Of X.
     """
 
-    def __init__(self, acts: ActivationSet, fitted: Pipeline, y: NDArray[Any]) -> None:
-        from sklprep.pipelines import freeze_pipeline
-
+    def __init__(self, acts: ActivationSet, fitted: FittedPipeline, y: NDArray[Any]) -> None:
         self._acts = acts
+        self.fitted = fitted
         self._X: NDArray[np.float32] | None = None
-        # as load_dataset will bring it back: BLAS rounds differently for another memory layout
-        self._data, self.pipeline = freeze_pipeline(fitted)
+        self.pipeline = fitted.pipeline
         self.y = y
         self.norm = _norm_of(self.pipeline)
         if _is_by_rows(self.pipeline):
@@ -363,7 +374,7 @@ class FittedDataset:
     def write(self, path: str | os.PathLike[str], *, compress: bool = False) -> None:
         """Make X on the way into the file, in memory that does not depend on its rows."""
         X = Blocks(self.shape, np.dtype(np.float32), self.blocks())
-        _write(path, X, self.y, self.meta, self.norm, self._data, compress=compress)
+        _write(path, X, self.y, self.meta, self.norm, self.fitted.data, compress=compress)
 
 
 def fit_dataset(
@@ -374,10 +385,12 @@ def fit_dataset(
     strategy: str = "custom",
     fit_rows: ArrayLike | None = None,
     rows: ActivationSet | None = None,
+    fitted: FittedPipeline | None = None,
 ) -> FittedDataset:
     """Do all that `generate_dataset` does, but for making X.
 
     `rows` are the rows of `acts` again, with no more than what is needed of them, close at hand.
+    `fitted` comes from the dataset of another target, made by the same pipeline of the same rows.
     """
     from sklearn.base import clone
 
@@ -404,8 +417,29 @@ def fit_dataset(
             f"A dataset holds one target, but y has shape {np.shape(y)}. Make a dataset for each"
             " (several --target-feature on the command line), or use y with acts directly."
         )
+    if fitted is None or not _is_by_rows(pipeline):  # other pipelines may have learned from y
+        used = every if train is None else train
+        fitted = _fit_pipeline(acts, pipeline, rows=rows, y=y, used=used)
+    dataset = FittedDataset(rows, fitted, y)
+    dataset.meta = _describe(acts, dataset, extractor, strategy, train)
+    _warn(dataset.meta, y)
+    return dataset
+
+
+def _fit_pipeline(
+    acts: ActivationSet,
+    pipeline: Pipeline,
+    *,
+    rows: ActivationSet,
+    y: NDArray[Any],
+    used: NDArray[np.int64],
+) -> FittedPipeline:
+    """Fit a clone of the pipeline on the rows used, by blocks where that gives the same bits."""
+    from sklearn.base import clone
+
+    from sklprep.pipelines import freeze_pipeline
+
     fitted = clone(pipeline).set_output(transform="default")
-    used = every if train is None else train
     if _is_by_rows(fitted):
         fitted[0].fit(rows)
         for block in _row_blocks(used) if len(fitted) > 1 else ():
@@ -413,10 +447,8 @@ def fit_dataset(
     else:
         fitted.fit(rows[used], y[used])
     fitted[0].fit(acts)  # what else there is besides these rows is part of the fitted selector
-    dataset = FittedDataset(rows, fitted, y)
-    dataset.meta = _describe(acts, dataset, extractor, strategy, train)
-    _warn(dataset.meta, y)
-    return dataset
+    data, loaded = freeze_pipeline(fitted)
+    return FittedPipeline(loaded, data)
 
 
 def _is_by_rows(pipeline: Pipeline) -> bool:

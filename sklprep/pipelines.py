@@ -133,7 +133,7 @@ def freeze_pipeline(pipeline: Pipeline) -> tuple[bytes, Pipeline]:
         twin = _without_settings(pipeline)
         _leaf_steps(twin)
         data = _canonical(skops.io.dumps(twin))
-        loaded, _ = _pass_gate(data)
+        loaded, _ = _load_canonical(data)
     return data, loaded
 
 
@@ -183,7 +183,7 @@ def loads_pipeline(data: bytes, *, where: str) -> Pipeline:
     from sklearn.exceptions import InconsistentVersionWarning
 
     with _refusing(where, "Generate the dataset again."):
-        pipeline, caught = _pass_gate(data)
+        pipeline, caught = _load_canonical(_canonical(data))
     skews = [w.message for w in caught if isinstance(w.message, InconsistentVersionWarning)]
     if skews:
         warnings.warn(
@@ -246,13 +246,13 @@ def _without_settings(estimator: Any) -> Any:
     return twin
 
 
-def _pass_gate(data: bytes) -> tuple[Any, list[warnings.WarningMessage]]:
-    """Load a pipeline and try it; also return the warnings that it gave."""
+def _load_canonical(data: bytes) -> tuple[Any, list[warnings.WarningMessage]]:
+    """Load what `_canonical` made and try it; also return the warnings that it gave."""
     import skops.io
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        pipeline = skops.io.loads(_canonical(data), trusted=_TRUSTED)
+        pipeline = skops.io.loads(data, trusted=_TRUSTED)
         _try_transform(pipeline, _leaf_steps(pipeline))
     return pipeline, caught
 
