@@ -78,14 +78,14 @@ def _measure_curves(run: Run) -> Iterator[Curve]:
         )
     yield _curve(
         run,
-        "all layers",
+        f"all layers, d_model {small.d_model}",
         "tokens",
         {n: grown(n_tokens=n) for n in small.tokens},
         _ALL_LAYERS,
     )
     yield _curve(
         run,
-        "all layers",
+        f"all of them, d_model {small.d_model}",
         "layers",
         {n: grown(n_layers=n) for n in small.layers},
         _ALL_LAYERS,

@@ -35,9 +35,11 @@ def _compare(run: Run, model: str, *, noise: bool) -> tuple[float, str]:
     )
     pairs = list(zip(plain["values"], ours["values"], strict=True))
     apart = max(abs(a - b) for a, b in pairs) / max(abs(a) for a, _ in pairs)
+    n_others = sum((a > 0) != (b > 0) for a, b in pairs)
     rows, columns = plain["shape"]
     return plain["cpu"] / ours["cpu"], (
         f"{ours['cpu']:.2f} s against {plain['cpu']:.2f} s (wall {ours['wall']:.2f} s against"
         f" {plain['wall']:.2f} s); {columns:,} columns, {plain['train']} training and"
-        f" {rows - plain['train']} test rows; decision values differ by {apart:.1g} of the largest"
+        f" {rows - plain['train']} test rows; {n_others} predictions differ, decision values by at most"
+        f" {apart:.1g} of the largest"
     )
