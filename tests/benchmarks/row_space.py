@@ -40,6 +40,6 @@ def _compare(run: Run, model: str, *, noise: bool) -> tuple[float, str]:
     return plain["cpu"] / ours["cpu"], (
         f"{ours['cpu']:.2f} s against {plain['cpu']:.2f} s (wall {ours['wall']:.2f} s against"
         f" {plain['wall']:.2f} s); {columns:,} columns, {plain['train']} training and"
-        f" {rows - plain['train']} test rows; {n_others} predictions differ, decision values by at most"
-        f" {apart:.1g} of the largest"
+        f" {rows - plain['train']} test rows; {n_others} predictions differ, decision values by"
+        f" at most {apart:.1g} of the largest"
     )
