@@ -637,12 +637,12 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
         temporary.unlink(missing_ok=True)
         raise
     if sync:
-        sync_folder(path.parent)
+        sync_to_disk(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring renames in a folder to the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync_to_disk(path: Path) -> None:
+    """Bring a file, or what was renamed in a folder, to the disk."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
@@ -672,8 +672,8 @@ def check_new_folder(path: str | os.PathLike[str]) -> Path:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Make a folder that appears under its name whole, or not at all.
 
-    Yields a hidden temporary folder beside it, which is renamed on success and removed on failure.
-    Parent folders are made. Who writes the files within brings them to the disk.
+    Yields a hidden temporary folder beside it, which is synced to disk with all files in it and
+    renamed on success, and removed on failure. Parent folders are made.
 
     Examples
     --------
@@ -691,12 +691,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         temporary.mkdir()
         yield temporary
+        for written in (*temporary.rglob("*"), temporary):
+            sync_to_disk(written)
         check_new_folder(path)  # another process may have been faster
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync_folder(target.parent)
+    sync_to_disk(target.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -709,7 +711,11 @@ class Blocks:
 
 
 def write_npz(
-    path: str | os.PathLike[str], arrays: Mapping[str, Any], *, compress: bool = False
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Any],
+    *,
+    compress: bool = False,
+    sync: bool = True,
 ) -> None:
     """Write arrays as an NPZ file, atomically; the same arrays give the same bytes.
 
@@ -721,13 +727,15 @@ def write_npz(
         No object arrays.
     compress : bool, default=False
         Deflate the members instead of storing them.
+    sync : bool, default=True
+        As `atomic_write` takes it.
     """
     wholes = {
         name: values if isinstance(values, Blocks) else _whole(path, name, values)
         for name, values in arrays.items()
     }
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", method) as archive:
+    with atomic_write(path, sync=sync) as file, zipfile.ZipFile(file, "w", method) as archive:
         for name, whole in wholes.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(

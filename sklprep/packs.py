@@ -31,7 +31,7 @@ from sklprep.files import (
     atomic_write,
     check_output,
     file_fault,
-    sync_folder,
+    sync_to_disk,
 )
 from sklprep.sentences import Block, RowSet, SentenceFolder, fingerprint_of, is_last_of_each
 
@@ -320,7 +320,7 @@ def build_pack(
             with contextlib.suppress(FileNotFoundError):
                 output.rmdir()
             work.rename(output)
-            sync_folder(output.parent)
+            sync_to_disk(output.parent)
     return Pack(output, pooling=source.pooling)
 
 
@@ -357,7 +357,7 @@ def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
             writers = _open_writers(work, manifest, stack)
             for blocks in rows.blocks():
                 _append_blocks(writers, manifest, blocks)
-            _commit(work, manifest, writers, facts, small, sync=True)
+            _commit(work, manifest, writers, facts, small)
 
 
 def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -25,7 +25,7 @@ def write_sentence_files(folder: Path, sentences: Iterable[Members], n: int) -> 
     """Write `n` sentences, in order, as the files ``sentence_000000.npz`` and so on."""
     width = max(6, len(str(n - 1)))
     for number, members in enumerate(sentences):
-        write_npz(folder / f"sentence_{number:0{width}d}.npz", members, compress=True)
+        write_npz(folder / f"sentence_{number:0{width}d}.npz", members, compress=True, sync=False)
         del members  # or it would stay in memory while the next one is made
 
 
@@ -81,7 +81,7 @@ def _wide_members(blocks: Iterable[Block], layers: NDArray[np.int64], dtype: str
         elif member == "hidden_states":
             states[number] = values.astype(dtype)
         else:
-            features.append(values.astype(dtype).toarray())
+            features.append(values.toarray().astype(dtype))
     members["hidden_states"] = np.stack([states[layer] for layer in layers.tolist()])
     if features:
         members["activations"] = np.stack(features)
@@ -133,22 +133,22 @@ def _bounds_of(rows: RowSet) -> list[int]:
                 f" and {values[row]}; expected one {name}, as a sentence file holds it once."
                 f" {_INSTEAD}"
             )
-    for name, values in (("group", groups), ("sentence_index", indices)):
-        _, again = np.unique(values[firsts], return_index=True)
-        if len(again) < len(firsts):
-            row = firsts[np.setdiff1d(np.arange(len(firsts)), again)[0]]
+    apart = "sentence, whose rows lie side by side" if rows.pooling == "none" else "row"
+    for name, values in (("sentence_index", indices), ("group", groups)):
+        _, distinct = np.unique(values[firsts], return_index=True)
+        if len(distinct) < len(firsts):
+            row = firsts[np.setdiff1d(np.arange(len(firsts)), distinct)[0]]
             other = firsts[values[firsts] == values[row]][0]
             raise DataError(
-                f"Rows {other} and {row} belong to different sentences and share the {name}"
-                f" {values[row]}; expected the rows of a sentence side by side and no other groups,"
-                f" as sentence files have none. {_INSTEAD}"
+                f"Rows {other} and {row} share the {name} {values[row]}; expected a different one"
+                f" in each {apart}, as sentence files have no other groups. {_INSTEAD}"
             )
-    bad = ~np.isin(labels, [0, 1, 2, 3])
-    if bad.any():
-        row = int(np.argmax(bad))
+    good = np.isin(labels, [0, 1, 2, 3]) & (labels.dtype.kind in "biuf")
+    if not good.all():
+        row = int(np.argmin(good))
         raise DataError(
-            f"Row {row} has the label {labels[row]!r}; expected 0, 1, 2 or 3, as sentence files"
-            f" hold them. {_INSTEAD}"
+            f"Row {row} has the label {labels[row : row + 1].tolist()[0]!r}; expected 0, 1, 2 or 3,"
+            f" as sentence files hold them. {_INSTEAD}"
         )
     n_final = np.add.reduceat(rows.is_final_token.astype(np.int64), firsts)
     if (n_final != 1).any():
