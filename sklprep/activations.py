@@ -6,6 +6,8 @@ import hashlib
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -14,9 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklprep.arrays import is_array, to_numpy
 from sklprep.displays import card, describe_y, table
 from sklprep.exceptions import DataError, FeatureNotFoundError, SklprepWarning, UsageError
+from sklprep.files import check_new_folder
 from sklprep.layers import check_layers_exist, format_layers
-from sklprep.packs import Pack, is_pack
-from sklprep.sentences import SentenceFolder
+from sklprep.packs import Pack, build_pack, is_pack, write_pack
+from sklprep.sentence_writer import export_sentences
+from sklprep.sentences import Block, SentenceFolder, is_last_of_each
 from sklprep.tables import read_groups, read_labels
 
 if TYPE_CHECKING:
@@ -31,6 +35,7 @@ class _Source(Protocol):
 
     name: str
     pooling: str
+    is_pooled: bool
     layers: NDArray[np.int64]
     average_l0s: NDArray[Any]
     d_embed: int | None
@@ -38,11 +43,17 @@ class _Source(Protocol):
     n_features: int | None
 
     @property
+    def path(self) -> Path | None: ...
+    @property
     def n_rows(self) -> int: ...
     @property
     def sae_layers(self) -> NDArray[np.int64]: ...
     @property
+    def stored_dtype(self) -> str: ...
+    @property
     def fingerprint(self) -> str: ...
+    @property
+    def is_final_token(self) -> NDArray[np.bool_]: ...
     @property
     def groups(self) -> NDArray[np.int64]: ...
     @property
@@ -55,6 +66,7 @@ class _Source(Protocol):
     def layer(self, layer: int, rows: NDArray[np.int64] | None = ...) -> NDArray[np.float32]: ...
     def config(self, config: int, rows: NDArray[np.int64] | None = ...) -> csr_array: ...
     def require(self, member: str) -> None: ...
+    def names_of_rows(self) -> list[str]: ...
     def describe_row(self, row: int) -> str: ...
     def read(
         self, *, embeddings: bool = ..., layers: Iterable[int] = ..., configs: Iterable[int] = ...
@@ -453,53 +465,133 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             return ActivationSet(self._source.unread(), self._rows)
         return self
 
-    def stream(self) -> Iterator[tuple[str, int, Any]]:
+    def stream(self) -> Iterator[Block]:
         """Read everything once, in blocks of rows and in bounded memory; nothing is kept.
 
         Yields ``("embeddings", 0, rows)``, ``("hidden_states", layer, rows)`` and ``("activations",
-        config, (columns, values))``; the blocks of a member come in the order of its rows. Nothing
-        is checked: there may be NaN and infinite values.
+        config, csr_array)``; the blocks of a member come in the order of its rows. Nothing is
+        checked: there may be NaN and infinite values.
         """
-        folder = self.folder
-        if folder is None:
-            yield from self._stream_rows()
-            return
-        layers = self.layers.tolist() if folder.d_model is not None else []
-        in_file_order = sorted(layers, key=folder.files[0].layers.index)
-        parts = folder.parts(
-            range(len(folder.files)),
+        for blocks in self.blocks():
+            yield from blocks
+
+    def blocks(self, bounds: Sequence[int] | None = None) -> Iterator[Iterable[Block]]:
+        """Do what `stream` does, all members of some rows at a time.
+
+        Parameters
+        ----------
+        bounds : sequence of int, or None
+            Rows before which to begin anew, from 0 to ``len(self)``; None leaves it to the source.
+        """
+        source = self._source
+        rows = np.arange(source.n_rows) if self._rows is None else self._rows
+        if isinstance(source, SentenceFolder) and len(rows):
+            sentences = source.sentence_of_row[rows]
+            files = [0, *(np.flatnonzero(np.diff(sentences)) + 1).tolist(), len(rows)]
+            numbers = sentences[files[:-1]].tolist()
+            once = len(set(numbers)) == len(numbers)  # else whole rows are read into memory
+            if once and bounds in (None, files):
+                yield from self._blocks_of_files(source, numbers, pairwise(files))
+                return
+        if bounds is None:
+            bounds = [*range(0, len(rows), _BLOCK_ROWS), len(rows)]
+        for start, stop in pairwise(bounds):
+            yield _blocks_of(source, rows[start:stop])
+
+    def _blocks_of_files(
+        self, folder: SentenceFolder, numbers: list[int], bounds: Iterable[tuple[int, int]]
+    ) -> Iterator[list[Block]]:
+        files = folder.stream(
+            numbers,
             embeddings=folder.d_embed is not None,
-            positions=[folder.files[0].layers.index(layer) for layer in in_file_order],
+            layers=folder.layers.tolist() if folder.d_model is not None else [],
             configs=range(len(folder.sae_layers)),
         )
-        for part in parts:
-            if part.embeddings is not None:
-                yield "embeddings", 0, part.embeddings
-            for layer, states in zip(
-                in_file_order, () if part.hidden_states is None else part.hidden_states, strict=True
-            ):
-                yield "hidden_states", layer, states
-            for config, (_, columns, values) in enumerate(part.activations):
-                yield "activations", config, (columns, values)
+        for number, (start, stop), blocks in zip(numbers, bounds, files, strict=True):
+            if self._rows is None:
+                yield blocks
+            else:
+                places = self._rows[start:stop] - folder.n_rows_of(number)
+                yield [(member, which, values[places]) for member, which, values in blocks]
 
-    def _stream_rows(self) -> Iterator[tuple[str, int, Any]]:
-        source = self._source
-        every = np.arange(len(self)) if self._rows is None else self._rows
-        blocks = [every[start : start + _BLOCK_ROWS] for start in range(0, len(every), _BLOCK_ROWS)]
-        for rows in blocks if source.d_embed is not None else ():
-            yield "embeddings", 0, source.embeddings(rows)
-        for layer in self.layers.tolist() if source.d_model is not None else ():
-            for rows in blocks:
-                yield "hidden_states", layer, source.layer(layer, rows)
-        for config in range(len(self.sae_layers)):
-            for rows in blocks:
-                matrix = source.config(config, rows)
-                yield "activations", config, (matrix.indices, matrix.data)
+    def to_pack(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows as a pack: plain arrays that `load_activations` reads in place.
+
+        The pack gives the same rows, `groups` and `fingerprint`, so a dataset of it is the same.
+        Of a whole folder of sentence files it is what ``sklprep pack`` makes of it.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder that does not exist yet, or is empty. It appears when it is complete.
+
+        Raises
+        ------
+        OutputError
+            If there is something at `path`, or it cannot be written.
+        UsageError
+            If the labels are neither numbers nor text.
+        FileFormatError
+            If a file that the rows are read from is damaged.
+
+        Examples
+        --------
+        >>> import tempfile, sklprep
+        >>> acts = sklprep.make_activations(12, n_layers=3, n_features=32, random_state=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     acts[acts.labels > 1].to_pack(f"{folder}/strong")
+        ...     sklprep.load_activations(f"{folder}/strong")
+        ActivationSet(5 rows, layers 0-2, d_model 64, embeddings 64, 3 SAE configs of 32 features)
+        """
+        if self.folder is None or self._joined:
+            write_pack(self, path)
+        else:
+            check_new_folder(path)
+            build_pack(self.folder, path)
+
+    def to_sentence_files(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder of sentence files, which `load_activations` reads.
+
+        A row becomes a file of one token, its final one; with pooling ``"none"`` the rows of a
+        sentence become a file, and its final token is marked: the one that the sentence files
+        marked, otherwise the last. Groups come back numbered from 0, and of pooled rows it is not
+        written how they were pooled.
+
+        Parameters
+        ----------
+        path : path-like
+            A folder that does not exist yet, or is empty. It appears when it is complete.
+
+        Raises
+        ------
+        OutputError
+            If there is something at `path`, or it cannot be written.
+        DataError
+            If sentence files cannot say all of it: labels that are missing or not 0, 1, 2 or 3,
+            groups of several sentences, a sentence in several places or without its final token, a
+            layer with hidden states but no SAE features. `to_pack` writes any rows.
+        FileFormatError
+            If a file that the rows are read from is damaged.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import pathlib, tempfile, sklprep
+        >>> states = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+        >>> acts = sklprep.ActivationSet.from_arrays(hidden_states=states, labels=[0, 3, 1, 2])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     acts.to_sentence_files(f"{folder}/demo")
+        ...     names = sorted(path.name for path in pathlib.Path(folder, "demo").iterdir())
+        ...     read = sklprep.load_activations(f"{folder}/demo")
+        ...     bool((read.hidden_states == states).all()), read.labels, names[0]
+        (True, array([0, 3, 1, 2]), 'sentence_000000.npz')
+        """
+        export_sentences(self, path)
 
     @property
     def is_pooled(self) -> bool:
         """Whether sklprep pooled the tokens itself, so that `pooling` is known and not assumed."""
-        return not isinstance(self._source, ArraySource) or self._source.is_pooled
+        return self._source.is_pooled
 
     @property
     def is_from_files(self) -> bool:
@@ -511,6 +603,31 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         """The folder of sentence files that the whole set is read from, if that is its source."""
         whole = self._rows is None and isinstance(self._source, SentenceFolder)
         return self._source if whole else None  # type: ignore[return-value]
+
+    @property
+    def path(self) -> Path | None:
+        """The folder of sentence files, or the pack, that the rows come from."""
+        return self._source.path
+
+    @property
+    def widths(self) -> tuple[int | None, int | None, int | None]:
+        """Width of embeddings, hidden states and SAE features; None for what there is not."""
+        return self._source.d_embed, self._source.d_model, self._source.n_features
+
+    @property
+    def stored_dtype(self) -> str:
+        """Dtype that holds each value of the rows: that of the dump."""
+        return self._source.stored_dtype
+
+    @property
+    def is_final_token(self) -> NDArray[np.bool_]:
+        """Whether a row stands for its sentence; all but one of the tokens of a sentence do not."""
+        return self._of_rows(self._source.is_final_token)
+
+    @property
+    def file_names(self) -> NDArray[np.str_]:
+        """Name of the sentence file of each row; empty for arrays."""
+        return self._of_rows(np.array(self._source.names_of_rows(), np.str_))
 
     def read_from(self, source: _Source) -> ActivationSet:
         """The same rows, read from another source that holds all of them."""
@@ -544,6 +661,15 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             f" ({len(bad)} of {len(counts)} rows are affected). Extract these sentences again in"
             " float32: float16 overflows above 65,504."
         )
+
+
+def _blocks_of(source: _Source, rows: NDArray[np.int64]) -> Iterator[Block]:
+    if source.d_embed is not None:
+        yield "embeddings", 0, source.embeddings(rows)
+    for layer in source.layers.tolist() if source.d_model is not None else ():
+        yield "hidden_states", layer, source.layer(layer, rows)
+    for config in range(len(source.sae_layers)):
+        yield "activations", config, source.config(config, rows)
 
 
 def load_activations(
@@ -649,6 +775,8 @@ class ArraySource:
     """Rows that are in memory already."""
 
     name = "arrays"
+    path = None
+    stored_dtype = "<f4"
 
     def __init__(
         self,
@@ -719,6 +847,8 @@ class ArraySource:
             raise UsageError(
                 f"average_l0s must have shape ({n_configs},), got {self.average_l0s.shape}."
             )
+        if self.average_l0s.dtype.kind not in "iuf" or not np.isfinite(self.average_l0s).all():
+            raise UsageError(f"average_l0s must be finite numbers, got {self.average_l0s}.")
         self.d_embed = None if self._embeddings is None else self._embeddings.shape[1]
         self.d_model = None if self._hidden_states is None else self._hidden_states.shape[2]
         self.n_features = self._configs[0].shape[1] if self._configs else None
@@ -759,6 +889,14 @@ class ArraySource:
                 for row in values:
                     digest.update(row.tobytes())
         return digest.hexdigest()
+
+    @property
+    def is_final_token(self) -> NDArray[np.bool_]:
+        pooled = self.pooling != "none"
+        return np.ones(self.n_rows, bool) if pooled else is_last_of_each(self.sentence_indices)
+
+    def names_of_rows(self) -> list[str]:
+        return [""] * self.n_rows
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         assert self._embeddings is not None

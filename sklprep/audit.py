@@ -411,7 +411,7 @@ def _join_near(
 def _check_final_tokens(
     acts: ActivationSet, scan: Scan, texts: NDArray[np.str_] | None
 ) -> Finding | None:
-    if acts.pooling != "final" or not acts.is_from_files:
+    if acts.pooling != "final" or not acts.is_pooled:
         return None
     n_same = n_ends = 0
     token = ""

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import secrets
+import shutil
 import stat
 import struct
 import zipfile
@@ -531,6 +532,8 @@ class NpyFile:
             done += n
         if values.dtype.kind == "U" and done and values.reshape(-1).view("<u4").max() > _MAX_CHAR:
             raise self._fault("has characters beyond unicode", "text", _AGAIN)
+        if values.dtype == bool and done and values.view(np.uint8).max() > 1:
+            raise self._fault("has bytes other than 0 and 1", "booleans", _AGAIN)
 
     def _fault(self, found: str, expected: str, do: str = "") -> FileFormatError:
         return file_fault(self.path, None, found, expected, do)
@@ -634,16 +637,68 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
         temporary.unlink(missing_ok=True)
         raise
     if sync:
-        sync_folder(path.parent)
+        sync_to_disk(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring renames in a folder to the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def sync_to_disk(path: Path) -> None:
+    """Bring a file, or what was renamed in a folder, to the disk."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def check_new_folder(path: str | os.PathLike[str]) -> Path:
+    """Refuse, before any work is done, a folder that is there already or cannot be made.
+
+    An empty folder is fine, and so are missing parents.
+
+    Raises
+    ------
+    OutputError
+    """
+    path = Path(path)
+    if not path.exists():
+        return check_output(path)
+    if not path.is_dir():
+        raise OutputError(f"Output {path} is no folder; name one that does not exist yet.")
+    if any(path.iterdir()):
+        raise OutputError(f"Output {path} is not empty; name a folder that does not exist yet.")
+    return path
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a folder that appears under its name whole, or not at all.
+
+    Yields a hidden temporary folder beside it, which is synced to disk with all files in it and
+    renamed on success, and removed on failure. Parent folders are made.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_folder(pathlib.Path(folder, "new")) as work:
+    ...         _ = (work / "a.txt").write_bytes(b"whole")
+    ...     pathlib.Path(folder, "new", "a.txt").read_bytes()
+    b'whole'
+    """
+    path = check_new_folder(path)
+    target = path.resolve() if path.is_symlink() else path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name[:50]}.{secrets.token_hex(8)}.tmp"
+    try:
+        temporary.mkdir()
+        yield temporary
+        for written in (*temporary.rglob("*"), temporary):
+            sync_to_disk(written)
+        check_new_folder(path)  # another process may have been faster
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_to_disk(target.parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -656,7 +711,11 @@ class Blocks:
 
 
 def write_npz(
-    path: str | os.PathLike[str], arrays: Mapping[str, Any], *, compress: bool = False
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, Any],
+    *,
+    compress: bool = False,
+    sync: bool = True,
 ) -> None:
     """Write arrays as an NPZ file, atomically; the same arrays give the same bytes.
 
@@ -668,13 +727,15 @@ def write_npz(
         No object arrays.
     compress : bool, default=False
         Deflate the members instead of storing them.
+    sync : bool, default=True
+        As `atomic_write` takes it.
     """
     wholes = {
         name: values if isinstance(values, Blocks) else _whole(path, name, values)
         for name, values in arrays.items()
     }
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", method) as archive:
+    with atomic_write(path, sync=sync) as file, zipfile.ZipFile(file, "w", method) as archive:
         for name, whole in wholes.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array_header_1_0(

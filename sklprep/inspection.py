@@ -145,7 +145,7 @@ class Scan:
         kept = []
         for member, number, block in acts.stream():
             if member == "activations":
-                self.configs[number].add(*block)
+                self.configs[number].add(block.indices, block.data)
             elif member == "embeddings":
                 self.embeddings = self.embeddings or DenseStats(block.shape[1])
                 self.embeddings.add(block)
@@ -341,7 +341,7 @@ def _lengths(source: SentenceFolder | Pack) -> dict[str, Any] | None:
     if isinstance(source, SentenceFolder):
         lengths = np.array([info.n_tokens for info in source.files])
     elif source.pooling == "none" and source.n_rows:
-        lengths = np.bincount(source.groups)
+        lengths = np.bincount(source.sentence_of_row)
     else:
         return None
     return {

@@ -2,7 +2,8 @@
 
 Arrays only ever grow at their end, and the manifest, replaced last and atomically, says how many
 rows of each count. So whatever moment a run is killed at, the folder holds the old pack or the new
-one, and the next run goes on from the last manifest.
+one, and the next run goes on from the last manifest. A pack of other rows than all of a folder is
+written at once and does not grow.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import DataError, FileFormatError, UsageError
-from sklprep.files import PIECE_BYTES, NpyFile, atomic_write, check_output, file_fault, sync_folder
-from sklprep.sentences import SentenceFolder, fingerprint_of
+from sklprep.files import (
+    PIECE_BYTES,
+    NpyFile,
+    atomic_folder,
+    atomic_write,
+    check_output,
+    file_fault,
+    sync_to_disk,
+)
+from sklprep.sentences import Block, RowSet, SentenceFolder, fingerprint_of, is_last_of_each
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -38,8 +47,16 @@ MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 64 << 20
 _BATCH_BYTES = 64 << 20
 _MAX_INT = 1 << 63
-_DTYPE = re.compile(r"<f[24]|<[iu][48]|\|u1|<U[1-9][0-9]{0,7}")
-_SMALL = ("labels", "sentence_indices", "groups", "sentences", "source_names", "source_digests")
+_DTYPE = re.compile(r"<[fiu][248]|\|[iub]1|<U[1-9][0-9]{0,7}")
+_KINDS = {  # of labels any
+    "sentence_indices": "<i8",
+    "groups": "<i8",
+    "sentence_of_row": "<i8",
+    "sentences": "<U",
+    "source_names": "<U",
+    "source_digests": "|u1",
+}
+_SMALL = ("labels", *_KINDS)
 
 
 class Pack:
@@ -63,7 +80,8 @@ class Pack:
     def __init__(self, path: str | os.PathLike[str], *, pooling: str | None) -> None:
         self.path = Path(path)
         self.manifest = _read_manifest(self.path)
-        self.pooling = self.manifest["pooling"]
+        self.is_pooled = self.manifest["pooling"] is not None
+        self.pooling: str = self.manifest["pooling"] or "final"
         if pooling not in (None, self.pooling):
             raise UsageError(
                 f"{self.path} was packed with pooling {self.pooling!r}, got {pooling!r}. Use that"
@@ -81,7 +99,7 @@ class Pack:
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without what was read, which is read again where needed, and without segments."""
-        cached = ("labels", "sentence_indices", "groups", "sentences")
+        cached = ("labels", "sentence_indices", "groups", "sentence_of_row", "sentences")
         state = {key: value for key, value in self.__dict__.items() if key not in cached}
         arrays = {
             name: {key: value for key, value in entry.items() if key != "segments"}
@@ -103,17 +121,36 @@ class Pack:
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
-        """Position of each row's sentence."""
-        groups = self._small("groups")
+        """What must not straddle a split: the sentence of each row, unless others were given."""
+        return self._small("groups") if self._has("sentence_of_row") else self.sentence_of_row
+
+    @cached_property
+    def sentence_of_row(self) -> NDArray[np.int64]:
+        """Position of each row's sentence among `n_sentences`."""
+        name = "sentence_of_row" if self._has("sentence_of_row") else "groups"
+        positions = self._small(name)
         n_sentences = self.manifest["n_sentences"]
-        if len(groups) and not 0 <= groups.min() <= groups.max() < n_sentences:
-            raise self._fault("groups", "names sentences", f"0 to {n_sentences - 1}")
-        return groups
+        if len(positions) and not 0 <= positions.min() <= positions.max() < n_sentences:
+            raise self._fault(name, "names sentences", f"0 to {n_sentences - 1}")
+        return positions
+
+    @property
+    def is_final_token(self) -> NDArray[np.bool_]:
+        """Whether a row stands for its sentence; of tokens it is the last one."""
+        pooled = self.pooling != "none"
+        return np.ones(self.n_rows, bool) if pooled else is_last_of_each(self.sentence_of_row)
+
+    @property
+    def stored_dtype(self) -> str:
+        """Dtype that holds each value of the rows."""
+        arrays = self.manifest["arrays"].items()
+        wide = {entry["dtype"] for name, entry in arrays if name not in _SMALL}
+        return "<f2" if {dtype for dtype in wide if "f" in dtype} == {"<f2"} else "<f4"
 
     @cached_property
     def sentences(self) -> NDArray[np.str_] | None:
-        """The text of each row's sentence, or None where the files held none."""
-        return self._small("sentences")[self.groups] if self._has("sentences") else None
+        """The text of each row's sentence, or None where the source held none."""
+        return self._small("sentences")[self.sentence_of_row] if self._has("sentences") else None
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_embed)."""
@@ -154,9 +191,15 @@ class Pack:
             raise self._fault(names[1], f"is no sparse matrix ({error})", "row indices") from None
         return matrix
 
+    def names_of_rows(self) -> list[str]:
+        """Name of the sentence file that each row comes from; empty if it came from none."""
+        return self._small("source_names")[self.sentence_of_row].tolist()
+
     def describe_row(self, row: int) -> str:
-        """Name the pack, the row and the sentence file it comes from."""
-        return f"{self.path} (row {row}, from {self._small('source_names')[self.groups[row]]})"
+        """Name the pack, the row and the sentence file or the sentence it comes from."""
+        name = self._small("source_names")[self.sentence_of_row[row]]
+        origin = f"from {name}" if name else f"sentence_index {self.sentence_indices[row]}"
+        return f"{self.path} (row {row}, {origin})"
 
     def require(self, member: str) -> None:
         """Raise `DataError` unless the pack holds this member."""
@@ -165,7 +208,7 @@ class Pack:
             "hidden_states": self.d_model,
             "activations": self.n_features,
         }[member] is None:
-            raise DataError(f"{self.path} holds no {member}: its sentence files had none.")
+            raise DataError(f"{self.path} holds no {member}: what was packed had none.")
 
     def read(self, **_: Any) -> None:
         """Nothing to do: rows are read in place."""
@@ -277,8 +320,98 @@ def build_pack(
             with contextlib.suppress(FileNotFoundError):
                 output.rmdir()
             work.rename(output)
-            sync_folder(output.parent)
+            sync_to_disk(output.parent)
     return Pack(output, pooling=source.pooling)
+
+
+def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
+    """Write any rows as a pack, block by block.
+
+    Parameters
+    ----------
+    rows : ActivationSet
+    output : path-like
+        A folder that does not exist yet, or is empty.
+
+    Raises
+    ------
+    OutputError
+        If the path cannot be written.
+    UsageError
+        If the labels are neither numbers nor text.
+    """
+    with atomic_folder(output) as work:
+        _, d_model, n_features = rows.widths
+        manifest = _blank_manifest(
+            source=rows.name,
+            pooling=rows.pooling if rows.is_pooled else None,
+            layers=rows.layers.tolist() if d_model is not None else [],
+            configs=list(range(len(rows.sae_layers))),
+            sae_layers=rows.sae_layers.tolist(),
+            average_l0s=rows.average_l0s.tolist() if n_features is not None else [],
+            widths=rows.widths,
+            dtype=rows.stored_dtype,
+        )
+        facts, small = _describe_rows(rows)
+        with contextlib.ExitStack() as stack:
+            writers = _open_writers(work, manifest, stack)
+            for blocks in rows.blocks():
+                _append_blocks(writers, manifest, blocks)
+            _commit(work, manifest, writers, facts, small)
+
+
+def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What a manifest says of any rows, and the small arrays."""
+    indices, texts, names = rows.sentence_indices, rows.sentences, rows.file_names
+    groups = rows.groups
+    positions, firsts = _number_sentences([names, indices, *([] if texts is None else [texts])])
+    small = {
+        "sentence_indices": indices,
+        "groups": groups,
+        "source_names": names[firsts],
+    }
+    if not np.array_equal(positions, groups):
+        small["sentence_of_row"] = positions
+    if texts is not None:
+        small["sentences"] = texts[firsts]
+    fault = ""
+    try:
+        labels = rows.labels
+    except DataError as error:
+        fault = _without_place(error, rows.path)
+    else:
+        small["labels"] = labels.astype(labels.dtype.newbyteorder("<"), copy=False)
+        if not _DTYPE.fullmatch(small["labels"].dtype.str):
+            raise UsageError(
+                f"Labels of dtype {labels.dtype} cannot be packed; expected numbers or text."
+                " Convert them, for example with labels.astype(str)."
+            )
+    facts = {
+        "fingerprint": rows.fingerprint,
+        "n_rows": len(rows),
+        "n_sentences": len(firsts),
+        "labels_fault": fault,
+    }
+    return facts, small
+
+
+def _number_sentences(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number sentences, which differ in any of their keys, in order of their first rows.
+
+    Returns the number of each row's sentence, and the first row of each sentence.
+    """
+    number = np.zeros(len(keys[0]), np.int64)
+    for key in keys:
+        values, inverse = np.unique(key, return_inverse=True)
+        number = np.unique(number * len(values) + inverse.reshape(-1), return_inverse=True)[1]
+    _, firsts, inverse = np.unique(number, return_index=True, return_inverse=True)
+    order = np.argsort(firsts)
+    return np.argsort(order)[inverse.reshape(-1)], firsts[order]
+
+
+def _without_place(error: DataError, source: Path | None) -> str:
+    """Say what is wrong without saying where the source lay."""
+    return str(error).replace(f"{source} has no labels: ", "").replace(f"{source}{os.sep}", "")
 
 
 @contextlib.contextmanager
@@ -334,40 +467,63 @@ def _new_manifest(
     kept = source.layers.tolist() if layers is None else sorted(set(layers))
     kept = kept if source.d_model is not None else []
     positions = list(range(len(source.sae_layers)) if configs is None else sorted(set(configs)))
-    dtype = _stored_dtype(source)
+    return _blank_manifest(
+        source=source.name,
+        pooling=source.pooling,
+        layers=kept,
+        configs=positions,
+        sae_layers=source.sae_layers[positions].tolist(),
+        average_l0s=source.average_l0s[positions].tolist(),
+        widths=(
+            source.d_embed if embeddings else None,
+            source.d_model if kept else None,
+            source.n_features if positions else None,
+        ),
+        dtype=source.stored_dtype,
+    )
+
+
+def _blank_manifest(
+    *,
+    source: str,
+    pooling: str | None,
+    layers: list[int],
+    configs: list[int],
+    sae_layers: list[int],
+    average_l0s: list[Any],
+    widths: tuple[int | None, int | None, int | None],
+    dtype: str,
+) -> dict[str, Any]:
+    """Make the manifest of a pack that has no rows yet."""
+    d_embed, d_model, n_features = widths
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "source": source.name,
+        "source": source,
         "fingerprint": fingerprint_of([]),
-        "pooling": source.pooling,
+        "pooling": pooling,
         "n_rows": 0,
         "n_sentences": 0,
-        "layers": kept,
-        "sae_layers": source.sae_layers[positions].tolist(),
-        "average_l0s": source.average_l0s[positions].tolist(),
-        "configs": positions,
-        "d_embed": source.d_embed if embeddings else None,
-        "d_model": source.d_model if kept else None,
-        "n_features": source.n_features if positions else None,
+        "layers": layers,
+        "sae_layers": sae_layers,
+        "average_l0s": average_l0s,
+        "configs": configs,
+        "d_embed": d_embed,
+        "d_model": d_model,
+        "n_features": n_features,
         "labels_fault": "",
         "arrays": {},
     }
-    if manifest["d_embed"] is not None:
-        _add_array(manifest, "embeddings", dtype, [0, source.d_embed])
-    for layer in kept:
-        _add_array(manifest, _layer_name(layer), dtype, [0, source.d_model])
-    for number in range(len(positions)):
+    if d_embed is not None:
+        _add_array(manifest, "embeddings", dtype, [0, d_embed])
+    for layer in layers:
+        _add_array(manifest, _layer_name(layer), dtype, [0, d_model])
+    for number in range(len(configs)):
         data, indices, indptr = _config_names(manifest, number)
         _add_array(manifest, data, dtype, [0])
         _add_array(manifest, indices, "<i4", [0])
         _add_array(manifest, indptr, "<i8", [0])
     return manifest
-
-
-def _stored_dtype(source: SentenceFolder) -> str:
-    """The dump's dtype; a mean of float16 values needs float32."""
-    return "<f2" if source.is_float16 and source.pooling != "mean" else "<f4"
 
 
 def _add_array(manifest: dict[str, Any], name: str, dtype: str, shape: list[Any]) -> None:
@@ -393,6 +549,11 @@ def _check_extends(
     work: Path, manifest: dict[str, Any], blank: dict[str, Any], source: SentenceFolder
 ) -> None:
     """Refuse to go on with a pack of other files, of other members, or of another pooling."""
+    if manifest["n_sentences"] and "source_digests" not in manifest["arrays"]:
+        raise UsageError(
+            f"{work} holds rows of an ActivationSet, not a folder of sentence files, so it does"
+            " not grow. Pack the files into a new folder."
+        )
     shape = [
         (key, value) for key, value in blank.items() if key not in _GROWING and key != "source"
     ]
@@ -444,57 +605,62 @@ def _append(work: Path, manifest: dict[str, Any], source: SentenceFolder) -> Non
     done = manifest["n_sentences"]
     if done == len(source.files) and is_pack(work):
         return
-    positions = [source.config_layers.tolist().index(layer) for layer in manifest["layers"]]
-    order = np.argsort(positions)
     with contextlib.ExitStack() as stack:
-        writers = {
-            name: stack.enter_context(_Writer(work / f"{name}.npy", entry))
-            for name, entry in manifest["arrays"].items()
-            if name not in _SMALL
-        }
-        parts = source.parts(
+        writers = _open_writers(work, manifest, stack)
+        files = source.stream(
             range(done, len(source.files)),
             embeddings=manifest["d_embed"] is not None,
-            positions=sorted(positions),
+            layers=manifest["layers"],
             configs=manifest["configs"],
         )
         pending = 0
-        for part in parts:
-            if manifest["d_embed"] is not None:
-                writers["embeddings"].append(part.embeddings)
-            for number, states in zip(
-                order, () if part.hidden_states is None else part.hidden_states, strict=True
-            ):
-                writers[_layer_name(manifest["layers"][number])].append(states)
-            for config, (rows, columns, values) in enumerate(part.activations):
-                data, indices, indptr = (writers[name] for name in _config_names(manifest, config))
-                if not len(indptr):
-                    indptr.append(np.zeros(1, np.int64))
-                counts = np.bincount(rows, minlength=source.rows_of(done))
-                indptr.append(len(data) + np.cumsum(counts))
-                data.append(values)
-                indices.append(columns)
+        for blocks in files:
+            _append_blocks(writers, manifest, blocks)
             done += 1
             pending += source.rows_of(done - 1) * sum(w.row_bytes for w in writers.values())
             if pending > _BATCH_BYTES and done < len(source.files):
-                _commit(work, manifest, writers, source, done)
+                _commit(work, manifest, writers, *_describe_files(source, done))
                 pending = 0
-        _commit(work, manifest, writers, source, done, sync=True)
+        _commit(work, manifest, writers, *_describe_files(source, done), sync=True)
 
 
-def _commit(
-    work: Path,
-    manifest: dict[str, Any],
-    writers: dict[str, _Writer],
-    source: SentenceFolder,
-    n_sentences: int,
-    *,
-    sync: bool = False,
+def _open_writers(
+    work: Path, manifest: dict[str, Any], stack: contextlib.ExitStack
+) -> dict[str, _Writer]:
+    writers = {
+        name: stack.enter_context(_Writer(work / f"{name}.npy", entry))
+        for name, entry in manifest["arrays"].items()
+        if name not in _SMALL
+    }
+    for config in range(len(manifest["sae_layers"])):
+        indptr = writers[_config_names(manifest, config)[-1]]
+        if not len(indptr):
+            indptr.append(np.zeros(1, np.int64))
+    return writers
+
+
+def _append_blocks(
+    writers: dict[str, _Writer], manifest: dict[str, Any], blocks: Iterable[Block]
 ) -> None:
-    """Write the small arrays, then the manifest that makes the new rows count."""
+    for member, number, rows in blocks:
+        if member == "embeddings":
+            writers[member].append(rows)
+        elif member == "hidden_states":
+            writers[_layer_name(number)].append(rows)
+        else:
+            data, indices, indptr = (writers[name] for name in _config_names(manifest, number))
+            indptr.append(len(data) + rows.indptr[1:].astype(np.int64))
+            data.append(rows.data)
+            indices.append(rows.indices)
+
+
+def _describe_files(
+    source: SentenceFolder, n_sentences: int
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What a manifest says of the first files, and the small arrays."""
     files = source.files[:n_sentences]
     n_rows = source.n_rows_of(n_sentences)
-    small: dict[str, Any] = {
+    small: dict[str, NDArray[Any]] = {
         "sentence_indices": source.sentence_indices[:n_rows],
         "groups": source.groups[:n_rows],
         "source_names": np.array([info.name for info in files]),
@@ -502,11 +668,30 @@ def _commit(
     }
     if all(info.sentence is not None for info in files):
         small["sentences"] = np.array([info.sentence for info in files])
+    fault = ""
     try:
         small["labels"] = source.labels[:n_rows]
-        manifest["labels_fault"] = ""
-    except DataError as error:  # a pack does not say where its source lay
-        manifest["labels_fault"] = str(error).replace(f"{source.path}{os.sep}", "")
+    except DataError as error:
+        fault = _without_place(error, source.path)
+    facts = {
+        "fingerprint": fingerprint_of(files),
+        "n_rows": n_rows,
+        "n_sentences": n_sentences,
+        "labels_fault": fault,
+    }
+    return facts, small
+
+
+def _commit(
+    work: Path,
+    manifest: dict[str, Any],
+    writers: dict[str, _Writer],
+    facts: Mapping[str, Any],
+    small: Mapping[str, NDArray[Any]],
+    *,
+    sync: bool = False,
+) -> None:
+    """Write the small arrays, then the manifest that makes the new rows count."""
     for name in ("sentences", "labels"):
         if name not in small:
             manifest["arrays"].pop(name, None)
@@ -522,11 +707,7 @@ def _commit(
         manifest["arrays"][name]["segments"] = writer.segments()
     for entry in manifest["arrays"].values():
         entry["digest"] = _digest_of(entry["segments"])
-    manifest |= {
-        "n_rows": n_rows,
-        "n_sentences": n_sentences,
-        "fingerprint": fingerprint_of(files),
-    }
+    manifest |= facts
     with atomic_write(work / MANIFEST, sync=sync) as file:
         file.write(json.dumps(manifest, sort_keys=True, indent=1).encode())
 
@@ -650,7 +831,7 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
     kinds: dict[str, Any] = {
         "source": str,
         "fingerprint": str,
-        "pooling": str,
+        "pooling": (str, type(None)),
         "labels_fault": str,
         "n_rows": int,
         "n_sentences": int,
@@ -703,6 +884,16 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
             entry = manifest["arrays"].get(name)
             if entry is None or entry["shape"][: len(shape)] != shape:
                 raise file_fault(path, name, f"is {str(entry)[:60]}", f"an array of {shape}")
+            kind = _kind_of(name)
+            if not entry["dtype"].startswith(kind):
+                raise file_fault(path, name, f"has dtype {entry['dtype']}", kind)
+
+
+def _kind_of(name: str) -> str:
+    """How the dtype of an array begins."""
+    if name.startswith("activations/") and not name.endswith("_data"):
+        return "<i8" if name.endswith("_indptr") else "<i4"
+    return "" if name == "labels" else _KINDS.get(name, "<f")
 
 
 def _shapes_of(manifest: dict[str, Any]) -> dict[str, list[Any]]:
@@ -712,8 +903,10 @@ def _shapes_of(manifest: dict[str, Any]) -> dict[str, list[Any]]:
         "sentence_indices": [n_rows],
         "groups": [n_rows],
         "source_names": [n_sentences],
-        "source_digests": [n_sentences],
     }
+    for name, n in (("source_digests", n_sentences), ("sentence_of_row", n_rows)):
+        if name in manifest["arrays"]:
+            shapes[name] = [n]
     if not manifest["labels_fault"]:
         shapes["labels"] = [n_rows]
     if "sentences" in manifest["arrays"]:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,49 @@ _MAX_INT = (1 << 63) - 1
 _MAX_WIDTH = 1 << 20
 _WIDE_MEMBERS = ("embeddings", "hidden_states", "activations")
 _FLOATS = (np.dtype("<f2"), np.dtype("<f4"), np.dtype("<f8"))
+
+Block = tuple[str, int, Any]
+"""Some rows of one member: ``("embeddings", 0, rows)``, ``("hidden_states", layer, rows)`` or
+``("activations", position of the SAE config, csr_array)``."""
+
+
+class RowSet(Protocol):
+    """Rows to be written to disk: an `ActivationSet`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> Path | None: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def pooling(self) -> str: ...
+    @property
+    def is_pooled(self) -> bool: ...
+    @property
+    def widths(self) -> tuple[int | None, int | None, int | None]: ...
+    @property
+    def stored_dtype(self) -> str: ...
+    @property
+    def layers(self) -> NDArray[np.int64]: ...
+    @property
+    def sae_layers(self) -> NDArray[np.int64]: ...
+    @property
+    def average_l0s(self) -> NDArray[Any]: ...
+    @property
+    def labels(self) -> NDArray[Any]: ...
+    @property
+    def groups(self) -> NDArray[np.int64]: ...
+    @property
+    def sentence_indices(self) -> NDArray[np.int64]: ...
+    @property
+    def sentences(self) -> NDArray[np.str_] | None: ...
+    @property
+    def is_final_token(self) -> NDArray[np.bool_]: ...
+    @property
+    def file_names(self) -> NDArray[np.str_]: ...
+    def __len__(self) -> int: ...
+    def blocks(self, bounds: Sequence[int] | None = ...) -> Iterator[Iterable[Block]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +133,8 @@ class SentenceFolder:
     DataError
         If there are no sentence files.
     """
+
+    is_pooled = True
 
     def __init__(
         self,
@@ -158,6 +203,21 @@ class SentenceFolder:
         return all(info.is_float16 for info in self.files)
 
     @property
+    def stored_dtype(self) -> str:
+        """Dtype that holds each value of the rows; a mean of float16 values needs float32."""
+        return "<f2" if self.is_float16 and self.pooling != "mean" else "<f4"
+
+    @property
+    def is_final_token(self) -> NDArray[np.bool_]:
+        """Whether a row stands for its sentence: the final token, or what was pooled."""
+        if self.pooling != "none":
+            return np.ones(self.n_rows, bool)
+        final = np.zeros(self.n_rows, bool)
+        for start, info in zip(self._offsets.tolist(), self.files, strict=False):
+            final[[start + token for token in info.final_tokens]] = True
+        return final
+
+    @property
     def fingerprint(self) -> str:
         """SHA-256 over the file names and every member's name, size and CRC-32."""
         return fingerprint_of(self.files)
@@ -203,6 +263,10 @@ class SentenceFolder:
         if any(text is None for text in texts):
             return None
         return np.array(texts)[self.sentence_of_row]
+
+    def names_of_rows(self) -> list[str]:
+        """Name of the file that each row comes from."""
+        return [self.files[sentence].name for sentence in self.sentence_of_row.tolist()]
 
     def describe_row(self, row: int) -> str:
         """Name the file that a row comes from."""
@@ -276,6 +340,45 @@ class SentenceFolder:
             n_jobs=self.n_jobs if positions or configs else None,
         )
 
+    def stream(
+        self,
+        numbers: Sequence[int],
+        *,
+        embeddings: bool,
+        layers: Iterable[int],
+        configs: Sequence[int],
+    ) -> Iterator[list[Block]]:
+        """Read some of the files, in order, and keep nothing: the blocks of one file at a time.
+
+        The config of a block is its position among `configs`, which count along the config axis.
+        """
+        first = self.files[0].layers
+        positions = sorted(first.index(layer) for layer in layers)
+        parts = self.parts(numbers, embeddings=embeddings, positions=positions, configs=configs)
+        for number, part in zip(numbers, parts, strict=True):
+            blocks: list[Block] = []
+            if part.embeddings is not None:
+                blocks.append(("embeddings", 0, part.embeddings))
+            if part.hidden_states is not None:
+                for position, states in zip(positions, part.hidden_states, strict=True):
+                    blocks.append(("hidden_states", first[position], states))
+            for config, entries in enumerate(part.activations):
+                matrix = self._as_csr(*entries, self.rows_of(number))
+                blocks.append(("activations", config, matrix))
+            yield blocks
+
+    def _as_csr(
+        self,
+        rows: NDArray[np.int32],
+        columns: NDArray[np.int32],
+        values: NDArray[np.float32],
+        n_rows: int,
+    ) -> csr_array:
+        from scipy.sparse import csr_array
+
+        indptr = np.searchsorted(rows, np.arange(n_rows + 1)).astype(np.int32)
+        return csr_array((values, columns, indptr), shape=(n_rows, self.n_features))
+
     def _keep(
         self,
         parts: Iterator[SentenceRows],
@@ -300,17 +403,9 @@ class SentenceFolder:
         if states is not None:
             for layer, position in first_of_layer.items():
                 self._layers[layer] = states[positions.index(position)]
-        if configs:
-            from scipy.sparse import csr_array
-
-            for config, kept in zip(configs, triplets, strict=True):
-                rows, columns, values = (
-                    np.concatenate(arrays) for arrays in zip(*kept, strict=True)
-                )
-                indptr = np.searchsorted(rows, np.arange(n + 1)).astype(np.int32)
-                self._configs[config] = csr_array(
-                    (values, columns, indptr), shape=(n, self.n_features)
-                )
+        for config, kept in zip(configs, triplets, strict=True):
+            rows, columns, values = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
+            self._configs[config] = self._as_csr(rows, columns, values, n)
 
     def bytes_of(self, *, embeddings: bool, layers: int) -> int:
         """Bytes that dense rows take once they are read."""
@@ -382,6 +477,13 @@ def fingerprint_of(files: Sequence[SentenceInfo]) -> str:
     for info in files:
         digest.update(info.name.encode() + b"\0" + info.digest)
     return digest.hexdigest()
+
+
+def is_last_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark where each value stands for the last time."""
+    last = np.zeros(len(values), bool)
+    last[len(values) - 1 - np.unique(values[::-1], return_index=True)[1]] = True
+    return last
 
 
 def _list_sentence_files(folder: Path) -> list[str]:

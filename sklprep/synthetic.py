@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import OutputError, UsageError
-from sklprep.files import check_output, write_npz
+from sklprep.files import check_output
+from sklprep.sentence_writer import Members, write_sentence_files
 
 if TYPE_CHECKING:
     from sklprep.activations import ActivationSet
-
-_Members = dict[str, Any]  # the arrays of one sentence file
 
 _N_CLASSES = 4
 _LATENT_SIZE = 8
@@ -172,7 +171,12 @@ def make_activations(
         _cast(_make_sentence(world, index, (fewest, most), float(label_noise)), number_type)
         for index in range(n_sentences)
     )
-    return _collect(sentences) if folder is None else _write(sentences, folder)
+    if folder is None:
+        return _collect(sentences)
+    from sklprep.activations import load_activations
+
+    write_sentence_files(folder, sentences, n_sentences)
+    return load_activations(folder)
 
 
 @dataclass(frozen=True)
@@ -235,7 +239,7 @@ def _draw_world(
 
 def _make_sentence(
     world: _World, index: int, n_tokens: tuple[int, int], label_noise: float
-) -> _Members:
+) -> Members:
     """The members of one sentence file, numbers in float32."""
     rng = _rng(world.seed, _SENTENCE, index)
     length = int(rng.integers(n_tokens[0], n_tokens[1] + 1))
@@ -322,14 +326,14 @@ def _name(index: int) -> str:
     return "".join(digits).capitalize()
 
 
-def _cast(members: _Members, dtype: np.dtype[Any]) -> _Members:
+def _cast(members: Members, dtype: np.dtype[Any]) -> Members:
     return {
         name: array.astype(dtype, copy=False) if array.dtype == np.float32 else array
         for name, array in members.items()
     }
 
 
-def _collect(sentences: Iterable[_Members]) -> ActivationSet:
+def _collect(sentences: Iterable[Members]) -> ActivationSet:
     """The final-token rows of the sentences, in memory."""
     from scipy.sparse import csr_array, vstack
 
@@ -354,17 +358,6 @@ def _collect(sentences: Iterable[_Members]) -> ActivationSet:
         average_l0s=average_l0s,
         sentences=texts,
     )
-
-
-def _write(sentences: Iterable[_Members], folder: Path) -> ActivationSet:
-    """Write the sentence files and open the folder."""
-    from sklprep.activations import load_activations
-
-    for members in sentences:
-        name = f"sentence_{int(members['sentence_index']):06d}.npz"
-        write_npz(folder / name, members, compress=True)
-        del members  # or it would stay in memory while the next one is made
-    return load_activations(folder)
 
 
 def _check_folder(output: str | PathLike[str]) -> Path:

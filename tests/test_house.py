@@ -19,6 +19,7 @@ ORDER = [
     "displays",
     "curve",
     "sentences",
+    "sentence_writer",
     "packs",
     "activations",
     "collectors",

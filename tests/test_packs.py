@@ -34,6 +34,7 @@ from sklprep.sentences import SentenceFolder
 POOLINGS = ("final", "mean", "max", "none")
 CONFIGS = (0, 2, 2, 5)  # two SAE configs of layer 2
 WIDE = ("embeddings", "hidden_states", "activations")
+SMALL = ("labels", "sentence_indices", "groups", "sentences", "source_names", "source_digests")
 
 
 def pack(folder, output, *, pooling="final", **options):
@@ -141,7 +142,7 @@ class TestPlainNumpy:
             np.testing.assert_array_equal(matrix, features[number])
 
         sentence_of_row = np.repeat(np.arange(6), counts)
-        small = {name: np.load(out / f"{name}.npy") for name in sklprep.packs._SMALL}
+        small = {name: np.load(out / f"{name}.npy") for name in SMALL}
         np.testing.assert_array_equal(small["groups"], sentence_of_row)
         np.testing.assert_array_equal(small["labels"], sentence_of_row % 4)
         np.testing.assert_array_equal(small["sentence_indices"], sentence_of_row)

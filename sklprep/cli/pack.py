@@ -31,6 +31,11 @@ def _run(arguments: argparse.Namespace) -> int:
         if not (arguments.verify and is_pack(arguments.input)):
             raise UsageError("Give INPUT and OUT; one path alone is a pack to --verify.")
         pack = Pack(arguments.input, pooling=None)
+    elif is_pack(arguments.input):
+        raise UsageError(
+            f"{arguments.input} is a pack already: copy the folder, or give the sentence files it"
+            f" was made of. sklprep pack {arguments.input} --verify compares its digests."
+        )
     else:
         source = SentenceFolder(
             arguments.input,

@@ -1,0 +1,160 @@
+"""Writing sentence files: folders of them, one sentence in memory at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.exceptions import DataError
+from sklprep.files import atomic_folder, check_new_folder, write_npz
+from sklprep.sentences import Block, RowSet
+
+Members = dict[str, Any]
+"""The arrays of one sentence file."""
+
+_INSTEAD = "to_pack writes any rows."
+
+
+def write_sentence_files(folder: Path, sentences: Iterable[Members], n: int) -> None:
+    """Write `n` sentences, in order, as the files ``sentence_000000.npz`` and so on."""
+    width = max(6, len(str(n - 1)))
+    for number, members in enumerate(sentences):
+        write_npz(folder / f"sentence_{number:0{width}d}.npz", members, compress=True, sync=False)
+        del members  # or it would stay in memory while the next one is made
+
+
+def export_sentences(rows: RowSet, output: str | os.PathLike[str]) -> None:
+    """Write rows as a folder of sentence files that gives them back.
+
+    Parameters
+    ----------
+    rows : ActivationSet
+    output : path-like
+        A folder that does not exist yet, or is empty.
+
+    Raises
+    ------
+    OutputError
+        If the path cannot be written.
+    DataError
+        If sentence files cannot say all that the rows do.
+    """
+    check_new_folder(output)
+    layers, average_l0s = _config_axis(rows)
+    bounds = _bounds_of(rows)
+    firsts = bounds[:-1]
+    final, labels, texts = rows.is_final_token, rows.labels[firsts], rows.sentences
+    sentences = (
+        {
+            **_wide_members(blocks, layers, rows.stored_dtype),
+            "is_final_token": final[start:stop],
+            "concept_strength_label": label.astype(np.int64),
+            "sentence_index": index,
+            **({} if texts is None else {"sentence": texts[start]}),
+            "layers": layers,
+            "average_l0s": average_l0s,
+        }
+        for blocks, (start, stop), label, index in zip(
+            rows.blocks(bounds),
+            pairwise(bounds),
+            labels,
+            rows.sentence_indices[firsts],
+            strict=True,
+        )
+    )
+    with atomic_folder(output) as work:
+        write_sentence_files(work, sentences, len(firsts))
+
+
+def _wide_members(blocks: Iterable[Block], layers: NDArray[np.int64], dtype: str) -> Members:
+    members: Members = {}
+    states, features = {}, []
+    for member, number, values in blocks:
+        if member == "embeddings":
+            members[member] = values.astype(dtype)
+        elif member == "hidden_states":
+            states[number] = values.astype(dtype)
+        else:
+            features.append(values.toarray().astype(dtype))
+    members["hidden_states"] = np.stack([states[layer] for layer in layers.tolist()])
+    if features:
+        members["activations"] = np.stack(features)
+    return members
+
+
+def _config_axis(rows: RowSet) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Layer and average_l0 of each position of the files' config axis."""
+    _, d_model, n_features = rows.widths
+    if d_model is None:
+        raise DataError(
+            f"The set has no hidden states; expected them, as in all sentence files. {_INSTEAD}"
+        )
+    if n_features is None:
+        return rows.layers, np.zeros(len(rows.layers), np.int64)
+    odd = np.setxor1d(rows.layers, rows.sae_layers)
+    if len(odd):
+        there, missing = "hidden states", "SAE features"
+        if odd[0] in rows.sae_layers:
+            there, missing = missing, there
+        raise DataError(
+            f"Layer {odd[0]} has {there} but no {missing}; expected both, as sentence files hold"
+            f" both of each layer. {_INSTEAD}"
+        )
+    return rows.sae_layers, rows.average_l0s
+
+
+def _bounds_of(rows: RowSet) -> list[int]:
+    """Rows before which a sentence begins, and their number; checks what a file holds once."""
+    n = len(rows)
+    if not n:
+        raise DataError("The set has no rows; expected at least 1.")
+    indices, groups, labels = rows.sentence_indices, rows.groups, rows.labels
+    begins = np.ones(n, bool)
+    if rows.pooling == "none":
+        begins[1:] = indices[1:] != indices[:-1]
+    firsts = np.flatnonzero(begins)
+    sentence = np.cumsum(begins) - 1
+    one_each: Mapping[str, NDArray[Any] | None] = {
+        "group": groups,
+        "label": labels,
+        "text": rows.sentences,
+    }
+    for name, values in one_each.items():
+        if values is not None and (differs := values != values[firsts][sentence]).any():
+            row = int(np.argmax(differs))
+            raise DataError(
+                f"Sentence {indices[row]} has rows of the {name}s {values[firsts[sentence[row]]]}"
+                f" and {values[row]}; expected one {name}, as a sentence file holds it once."
+                f" {_INSTEAD}"
+            )
+    apart = "sentence, whose rows lie side by side" if rows.pooling == "none" else "row"
+    for name, values in (("sentence_index", indices), ("group", groups)):
+        _, distinct = np.unique(values[firsts], return_index=True)
+        if len(distinct) < len(firsts):
+            row = firsts[np.setdiff1d(np.arange(len(firsts)), distinct)[0]]
+            other = firsts[values[firsts] == values[row]][0]
+            raise DataError(
+                f"Rows {other} and {row} share the {name} {values[row]}; expected a different one"
+                f" in each {apart}, as sentence files have no other groups. {_INSTEAD}"
+            )
+    good = np.isin(labels, [0, 1, 2, 3]) & (labels.dtype.kind in "biuf")
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(
+            f"Row {row} has the label {labels[row : row + 1].tolist()[0]!r}; expected 0, 1, 2 or 3,"
+            f" as sentence files hold them. {_INSTEAD}"
+        )
+    n_final = np.add.reduceat(rows.is_final_token.astype(np.int64), firsts)
+    if (n_final != 1).any():
+        one = int(np.argmax(n_final != 1))
+        raise DataError(
+            f"Sentence {indices[firsts[one]]} has {n_final[one]} final tokens among its rows;"
+            f" expected 1. Keep whole sentences, by groups. {_INSTEAD}"
+        )
+    return [*firsts.tolist(), n]
