@@ -108,7 +108,7 @@ class ProbeDataset:
         if "meta_input_source" in meta:
             layers = format_layers(meta.get("meta_input_layers", ()))
             facts.append(("input", f"{meta['meta_input_source']} {layers}".strip()))
-        if "meta_target_feature" in meta:
+        if {"meta_target_layer", "meta_target_feature"} <= meta.keys():
             facts.append(
                 (
                     "target",
@@ -748,7 +748,7 @@ def _check_matrix(
             else "",
         )
     X, y = entries.pop("X"), entries.pop("y")
-    if X.ndim != 2 or X.dtype.kind not in "fiu":
+    if X.ndim != 2 or X.dtype.kind not in "fiu" or not X.size:
         raise file_fault(path, "X", f"has shape {X.shape} of {X.dtype}", "a numeric matrix")
     if y.ndim not in (1, 2) or len(y) != len(X):
         raise file_fault(path, "y", f"has shape {y.shape}", f"{len(X)} values, as X has rows")

@@ -214,3 +214,13 @@ def test_unreadable_data_is_one_line(run, tmp_path, name):
     assert (1, "") == (code, out)
     assert name in err
     assert 1 == err.count("\n")
+
+
+def test_what_files_say_cannot_steer_the_terminal(run, tmp_path):
+    path = tmp_path / "d.npz"
+    np.savez(path, X=np.eye(2), y=["\x1b[31mred\x9b2J", "a\rb"])
+    code, out, err = run("--audit", path=path)
+
+    assert (0, "") == (code, err)
+    assert r"\x1b[31mred\x9b2J: 1 (50.0%)" in out
+    assert all(line.isprintable() for line in out.split("\n"))

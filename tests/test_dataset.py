@@ -429,6 +429,7 @@ def test_changed_norm_is_refused_unless_the_pipeline_is_left_out(written):
         ({"X": None}, "'X' is missing"),
         ({"y": None}, "'y' is missing"),
         ({"X": np.zeros(3)}, "expected a numeric matrix"),
+        ({"X": np.zeros((110, 0))}, "has shape .110, 0. of float64; expected a numeric matrix"),
         ({"y": np.zeros(3)}, "expected 110 values"),
         ({"meta_format_version": np.int64(2)}, "format version 2.*Upgrade sklprep"),
         (

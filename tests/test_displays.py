@@ -89,6 +89,13 @@ def test_everything_that_comes_from_data_is_escaped(tmp_path):
         assert "<b>data" not in html
 
 
+def test_dataset_with_half_a_target_is_shown():
+    for entry in ("meta_target_feature", "meta_target_layer"):
+        dataset = ProbeDataset(np.eye(2), np.ones(2), {entry: 3}, {})
+
+        assert "target" not in show(dataset).text
+
+
 def test_showing_a_set_reads_no_activations(tmp_path):
     write_folder(tmp_path / "data", 3)
     acts = load_activations(tmp_path / "data")

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sklprep.cli.arguments import POOLING, add_common, one_layer
+from sklprep.cli.messages import printable
 from sklprep.exceptions import UsageError
 from sklprep.layers import format_layers
 
@@ -99,7 +100,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for more in _inspect_dataset(arguments) if is_file else _inspect_activations(arguments):
         facts |= more
         if not (arguments.quiet or arguments.json):
-            print("\n".join(_format(more)), flush=True)
+            print(printable("\n".join(_format(more))), flush=True)
     if arguments.json and not arguments.quiet:
         print(json.dumps(facts, indent=1, allow_nan=False))
     return 0
