@@ -18,7 +18,7 @@ from sklprep.exceptions import SklprepWarning, UsageError
 
 from ..forged_files import archive, npy, stored
 from .meetings import Answer, Run, ask, judge_messages, judge_run, run_command, same
-from .mutations import Rng, flip, mutate_archive, mutate_bytes, mutate_dump, pick
+from .mutations import Rng, flip, mutate_archive, mutate_array, mutate_bytes, mutate_dump, pick
 from .samples import Forged, choose
 from .table import rng_of
 from .workers import Fault
@@ -51,8 +51,8 @@ def make_dataset(sample: str, acts: Any) -> Any:
 class Datasets:
     """Cases: what sklprep makes of a damaged dataset."""
 
-    asks = ("read", "read", "read", "inspect")
-    damages: tuple[str, ...] = ("bytes", "members", "pipeline")
+    asks = ("read", "read", "read", "inspect", "audit")
+    damages: tuple[str, ...] = ("bytes", "members", "entries", "pipeline")
     n_sound = len(SAMPLES) * len(asks)
 
     def __init__(self, seed: int, part: str) -> None:
@@ -86,13 +86,18 @@ class Datasets:
             dump = mutate_dump(rng, arrays["pipeline"].tobytes())
             arrays["pipeline"] = np.frombuffer(dump, np.uint8)
             return archive(*(stored(npy(v), f"{k}.npy".encode()) for k, v in arrays.items()))
+        if damage == "entries":
+            name = pick(rng, sorted(arrays.keys() - {"pipeline"}))
+            arrays[name] = mutate_array(rng, arrays[name])
+            return archive(*(stored(npy(v), f"{k}.npy".encode()) for k, v in arrays.items()))
         if damage == "none":
             return content
         return mutate_archive(rng, arrays, compress=sample == "deflated")
 
     def meet(self, forged: Forged) -> Any:
-        if forged.asked == "inspect":
-            return run_command(["inspect", str(forged.path), "--json"])
+        if forged.asked != "read":
+            option = "--json" if forged.asked == "inspect" else "--audit"
+            return run_command(["inspect", str(forged.path), option])
         with_pipeline = {**_WITH_PIPELINE, "transformed": self._transform}
         answer = ask(lambda: sklprep.load_dataset(forged.path), with_pipeline)
         arrays = ask(lambda: sklprep.load_dataset(forged.path, pipeline=False), _ARRAYS)

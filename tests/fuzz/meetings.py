@@ -91,6 +91,9 @@ def judge_run(run: Run, *, max_errors: int = 1) -> str:
         raise Fault(f"the command ended with code {run.code} and on stderr:\n{run.err}")
     if len(errors) > max_errors:
         raise Fault(f"the command gave {len(errors)} errors:\n{run.err}")
+    for line in run.out.splitlines():
+        if not line.isprintable():
+            raise Fault(f"the command printed {line!r}")
     for line in lines:
         judge_message(line)
         if "Unexpected" in line:

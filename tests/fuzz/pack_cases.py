@@ -29,7 +29,7 @@ _MANIFEST = "manifest.json"
 class Packs:
     """Cases: what sklprep makes of a damaged pack."""
 
-    asks = ("read", "read", "read", "inspect", "generate", "verify")
+    asks = ("read", "read", "read", "inspect", "audit", "generate", "verify")
     damages: tuple[str, ...] = ("bytes", "members")
     n_sound = len(_POOLINGS) * len(asks)
 

@@ -101,7 +101,8 @@ def meet(forged: Forged) -> Any:
     scratch = str(path.parent)
     options = ["--pooling", pooling]
     argv = {
-        "inspect": ["inspect", str(path), "--json", "--audit", *options],
+        "inspect": ["inspect", str(path), "--json", *options],
+        "audit": ["inspect", str(path), "--audit", *options],
         "generate": [
             *("generate", "--strategy", "hidden-to-concept", "--layers", "all", *options),
             *("--normalize", "none", "--input", str(path), "--output", f"{scratch}/out.npz"),
@@ -161,8 +162,6 @@ def _judge_values(found: Mapping[str, Any], expected: Mapping[str, Any], *, exac
             raise Fault(f"gave {name} of {value.dtype} and shape {value.shape}")
         if not np.isfinite(value).all():
             raise Fault(f"gave {name} that are not finite")
-    if "labels" in values and not np.isin(values["labels"], range(4)).all():
-        raise Fault(f"gave labels {values['labels']}")
     if "layers" in values and (np.diff(values["layers"]) <= 0).any():
         raise Fault(f"gave layers {values['layers']}")
     if {"backwards", "hidden_states"} <= found.keys() and not same(

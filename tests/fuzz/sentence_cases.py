@@ -10,15 +10,17 @@ import numpy as np
 
 from ..sentence_files import write_sentence
 from . import samples
+from .meetings import Answer
 from .mutations import flip, mutate_archive, mutate_bytes, pick
 from .samples import POOLINGS, SAMPLES, Forged, choose, clear, expected_of
 from .table import rng_of
+from .workers import Fault
 
 
 class SentenceFiles:
     """Cases: what sklprep makes of a folder with a damaged sentence file."""
 
-    asks = ("read", "read", "read", "inspect", "generate", "pack")
+    asks = ("read", "read", "read", "inspect", "audit", "generate", "pack")
     damages: tuple[str, ...] = ("bytes", "members")
     n_sound = len(SAMPLES) * len(asks)
 
@@ -68,5 +70,8 @@ class SentenceFiles:
         key = forged.sample, forged.pooling
         if key not in self._expected:
             self._expected[key] = expected_of(self._files[forged.sample], forged.pooling)
+        labels = result.values.get("labels", ()) if isinstance(result, Answer) else ()
+        if not np.isin(labels, range(4)).all():
+            raise Fault(f"gave labels {labels}")
         exactly = forged.damage != "members"
         return samples.judge(forged, result, self._expected[key], exactly=exactly)
