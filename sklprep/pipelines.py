@@ -407,7 +407,9 @@ def _check_npy(payload: bytes, path: str) -> None:
     version = np.lib.format.read_magic(stream)
     if version != (1, 0):
         raise _RefusedError(f"{path} has npy version {version}", "version (1, 0)")
-    shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=4096)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of a header that only Python 2 could have written
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream, max_header_size=4096)
     if dtype.str not in _DTYPES:
         raise _RefusedError(f"{path} has dtype {_brief(dtype.str)}", "integers or floats")
     n_bytes = math.prod(shape) * dtype.itemsize

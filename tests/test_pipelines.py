@@ -621,6 +621,17 @@ def test_an_array_that_is_not_a_plain_numeric_one_is_refused(payload: bytes) -> 
     pytest.fail("no member to replace")
 
 
+def test_a_header_of_python_2_is_refused_without_a_warning() -> None:
+    raw = header("{'descr': '<f8', 'fortran_order': False, 'shape': (32L,), }")
+    members = members_of(good_bytes())
+    name = next(name for name, content in members.items() if b"(32,)" in content)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        refusal(zipped({**members, name: raw}))
+
+    assert [] == caught
+
+
 @pytest.mark.parametrize(
     "file", ["schema.json", "../0.npy", "/etc/passwd", "99.npy", None, 7, ["0.npy"]]
 )
