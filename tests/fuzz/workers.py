@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 HANGS = 10.0
-"""Seconds after which a case is killed, whatever its limit is."""
+"""Seconds after which a case is killed; one that is killed each time it is tried hangs."""
 
 _TRIES = 3
 _MAX_MEMORY = 8 << 30  # of one process, so that a case that takes all of it harms no other
@@ -108,6 +108,7 @@ class _Worker:
         self._process: Any = None
         self.outcomes: Connection
         self._began = 0.0
+        self._n_kills = 0
 
     def ensure_running(self) -> None:
         if self._process is None:
@@ -129,6 +130,7 @@ class _Worker:
                 outcome = self.outcomes.recv()
                 self._began = time.monotonic()
                 if outcome is not None:  # None: the next case begins
+                    self._n_kills = 0
                     self.left.remove(outcome.number)
                     yield outcome
         except EOFError:
@@ -140,9 +142,12 @@ class _Worker:
             return
         if time.monotonic() - self._began > HANGS:
             self.stop()
-            yield self._lost(f"was killed after {HANGS:g} s")
+            self._n_kills += 1
+            if self._n_kills == _TRIES:
+                yield self._lost(f"was killed after {HANGS:g} s, {_TRIES} times")
 
     def _lost(self, what: str) -> Outcome:
+        self._n_kills = 0
         return Outcome(self.left.pop(0), "fault", HANGS, fault=what)
 
     def stop(self) -> None:
