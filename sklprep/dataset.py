@@ -33,6 +33,9 @@ FORMAT_VERSION = 1
 EXPECTED_SAMPLES = 100
 BLOCK_ROWS = 256
 
+_MAX_ENTRY_BYTES = 4 << 20
+_MAX_BYTES_EACH = 1 << 10  # of an entry for each row and column of X
+
 _ROW_KEYS = ("meta_sentence_indices", "meta_groups")
 _TEXT_KEYS = ("strategy", "input_source", "pooling", "output_type", "provenance")
 _NUMBER_KEYS = ("input_dims", "n_samples", "n_classes", "format_version", "target_layer")
@@ -554,17 +557,19 @@ def _load(
     pipeline: bool,
 ) -> ProbeDataset:
     with NpzReader(path) as reader:
+        shape = _check_matrix(path, reader)
+        most = _MAX_ENTRY_BYTES + _MAX_BYTES_EACH * sum(shape)
         entries = {
-            name: read_X(reader) if name == "X" else reader.array(name)
+            name: reader.array(name, max_bytes=most)
             for name in reader.members
-            if name != "pipeline"
+            if name.startswith(("meta_", "norm_"))
         }
+        X, y = read_X(reader), reader.array("y")
         data = None
         if pipeline and "pipeline" in reader.members:
             from sklprep.pipelines import MAX_PIPELINE_BYTES
 
             data = reader.array("pipeline", max_bytes=MAX_PIPELINE_BYTES)
-    X, y = _check_matrix(path, entries)
     values = {key: value.item() if value.ndim == 0 else value for key, value in entries.items()}
     meta = {key: value for key, value in values.items() if key.startswith("meta_")}
     norm = {key: value for key, value in values.items() if key.startswith("norm_")}
@@ -733,10 +738,9 @@ def _warn(meta: Mapping[str, Any], y: NDArray[Any]) -> None:
         warnings.warn(message, SklprepWarning, stacklevel=3)
 
 
-def _check_matrix(
-    path: str | os.PathLike[str], entries: dict[str, NDArray[Any]]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    missing = {"X", "y"} - entries.keys()
+def _check_matrix(path: str | os.PathLike[str], reader: NpzReader) -> tuple[int, ...]:
+    """Require X and y that fit together, before anything is read; returns the shape of X."""
+    missing = {"X", "y"} - reader.members.keys()
     if missing:
         raise file_fault(
             path,
@@ -744,15 +748,15 @@ def _check_matrix(
             "is missing",
             "X and y, as in a dataset",
             "Is it a sentence file? Those are the input of sklprep generate."
-            if "hidden_states" in entries
+            if "hidden_states" in reader.members
             else "",
         )
-    X, y = entries.pop("X"), entries.pop("y")
-    if X.ndim != 2 or X.dtype.kind not in "fiu" or not X.size:
+    X, y = reader.header("X"), reader.header("y")
+    if len(X.shape) != 2 or X.dtype.kind not in "fiu" or 0 in X.shape:
         raise file_fault(path, "X", f"has shape {X.shape} of {X.dtype}", "a numeric matrix")
-    if y.ndim not in (1, 2) or len(y) != len(X):
-        raise file_fault(path, "y", f"has shape {y.shape}", f"{len(X)} values, as X has rows")
-    return X, y
+    if len(y.shape) not in (1, 2) or y.shape[0] != X.shape[0]:
+        raise file_fault(path, "y", f"has shape {y.shape}", f"{X.shape[0]} values, as X has rows")
+    return X.shape
 
 
 def _check_entries(

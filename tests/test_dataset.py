@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 
 import numpy as np
 import pytest
+from forged_files import archive, bomb, forged_npy, header_text, npy, stored
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -507,3 +509,20 @@ def test_dataset_written_to_memory_reads_with_plain_numpy(written):
     with np.load(io.BytesIO(written.read_bytes()), allow_pickle=False) as data:
         assert data["pipeline"].dtype == np.uint8
         assert {"X", "y", "pipeline"} < set(data.files)
+
+
+def test_a_bomb_takes_no_memory_where_it_is_not_x_or_y_or_does_not_fit(tmp_path):
+    raw = forged_npy(header_text("|u1", f"({300 << 20}, 1)"))
+    path = tmp_path / "d.npz"
+    X, y = stored(npy(np.eye(3)), b"X.npy"), stored(npy(np.arange(3)), b"y.npy")
+    tracemalloc.start()
+    path.write_bytes(archive(X, y, bomb(b"other.npy", raw, 300)))
+    assert (3, 3) == load_dataset(path).X.shape
+    for name, message in (("meta_x", "314,572,800 bytes; expected at most"), ("X", "values, as X")):
+        path.write_bytes(archive(*[X] * (name != "X"), y, bomb(f"{name}.npy".encode(), raw, 300)))
+        with pytest.raises(FileFormatError, match=message):
+            load_dataset(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 16 << 20
