@@ -31,7 +31,7 @@ try:
 except ImportError:
     sys.exit("This example draws with matplotlib: pip install 'sklprep[plot]'")
 
-if len(sys.argv) > 2:
+if len(sys.argv) > 1:
     acts, layer = sklprep.load_activations(sys.argv[1]), int(sys.argv[2])
 else:
     acts, layer = (
