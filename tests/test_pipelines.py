@@ -375,6 +375,13 @@ def test_a_file_with_anything_else_is_refused(build: Callable[[], Any], found: s
     assert found in refusal(data)
 
 
+def test_a_selector_that_could_not_name_its_columns_is_refused() -> None:
+    pipeline = fitted("sae")
+    pipeline[0].has_siblings_ = pipeline[0].has_siblings_[:2]
+
+    assert "tells of 2 of 3 SAEs; expected of all" in refusal(skops.io.dumps(pipeline))
+
+
 def test_steps_of_one_name_are_refused() -> None:
     pipeline = make_pipeline(StandardScaler(), MinMaxScaler()).fit(X)
     pipeline.steps = [("same", step) for _, step in pipeline.steps]
