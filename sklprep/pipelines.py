@@ -507,6 +507,8 @@ def _one_sae_row(step: Any) -> Any:
         raise _RefusedError(
             f"selects {n_saes} SAEs of {width} features", f"up to {_MAX_COLUMNS} columns"
         )
+    if len(step.has_siblings_) != n_saes:
+        raise _RefusedError(f"tells of {len(step.has_siblings_)} of {n_saes} SAEs", "of all")
     return ActivationSet.from_arrays(
         activations=[csr_array((1, width), dtype=np.float32) for _ in range(n_saes)],
         sae_layers=step.sae_layers_,

@@ -1,4 +1,4 @@
-"""Forged skops files: the members and the schema of a good dump, edited; nodes of bad kinds."""
+"""Forged skops files: good dumps with edited schemas, nodes of bad kinds, foreign objects."""
 
 from __future__ import annotations
 
@@ -7,6 +7,20 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_selection import f_regression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
+
+from sklprep import ActivationNormalizer
+
+X = np.random.default_rng(0).normal(size=(30, 6))
+Y = np.arange(30) % 2
 
 
 def members_of(data: bytes) -> dict[str, bytes]:
@@ -107,6 +121,90 @@ EVIL = [
     None,
     "text",
 ]
+
+
+def planted_everywhere(data: bytes, evil: Any) -> Iterator[bytes]:
+    """Put a node in all sorts of places of a dump of a selector and a normalizer."""
+
+    def at_key_type(schema: dict[str, Any]) -> None:
+        schema["content"]["key_types"]["content"][0] = evil
+
+    def at_root(schema: dict[str, Any]) -> None:
+        root = evil if isinstance(evil, dict) else {}
+        schema.clear()
+        schema.update(root, protocol=2, _skops_version="0.16.0")
+
+    def as_step(schema: dict[str, Any]) -> None:
+        attributes(schema)["steps"]["content"][1]["content"][1] = evil
+
+    def as_attributes(schema: dict[str, Any]) -> None:
+        schema["content"] = evil
+
+    for edit in (
+        at_key_type,
+        at_root,
+        as_step,
+        as_attributes,
+        set_attribute("verbose", evil),
+        set_attribute("memory", evil),
+        set_attribute("score_func", evil, 1),
+        set_attribute("scaler_", evil, 1),
+        set_attribute("layers_", evil, 0),
+    ):
+        yield edited(data, edit)
+
+
+def normalizer_holding(scaler: Any, method: str = "standardize") -> Pipeline:
+    pipeline = make_pipeline(ActivationNormalizer(method)).fit(X)
+    pipeline[0].scaler_ = scaler
+    return pipeline
+
+
+def step_with(**state: Any) -> Pipeline:
+    pipeline = make_pipeline(StandardScaler()).fit(X)
+    vars(pipeline[0]).update(state)
+    return pipeline
+
+
+FOREIGN: list[tuple[Callable[[], Any], str]] = [
+    (lambda: make_pipeline(FunctionTransformer(np.log1p)).fit(X), "FunctionTransformer"),
+    (lambda: make_pipeline(StandardScaler(), SVC()).fit(X, Y), "SVC"),
+    (lambda: make_pipeline(RandomForestClassifier(2)).fit(X, Y), "RandomForestClassifier"),
+    (lambda: Pipeline([("s", StandardScaler())], memory="/tmp/x").fit(X), "names a folder"),
+    (lambda: normalizer_holding(FunctionTransformer(np.log1p)), "FunctionTransformer"),
+    (lambda: normalizer_holding(StandardScaler().fit(X), "minmax"), "MinMaxScaler"),
+    (lambda: normalizer_holding(StandardScaler().fit(X), "none"), "expected None"),
+    (lambda: normalizer_holding(StandardScaler().fit(X), "maxabs"), "MaxAbsScaler"),
+    (lambda: normalizer_holding(None), "NoneType"),
+    (lambda: normalizer_holding(PCA(2).fit(X)), "PCA"),
+    (lambda: make_pipeline(StandardScaler()).fit(pd.DataFrame(X).add_prefix("x")), "'json'"),
+    (lambda: step_with(mean_=np.array([1, "a"], object)), "'json'"),
+    (lambda: step_with(mean_=np.array(["a"] * 6)), "'<U1'"),
+    (lambda: step_with(mean_=np.zeros(6, complex)), "'<c16'"),
+    (lambda: step_with(mean_=np.zeros(6, [("a", "f8")])), "dtype"),
+    (lambda: step_with(mean_=np.ma.zeros(6)), "MaskedArray"),
+    (lambda: step_with(mean_=np.dtype("f8")), "DTypeNode"),
+    (lambda: step_with(mean_=b"bytes"), "BytesNode"),
+    (lambda: step_with(mean_={1, 2}), "SetNode"),
+    (lambda: step_with(mean_=slice(3)), "SliceNode"),
+    (lambda: step_with(mean_=np.random.default_rng(0)), "RandomGeneratorNode"),
+    (lambda: step_with(transform=f_regression), "function f_regression"),
+    (lambda: step_with(transform=str), "TypeNode builtins.str"),
+    (lambda: step_with(transform=3), "overrides"),
+    (lambda: step_with(__sklearn_is_fitted__=3), "__sklearn_is_fitted__"),
+    (lambda: step_with(mean_={1: 2}), ""),
+    (lambda: step_with(feature_names_in_=np.zeros(6)), "feature names"),
+    (lambda: make_pipeline(StandardScaler()).set_output(transform="pandas").fit(X), "frames"),
+    (lambda: step_with(mean_=np.zeros(5)), "fails to transform"),
+    (lambda: step_with(n_features_in_=7), "fails to transform"),
+    (lambda: step_with(n_features_in_=10**12), "1000000000000"),
+    (lambda: step_with(n_features_in_=True), "True"),
+    (lambda: make_pipeline(StandardScaler()), "n_features_in_"),
+    (lambda: Pipeline([]), "named []"),
+    (lambda: StandardScaler().fit(X), "StandardScaler; expected a scikit-learn Pipeline"),
+    (lambda: [1], "list; expected a scikit-learn Pipeline"),
+]
+"""Objects that skops would write and load, and what the gate says of them."""
 
 
 STRANGE = [

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..benchmarks.measure import describe_machine
-from . import mutants
+from . import corpus, flips, mutants
 from .table import HEAD, Row, Run
 
 PARTS: dict[str, Callable[[Run], Iterator[Row]]] = {
@@ -19,6 +19,10 @@ PARTS: dict[str, Callable[[Run], Iterator[Row]]] = {
         mutants.mutated_sentences,
         mutants.mutated_packs,
         mutants.mutated_datasets,
+        corpus.corpus,
+        flips.flipped_sentences,
+        flips.flipped_packs,
+        flips.flipped_datasets,
     )
 }
 SEED = 20_250_726

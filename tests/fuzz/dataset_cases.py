@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import sklprep
-from sklprep.exceptions import SklprepWarning, UsageError
+from sklprep.exceptions import DataError, SklprepWarning, UsageError
 
 from ..forged_files import archive, npy, stored
 from .meetings import Answer, Run, ask, judge_messages, judge_run, run_command, same
@@ -108,7 +108,7 @@ class Datasets:
 
     def _transform(self, dataset: Any) -> Any:
         """What the embedded pipeline makes of the activations that it was fitted on."""
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), contextlib.suppress(DataError):  # it may want other layers
             return None if dataset.pipeline is None else dataset.pipeline.transform(self._acts)
 
     def judge(self, forged: Forged, result: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sklprep.cli import main
+from sklprep.cli.messages import explain, one_line
 from sklprep.exceptions import SklprepError, SklprepWarning
 
 from .workers import Fault
@@ -62,6 +63,16 @@ def run_command(argv: Sequence[str]) -> Run:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(argv)
     return Run(code, out.getvalue(), err.getvalue())
+
+
+def run_function(function: Callable[[], object]) -> Run:
+    """Call a function, and give what a command that does so would print."""
+    try:
+        function()
+    except Exception as error:
+        message, code = explain(error)
+        return Run(code, "", f"Error: {one_line(message)}\n")
+    return Run(0, "", "")
 
 
 def judge_messages(answer: Answer, path: Path) -> None:
