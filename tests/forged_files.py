@@ -180,9 +180,6 @@ BAD_ENTRIES = {
     "junk after deflate": (deflated(SOUND, packed=PACKED + b"junk"), "inflates to another size"),
     "claims less": (deflated(SOUND, size=len(SOUND) - 8), "inflates to another size"),
     "claims more": (deflated(SOUND, size=len(SOUND) + 8), "bytes of data"),
-    "another name inside": (stored(SOUND, local_name=b"b.npy"), "no matching local header"),
-    "a name with NUL": (stored(SOUND, name=b"a.npy\0.npy"), "no matching local header"),
-    "a header elsewhere": (stored(SOUND, header_offset=3), "no matching local header"),
 }
 
 
@@ -194,6 +191,8 @@ def zip_by(method):
 
 
 TWICE = archive(stored(SOUND), stored(npy(7)))
+TWO_IN_ONE = bytearray(archive(stored(SOUND), stored(SOUND, b"b.npy")))
+TWO_IN_ONE[TWO_IN_ONE.index(b"PK\1\2") + 32] = 46 + len("b.npy")  # the comment of the first entry
 BAD_ARCHIVES = {
     "duplicate members": (TWICE, "'a' stands in the archive twice"),
     "a path upwards": (archive(stored(SOUND, b"../x.npy")), "'../x.npy' is not an array"),
@@ -203,6 +202,13 @@ BAD_ARCHIVES = {
     "a name in two lines": (archive(stored(SOUND, b"x\ny.npy")), r"'x\ny.npy' is not an array"),
     "a name of no length": (archive(stored(SOUND, b".npy")), "'.npy' is not an array"),
     "a name of 5 kB": (archive(stored(SOUND, b"x" * 5000 + b".npy")), "is not an array"),
+    "a name of a control": (
+        archive(stored(SOUND, b"x\xc2\x9bJ.npy", flags=0x800)),
+        "not an",
+    ),
+    "another name inside": (archive(stored(SOUND, local_name=b"b.npy")), "no matching local"),
+    "a name with NUL": (archive(stored(SOUND, name=b"a.npy\0.npy")), "no matching local header"),
+    "a header elsewhere": (archive(stored(SOUND, header_offset=3)), "no matching local header"),
     "another file inside": (archive(stored(b"text", b"README")), "'README' is not an array"),
     "encrypted": (archive(stored(SOUND, flags=1)), "'a' is encrypted"),
     "bzip2": (zip_by(zipfile.ZIP_BZIP2), "'a' uses zip compression method 12"),
@@ -216,6 +222,7 @@ BAD_ARCHIVES = {
         archive(*[stored(b"", b"%d.npy" % i) for i in range(60)], extra=bytes(40_000)),
         "has an oversized zip directory",
     ),
+    "a member hidden in a comment": (TWO_IN_ONE, "lists 1 of 2 members; expected all"),
     "leading junk": (b"junk" * 50 + archive(stored(SOUND)), "cannot be read as a zip archive"),
     "text": (b"No, I am a text file.\n" * 100, "cannot be read as a zip archive"),
     "a bare npy": (SOUND, "cannot be read as a zip archive"),
