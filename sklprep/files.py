@@ -235,9 +235,9 @@ class NpzReader:
         try:
             return self.members[name]
         except KeyError:
-            raise self.fault(
-                name, "is missing", f"an array of that name beside {', '.join(self.members)}"
-            ) from None
+            others = ", ".join(self.members)
+            others = others if len(others) <= 300 else f"{others[:297]}..."
+            raise self.fault(name, "is missing", f"an array of that name beside {others}") from None
 
     def _read_directory(self) -> dict[str, Member]:
         try:
