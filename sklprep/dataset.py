@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,9 @@ EXPECTED_SAMPLES = 100
 BLOCK_ROWS = 256
 
 _ROW_KEYS = ("meta_sentence_indices", "meta_groups")
+_TEXT_KEYS = ("strategy", "input_source", "pooling", "output_type", "provenance")
+_NUMBER_KEYS = ("input_dims", "n_samples", "n_classes", "format_version", "target_layer")
+_LIST_KEYS = ("input_layers", "train_indices", "test_indices")
 _NORM_KEYS = {
     "standardize": ("norm_mean", "norm_std"),
     "minmax": ("norm_min", "norm_max"),
@@ -754,8 +758,13 @@ def _check_matrix(
 def _check_entries(
     path: str | os.PathLike[str], X: NDArray[Any], meta: Mapping[str, Any], norm: Mapping[str, Any]
 ) -> None:
+    for key, value in meta.items():
+        expected = _expected_entry(key.removeprefix("meta_"), value)
+        if expected:
+            found = f"is {value!r:.60}" if np.ndim(value) == 0 else f"has shape {np.shape(value)}"
+            raise file_fault(path, key, " ".join(found.split()), expected)
     version = meta.get("meta_format_version", FORMAT_VERSION)
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if version > FORMAT_VERSION:
         raise FileFormatError(
             f"{os.fspath(path)}: dataset format version {version}; this sklprep {__version__} reads"
             f" versions up to {FORMAT_VERSION}. Upgrade sklprep."
@@ -777,3 +786,19 @@ def _check_entries(
                 f"has shape {np.shape(norm[key])}" if key in norm else "is missing",
                 f"({X.shape[1]},), one value for each column of X",
             )
+
+
+def _expected_entry(name: str, value: Any) -> str:
+    """What an entry should be, if it is something else."""
+    kind = np.asarray(value).dtype.kind
+    if name in _TEXT_KEYS and not (type(value) is str and value.isprintable()):
+        return "one line of text"
+    if name in _NUMBER_KEYS and type(value) is not int:
+        return "a whole number"
+    if name in _LIST_KEYS and not (np.ndim(value) == 1 and (kind in "iu" or not len(value))):
+        return "a list of whole numbers"
+    if name == "target_feature" and not (np.ndim(value) <= 1 and kind in "iu"):
+        return "a whole number, or a list of them"
+    if name == "average_l0" and not (type(value) in (int, float) and math.isfinite(value)):
+        return "a number"
+    return ""

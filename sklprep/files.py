@@ -47,9 +47,12 @@ _MAX_DIMS = 32
 _MAX_ARRAY_BYTES = 1 << 48
 _MAX_CHAR = 0x10FFFF
 _DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
+_MEMBER_NAME = re.compile(r"[^/\\]{1,100}")
 _INFLATE_ERROR: type[Exception] = zlib_ng.error  # type: ignore[assignment]
 _WRITE_BYTES = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_END_RECORD = struct.Struct("<4s4H2IH")
+_MAX_COMMENT_BYTES = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Member:
     crc: int
     packed_size: int
     size: int
-    header_offset: int
+    start: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,9 +236,9 @@ class NpzReader:
         try:
             return self.members[name]
         except KeyError:
-            raise self.fault(
-                name, "is missing", f"an array of that name beside {', '.join(self.members)}"
-            ) from None
+            others = ", ".join(self.members)
+            others = others if len(others) <= 300 else f"{others[:297]}..."
+            raise self.fault(name, "is missing", f"an array of that name beside {others}") from None
 
     def _read_directory(self) -> dict[str, Member]:
         try:
@@ -256,10 +259,12 @@ class NpzReader:
             ) from error
         if len(entries) > _MAX_MEMBERS:
             raise self.fault(None, f"has {len(entries)} members", f"at most {_MAX_MEMBERS}")
+        if len(entries) != (n_entries := self._n_entries()):
+            raise self.fault(None, f"lists {len(entries)} of {n_entries} members", "all", _AGAIN)
         members: dict[str, Member] = {}
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
-            if name == entry.filename or not re.fullmatch(r"[^/\\\x00-\x1f]{1,100}", name):
+            if name == entry.filename or not _MEMBER_NAME.fullmatch(name) or not name.isprintable():
                 raise self.fault(entry.filename[:100], "is not an array", "members named NAME.npy")
             if name in members:
                 raise self.fault(name, "stands in the archive twice", "one member of each name")
@@ -288,26 +293,36 @@ class NpzReader:
                 entry.CRC,
                 entry.compress_size,
                 entry.file_size,
-                entry.header_offset,
+                self._packed_start(name, entry),
             )
         return members
 
-    def _packed_start(self, member: Member) -> int:
+    def _n_entries(self) -> int:
+        """Read how many members the end of the archive counts, which zipfile does not compare."""
+        n_bytes = min(self.file_size, _END_RECORD.size + _MAX_COMMENT_BYTES)
+        end = os.pread(self._fd, n_bytes, self.file_size - n_bytes)
+        n_entries: int = _END_RECORD.unpack_from(end, end.rfind(b"PK\x05\x06"))[4]
+        return n_entries
+
+    def _packed_start(self, name: str, entry: zipfile.ZipInfo) -> int:
+        """Find where the data begins; a damaged name shows in that it stands there once more."""
         start: int
-        raw = os.pread(self._fd, _LOCAL_HEADER.size, member.header_offset)
-        if len(raw) == _LOCAL_HEADER.size:
-            fields: tuple[Any, ...] = _LOCAL_HEADER.unpack(raw)
+        expected = f"{name}.npy".encode()
+        n_bytes = _LOCAL_HEADER.size + len(expected)
+        raw = os.pread(self._fd, n_bytes, entry.header_offset)
+        if len(raw) == n_bytes:
+            fields: tuple[Any, ...] = _LOCAL_HEADER.unpack_from(raw)
             name_length, extra_length = fields[-2:]
-            name = os.pread(self._fd, name_length, member.header_offset + _LOCAL_HEADER.size)
-            start = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+            start = entry.header_offset + n_bytes + extra_length
             if (
                 fields[0] == b"PK\x03\x04"
-                and fields[3] == member.method
-                and name == f"{member.name}.npy".encode()
-                and start + member.packed_size <= self.file_size
+                and fields[3] == entry.compress_type
+                and name_length == len(expected)
+                and raw.endswith(expected)
+                and start + entry.compress_size <= self.file_size
             ):
                 return start
-        raise self.fault(member.name, "has no matching local header", "a whole zip archive")
+        raise self.fault(name, "has no matching local header", "a whole zip archive")
 
     def _inflate(self, member: Member, max_piece: int = _SLICE_OUT) -> Generator[bytes, None, None]:
         """Yield the member's bytes in pieces; at its end check size and CRC-32."""
@@ -337,7 +352,7 @@ class NpzReader:
             )
 
     def _stored_pieces(self, member: Member, max_piece: int) -> Iterator[bytes]:
-        position = self._packed_start(member)
+        position = member.start
         end = position + member.packed_size
         while position < end and (
             piece := os.pread(self._fd, min(max_piece, end - position), position)
@@ -355,7 +370,7 @@ class NpzReader:
 
     def _inflate_streaming(self, member: Member, max_piece: int) -> Iterator[bytes]:
         """zlib-ng: in constant memory, and several times faster than libdeflate on zeros."""
-        position = self._packed_start(member)
+        position = member.start
         end = position + member.packed_size
         inflater = zlib_ng.decompressobj(-zlib_ng.MAX_WBITS)
         packed = b""

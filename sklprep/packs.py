@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,14 @@ from sklprep.files import (
     file_fault,
     sync_to_disk,
 )
-from sklprep.sentences import Block, RowSet, SentenceFolder, fingerprint_of, is_last_of_each
+from sklprep.sentences import (
+    MAX_WIDTH,
+    Block,
+    RowSet,
+    SentenceFolder,
+    fingerprint_of,
+    is_last_of_each,
+)
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -48,6 +55,7 @@ _MAX_MANIFEST_BYTES = 64 << 20
 _BATCH_BYTES = 64 << 20
 _MAX_INT = 1 << 63
 _DTYPE = re.compile(r"<[fiu][248]|\|[iub]1|<U[1-9][0-9]{0,7}")
+_ARRAY_NAME = re.compile(r"[a-z_]+(/[\w.+-]+)?", re.ASCII)
 _KINDS = {  # of labels any
     "sentence_indices": "<i8",
     "groups": "<i8",
@@ -216,6 +224,8 @@ class Pack:
     def verify(self) -> list[str]:
         """Compare every digest; returns one line for each array that differs."""
         faults = []
+        if self.manifest.get("digest", digest := _manifest_digest(self.manifest)) != digest:
+            faults.append(f"{self.path / MANIFEST} differs from its digest")
         for name in self.manifest["arrays"]:
             try:
                 with self._open(name) as array:
@@ -708,6 +718,7 @@ def _commit(
     for entry in manifest["arrays"].values():
         entry["digest"] = _digest_of(entry["segments"])
     manifest |= facts
+    manifest["digest"] = _manifest_digest(manifest)
     with atomic_write(work / MANIFEST, sync=sync) as file:
         file.write(json.dumps(manifest, sort_keys=True, indent=1).encode())
 
@@ -805,6 +816,11 @@ def _digest_of(segments: list[str]) -> str:
     return hashlib.sha256("".join(segments).encode()).hexdigest()
 
 
+def _manifest_digest(manifest: dict[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if path.stat().st_size > _MAX_MANIFEST_BYTES:
@@ -827,33 +843,58 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < _MAX_INT
+
+
+def _is_width(value: Any) -> bool:
+    return value is None or (_is_count(value) and 1 <= value <= MAX_WIDTH)
+
+
+def _is_list_of(*kinds: type) -> Callable[[Any], bool]:
+    def is_sound(value: Any) -> bool:
+        return isinstance(value, list) and all(
+            type(number) in kinds and abs(number) < _MAX_INT for number in value
+        )
+
+    return is_sound
+
+
+_TEXT = ("one line of text", _is_text)
+_COUNT = ("a count", _is_count)
+_WIDTH = (f"null or 1 to {MAX_WIDTH:,}", _is_width)
+_INTEGERS = ("a list of whole numbers", _is_list_of(int))
+_VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "source": _TEXT,
+    "fingerprint": _TEXT,
+    "pooling": ("null or one line of text", lambda value: value is None or _is_text(value)),
+    "labels_fault": _TEXT,
+    "n_rows": _COUNT,
+    "n_sentences": _COUNT,
+    "layers": _INTEGERS,
+    "sae_layers": _INTEGERS,
+    "configs": _INTEGERS,
+    "average_l0s": ("a list of numbers", _is_list_of(int, float)),
+    "d_embed": _WIDTH,
+    "d_model": _WIDTH,
+    "n_features": _WIDTH,
+    "arrays": ("a table of arrays", lambda value: isinstance(value, dict)),
+}
+
+
 def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
-    kinds: dict[str, Any] = {
-        "source": str,
-        "fingerprint": str,
-        "pooling": (str, type(None)),
-        "labels_fault": str,
-        "n_rows": int,
-        "n_sentences": int,
-        "layers": list,
-        "sae_layers": list,
-        "average_l0s": list,
-        "configs": list,
-        "d_embed": (int, type(None)),
-        "d_model": (int, type(None)),
-        "n_features": (int, type(None)),
-        "arrays": dict,
-    }
-    for key, kind in kinds.items():
-        value = manifest.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise file_fault(path, None, f"has {key} {str(value)[:60]!r}", str(kind))
-        numbers = value if isinstance(value, list) else [value] if isinstance(value, int) else []
-        whole = (int, float) if key == "average_l0s" else (int,)
-        if not all(type(number) in whole and abs(number) < _MAX_INT for number in numbers) or (
-            key not in ("layers", "sae_layers", "average_l0s") and not all(n >= 0 for n in numbers)
-        ):
-            raise file_fault(path, None, f"has {key} {str(value)[:60]!r}", "sensible numbers")
+    for key, (expected, is_sound) in _VALUES.items():
+        if key not in manifest:
+            raise file_fault(path, None, f"has no {key}", expected)
+        if not is_sound(value := manifest[key]):
+            raise file_fault(path, None, f"has {key} {str(value)[:60]!r}", expected)
+    layers = manifest["layers"]
+    if layers != sorted(set(layers)):
+        raise file_fault(path, None, f"has layers {str(layers)[:60]}", "ascending layers")
     for key, others in (("layers", ["d_model"]), ("sae_layers", ["n_features", "average_l0s"])):
         for other in others:
             value = manifest[other]
@@ -866,9 +907,14 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
                 raise file_fault(
                     path, None, f"has {other} {str(value)[:60]}", f"what fits its {key}"
                 )
+    _check_arrays(path, manifest)
+
+
+def _check_arrays(path: Path, manifest: dict[str, Any]) -> None:
     for name, entry in manifest["arrays"].items():
         if not (
-            isinstance(entry, dict)
+            _ARRAY_NAME.fullmatch(name)
+            and isinstance(entry, dict)
             and isinstance(entry.get("dtype"), str)
             and isinstance(entry.get("digest"), str)
             and isinstance(entry.get("segments"), list)
@@ -878,12 +924,14 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
             and all(type(n) is int and 0 <= n < _MAX_INT for n in entry["shape"])
             and _DTYPE.fullmatch(entry["dtype"])
         ):
-            raise file_fault(path, name, f"is {str(entry)[:60]}", "dtype, shape and digests")
+            found = f"is {str(entry)[:60]!r}"
+            raise file_fault(path, name, found, "dtype, shape and digests")
     if manifest["n_sentences"]:
         for name, shape in _shapes_of(manifest).items():
             entry = manifest["arrays"].get(name)
             if entry is None or entry["shape"][: len(shape)] != shape:
-                raise file_fault(path, name, f"is {str(entry)[:60]}", f"an array of {shape}")
+                found = f"is {str(entry)[:60]!r}"
+                raise file_fault(path, name, found, f"an array of {shape}")
             kind = _kind_of(name)
             if not entry["dtype"].startswith(kind):
                 raise file_fault(path, name, f"has dtype {entry['dtype']}", kind)

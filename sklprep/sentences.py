@@ -33,7 +33,7 @@ POOLINGS = ("final", "mean", "max", "none")
 
 _SMALL = 1 << 20
 _MAX_INT = (1 << 63) - 1
-_MAX_WIDTH = 1 << 20
+MAX_WIDTH = 1 << 20
 _WIDE_MEMBERS = ("embeddings", "hidden_states", "activations")
 _FLOATS = (np.dtype("<f2"), np.dtype("<f4"), np.dtype("<f8"))
 
@@ -590,9 +590,9 @@ def _index_sentence(path: Path) -> SentenceInfo:
                 raise reader.fault(
                     name, f"has shape {header.shape}", f"({', '.join(map(str, expected))}, width)"
                 )
-            if not 1 <= header.shape[-1] <= _MAX_WIDTH:
+            if not 1 <= header.shape[-1] <= MAX_WIDTH:
                 raise reader.fault(
-                    name, f"has vectors of width {header.shape[-1]:,}", f"1 to {_MAX_WIDTH:,}"
+                    name, f"has vectors of width {header.shape[-1]:,}", f"1 to {MAX_WIDTH:,}"
                 )
         if n_tokens == 0:
             raise reader.fault(None, "has no tokens", "at least 1")

@@ -431,6 +431,23 @@ def test_changed_norm_is_refused_unless_the_pipeline_is_left_out(written):
         ({"X": np.zeros(3)}, "expected a numeric matrix"),
         ({"y": np.zeros(3)}, "expected 110 values"),
         ({"meta_format_version": np.int64(2)}, "format version 2.*Upgrade sklprep"),
+        (
+            {"meta_format_version": np.str_("\x1b[31m1")},
+            r"is .*x1b.*; expected a whole number",
+        ),
+        (
+            {"meta_strategy": np.zeros(3)},
+            "'meta_strategy' has shape .3,.; expected one line",
+        ),
+        (
+            {"meta_pooling": np.str_("a\nb")},
+            r"'meta_pooling' is 'a\\nb'; expected one line",
+        ),
+        ({"meta_n_classes": np.float64(4)}, "'meta_n_classes' is 4.0; expected a whole number"),
+        ({"meta_input_layers": np.int64(3)}, "'meta_input_layers' is 3; expected a list of whole"),
+        ({"meta_input_layers": np.array(["0-5"])}, "has shape .1,.; expected a list of whole"),
+        ({"meta_target_feature": np.nan}, "'meta_target_feature' is nan; expected a whole number"),
+        ({"meta_average_l0": np.inf}, "'meta_average_l0' is inf; expected a number"),
         ({"meta_sentence_indices": np.zeros(3)}, "'meta_sentence_indices' has shape"),
         ({"norm_method": np.str_("zscore")}, "'norm_method' is 'zscore'"),
         ({"norm_method": np.zeros(3)}, "'norm_method' is array"),

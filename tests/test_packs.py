@@ -156,7 +156,7 @@ class TestPlainNumpy:
 
     def test_the_manifest_says_what_is_in_the_pack(self, packed):
         manifest = json.loads((packed / "mean" / "manifest.json").read_text())
-        found = {key: value for key, value in manifest.items() if key != "arrays"}
+        found = {key: manifest[key] for key in manifest.keys() - {"arrays", "digest"}}
         assert found == {
             "format": "sklprep pack",
             "format_version": 1,
@@ -430,6 +430,42 @@ class TestBroken:
         with pytest.raises(FileFormatError, match=rf"manifest.json: member '{name}'"):
             load_activations(small)
 
+    @pytest.mark.parametrize("key", ["d_embed", "d_model", "n_features", "labels_fault", "layers"])
+    def test_a_manifest_without_a_key_is_an_error(self, small, key):
+        edit_manifest(small, lambda manifest: manifest.pop(key))
+        with pytest.raises(FileFormatError, match=rf"manifest.json: has no {key}; expected"):
+            load_activations(small)
+
+    @pytest.mark.parametrize("layers", [[5, 2, 0], [0, 2, 2]])
+    def test_layers_that_do_not_ascend_are_an_error(self, small, layers):
+        edit_manifest(small, lambda manifest: manifest.update(layers=layers))
+        with pytest.raises(FileFormatError, match=r"has layers \[.*; expected ascending layers"):
+            load_activations(small)
+
+    @pytest.mark.parametrize("key", ["d_embed", "d_model", "n_features"])
+    def test_a_width_beyond_all_sense_is_an_error(self, small, key):
+        edit_manifest(small, lambda manifest: manifest.update({key: 1 << 40}))
+        with pytest.raises(
+            FileFormatError, match=rf"has {key} .1099511627776.; expected null or 1 to"
+        ):
+            load_activations(small)
+
+    @pytest.mark.parametrize("text", ["a\nb", "\x1b[31mred", "\x9b2J", "\0"])
+    @pytest.mark.parametrize("key", ["source", "pooling", "labels_fault", "arrays"])
+    def test_what_a_manifest_says_stays_on_one_printable_line(self, small, key, text):
+        value = {text: {}} if key == "arrays" else text
+        edit_manifest(small, lambda manifest: manifest.update({key: value}))
+        with pytest.raises(FileFormatError) as error:
+            load_activations(small)
+        assert str(error.value).isprintable()
+
+    @pytest.mark.parametrize("name", ["../outside", "/etc/x", "a/../../x", "a/b/c", ""])
+    def test_an_array_that_is_a_path_is_never_opened(self, small, name):
+        entry = {"dtype": "<f4", "shape": [1], "segments": [], "digest": ""}
+        edit_manifest(small, lambda manifest: manifest["arrays"].update({name: entry}))
+        with pytest.raises(FileFormatError, match=r"expected dtype, shape and digests"):
+            load_activations(small)
+
     def test_a_layer_that_is_a_path_is_never_opened(self, small):
         edit_manifest(small, lambda manifest: manifest.update(layers=["/../../../etc/passwd"]))
         with pytest.raises(FileFormatError, match=r"manifest.json: has layers"):
@@ -501,6 +537,26 @@ class TestBroken:
                 assert str(path) in fault
             path.write_bytes(content)
         assert sound.verify() == []
+
+    @pytest.mark.parametrize(
+        "edit",
+        [
+            {"source": "other"},
+            {"fingerprint": "0" * 64},
+            {"average_l0s": [], "sae_layers": [], "n_features": None, "configs": []},
+            {"labels_fault": "none"},
+        ],
+        ids=["source", "fingerprint", "SAEs", "labels"],
+    )
+    def test_verify_finds_a_manifest_that_was_changed(self, small, edit):
+        edit_manifest(small, lambda manifest: manifest.update(edit))
+        assert Pack(small, pooling=None).verify() == [
+            f"{small / 'manifest.json'} differs from its digest"
+        ]
+
+    def test_a_pack_whose_manifest_has_no_digest_yet_verifies(self, small):
+        edit_manifest(small, lambda manifest: manifest.pop("digest"))
+        assert Pack(small, pooling=None).verify() == []
 
     def test_verify_sees_every_segment_of_a_large_array(self, tmp_path):
         width = 600_000

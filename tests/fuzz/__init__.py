@@ -1,0 +1,1 @@
+"""Broken, hostile and interrupted input at length; ``python -m tests.fuzz`` prints the table."""

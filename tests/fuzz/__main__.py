@@ -1,0 +1,62 @@
+"""``python -m tests.fuzz``: run the parts, print a Markdown table; exit code 1 if any failed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ..benchmarks.measure import describe_machine
+from . import mutants
+from .table import HEAD, Row, Run
+
+PARTS: dict[str, Callable[[Run], Iterator[Row]]] = {
+    function.__name__: function
+    for function in (
+        mutants.mutated_sentences,
+        mutants.mutated_packs,
+        mutants.mutated_datasets,
+    )
+}
+SEED = 20_250_726
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the parts asked for, print the table row by row and every fault on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz",
+        description="Break files, disks and processes, and see whether anything is lost.",
+        epilog="parts:\n" + "\n".join(f"  {name:<20}{run.__doc__}" for name, run in PARTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--short", action="store_true", help="fewer cases, for every commit")
+    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help="run just these")
+    parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="default: %(default)s")
+    parser.add_argument("--case", type=int, metavar="N", help="run one case of one part again")
+    arguments = parser.parse_args(argv)
+    parts = arguments.only or list(PARTS)
+    if arguments.case is not None and len(parts) > 1:
+        parser.error("--case needs --only with one part")
+    print(f"Seed {arguments.seed}; {describe_machine()}.\n\n{HEAD}", flush=True)
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="sklprep_fuzz_") as scratch:
+        run = Run(
+            arguments.seed,
+            arguments.short,
+            Path(scratch).resolve(),
+            len(os.sched_getaffinity(0)),
+            lambda fault: print(f"\n{fault}", file=sys.stderr, flush=True),
+            arguments.case,
+        )
+        for part in parts:
+            for row in PARTS[part](run):
+                print(row, flush=True)
+                failed |= bool(row.faults)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

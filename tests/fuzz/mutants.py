@@ -1,0 +1,35 @@
+"""Mutated files of each format: a clean result, or one clear error, in little time and memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from .dataset_cases import Datasets
+from .pack_cases import Packs
+from .sentence_cases import SentenceFiles
+from .table import Row, Run
+from .workers import Cases, Limits
+
+_FULL, _SHORT = 10_000, 250
+_LIMITS = Limits(seconds=0.5, mebibytes=64)
+_GOAL = "clean or one clear error, < 0.5 s, + 64 MiB"
+
+
+def _mutants(run: Run, part: str, figure: str, cases: Callable[[int, str], Cases]) -> Iterator[Row]:
+    numbers = run.numbers(_FULL, _SHORT)
+    yield run.measured(part, figure, _GOAL, cases(run.seed, part), numbers, _LIMITS)
+
+
+def mutated_sentences(run: Run) -> Iterator[Row]:
+    """Mutated sentence files beside a sound one: read, inspected, made a dataset or a pack."""
+    yield from _mutants(run, "mutated_sentences", "mutated sentence files", SentenceFiles)
+
+
+def mutated_packs(run: Run) -> Iterator[Row]:
+    """Mutated packs: read, verified, inspected, made a dataset."""
+    yield from _mutants(run, "mutated_packs", "mutated packs", Packs)
+
+
+def mutated_datasets(run: Run) -> Iterator[Row]:
+    """Mutated datasets, their embedded pipelines among them: loaded and used, or inspected."""
+    yield from _mutants(run, "mutated_datasets", "mutated datasets", Datasets)

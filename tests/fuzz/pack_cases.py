@@ -1,0 +1,132 @@
+"""Packs with one of their files damaged."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sklprep.exceptions import SklprepError
+from sklprep.packs import Pack, build_pack
+from sklprep.sentences import SentenceFolder
+
+from ..sentence_files import write_sentence
+from . import samples
+from .meetings import Answer, judge_message
+from .mutations import Rng, flip, mutate_bytes, mutate_json, mutate_npy, pick
+from .samples import SAMPLES, Forged, choose, clear, expected_of
+from .table import rng_of
+
+_POOLINGS = {"stored": "none", "deflated": "mean", "several_SAEs": "final"}
+_MANIFEST = "manifest.json"
+
+
+class Packs:
+    """Cases: what sklprep makes of a damaged pack."""
+
+    asks = ("read", "read", "read", "inspect", "generate", "verify")
+    damages: tuple[str, ...] = ("bytes", "members")
+    n_sound = len(_POOLINGS) * len(asks)
+
+    def __init__(self, seed: int, part: str) -> None:
+        self._seed, self._part = seed, part
+        self._sound: dict[str, dict[str, bytes]] = {}
+        self._expected: dict[str, dict[str, Any]] = {}
+
+    def forge(self, number: int, scratch: Path) -> Forged:
+        rng = rng_of(self._seed, self._part, abs(number))
+        sample, asked = choose(rng, number, list(_POOLINGS), self.asks)
+        if sample not in self._sound:
+            self._make(sample, scratch / "packing")
+        damage = "none" if number < 0 else pick(rng, self.damages)
+        clear(scratch)
+        write_all(scratch / sample, self._damaged(rng, damage, self._sound[sample]))
+        return Forged(scratch / sample, sample, damage, asked, _POOLINGS[sample])
+
+    def _make(self, sample: str, scratch: Path) -> None:
+        shutil.rmtree(scratch, ignore_errors=True)
+        (scratch / "files").mkdir(parents=True)
+        files = []
+        for k in range(3):
+            options = {"index": k + 2, "n_tokens": 4 + k, **SAMPLES[sample]}
+            files.append(write_sentence(scratch / f"files/sentence_00000{k}.npz", **options))
+        pooling = _POOLINGS[sample]
+        build_pack(SentenceFolder(scratch / "files", pooling=pooling), scratch / "pack")
+        self._sound[sample] = content_of(scratch / "pack")
+        self._expected[sample] = expected_of(files, pooling)
+
+    def _damaged(
+        self, rng: Rng, damage: str, sound: Mapping[str, bytes]
+    ) -> dict[str, bytes | None]:
+        content: dict[str, bytes | None] = dict(sound)
+        name = _MANIFEST if rng.random() < 0.3 else pick(rng, sorted(content))
+        if damage == "flip":
+            content[name] = flip(rng, sound[name])
+        elif damage == "bytes":
+            content[name] = mutate_bytes(rng, sound[name])
+        elif damage == "members" and name == _MANIFEST:
+            manifest = mutate_json(rng, json.loads(sound[name]))
+            content[name] = json.dumps(manifest).encode()
+        elif damage == "members":
+            other = pick(rng, sorted(sound))
+            match int(rng.integers(6)):
+                case 0:
+                    content[name], content[other] = sound[other], sound[name]
+                case 1:
+                    content[name] = sound[other]
+                case 2:
+                    del content[name]
+                case 3:
+                    content[name] = None
+                case _:
+                    content[name] = mutate_npy(rng, np.load(io.BytesIO(sound[name])))
+        return content
+
+    def meet(self, forged: Forged) -> Any:
+        result = samples.meet(forged)
+        if isinstance(result, Answer):
+            result.values["faults"] = _verify(forged.path)
+        return result
+
+    def judge(self, forged: Forged, result: Any) -> str:
+        """What `verify` has nothing to say of must be read as it was written."""
+        expected = self._expected[forged.sample]
+        if not isinstance(result, Answer):
+            return samples.judge(forged, result, expected, exactly=False)
+        faults = result.values.pop("faults")
+        for fault in faults:
+            judge_message(fault)
+        verdict = samples.judge(forged, result, expected, exactly=not faults)
+        return "refused by verify" if faults and verdict == "clean" else verdict
+
+
+def _verify(path: Path) -> list[str]:
+    """What ``sklprep pack --verify`` would print."""
+    try:
+        return Pack(path, pooling=None).verify()
+    except SklprepError as error:
+        return [str(error)]
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def write_all(folder: Path, content: Mapping[str, bytes | None]) -> None:
+    """Make a folder of these files and no others; None makes a folder in a file's place."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name, data in content.items():
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        if data is None:
+            path.mkdir()
+        else:
+            path.write_bytes(data)
