@@ -73,6 +73,13 @@ class ProbeDataset:
     ((120, 16), 4)
     >>> cross_val_score(ds.make_pipeline(LogisticRegression()), ds.X, ds.y, cv=5).shape
     (5,)
+
+    Where rows share groups, as tokens of a sentence do, split by group:
+
+    >>> from sklearn.model_selection import GroupKFold
+    >>> model = ds.make_pipeline(LogisticRegression())
+    >>> cross_val_score(model, ds.X, ds.y, groups=ds.groups, cv=GroupKFold(5)).shape
+    (5,)
     """
 
     __module__ = "sklprep"
@@ -190,7 +197,8 @@ class ProbeDataset:
 
         Cross-validated on `X`, it gives what the same pipeline would give on raw activations:
         normalizing a column again undoes any earlier shift and scale of it. So nothing of the test
-        rows leaks through the normalization stored in `X`.
+        rows leaks through the normalization stored in `X`. Rows that share a group must not be
+        split: give the cross-validation ``groups=ds.groups`` and, say, ``cv=GroupKFold(5)``.
 
         Parameters
         ----------
@@ -300,7 +308,8 @@ def generate_dataset(
     Warns
     -----
     SklprepWarning
-        For fewer than 100 rows, a feature active in fewer than 10, and a constant y.
+        For fewer than 100 rows, a feature active in fewer than 10, a constant y, and rows that
+        share groups, which a cross-validation must split by group.
 
     Examples
     --------
@@ -494,20 +503,34 @@ def _write(
 def split_rows(
     acts: ActivationSet, test_size: float, random_state: int, *, stratify: bool = False
 ) -> NDArray[np.int64]:
-    """Row positions that `train_test_split` with the same arguments puts into training.
+    """Row positions that scikit-learn puts into training, given the same arguments.
+
+    It is `train_test_split` that splits rows; where rows share groups, `GroupShuffleSplit` splits
+    these, and `test_size` is a share or number of groups.
 
     Raises
     ------
     UsageError
         If the rows cannot be split so.
     """
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-    labels = acts.labels if stratify else None
-    try:
-        train, _ = train_test_split(
-            np.arange(len(acts)), test_size=test_size, random_state=random_state, stratify=labels
+    rows = np.arange(len(acts))
+    grouped = len(np.unique(acts.groups)) < len(rows)
+    if grouped and stratify:
+        raise UsageError(
+            f"--stratify does not go with rows that share groups ({len(np.unique(acts.groups)):,}"
+            f" groups of {len(rows):,} rows), which are split by group; leave it out."
         )
+    try:
+        if grouped:
+            splitter = GroupShuffleSplit(1, test_size=test_size, random_state=random_state)
+            train, _ = next(splitter.split(rows, groups=acts.groups))
+        else:
+            labels = acts.labels if stratify else None
+            train, _ = train_test_split(
+                rows, test_size=test_size, random_state=random_state, stratify=labels
+            )
     except ValueError as error:
         raise UsageError(f"The rows cannot be split with test size {test_size}: {error}") from None
     return train
@@ -729,6 +752,13 @@ def _warn(meta: Mapping[str, Any], y: NDArray[Any]) -> None:
             messages.append(f"y is constant ({y[0]:g}): there is nothing to predict.")
     elif meta.get("meta_n_classes") == 1:
         messages.append(f"All {n} samples have the label {y[0]}: there is nothing to classify.")
+    if "meta_groups" in meta:
+        n_groups = len(np.unique(meta["meta_groups"]))
+        messages.append(
+            f"The {n:,} rows belong to {n_groups:,} groups, such as tokens of one sentence: test"
+            " rows with siblings in training score too high. Split by meta_groups, as in"
+            " cross_val_score(model, X, y, groups=meta_groups, cv=GroupKFold(5))."
+        )
     for message in messages:
         warnings.warn(message, SklprepWarning, stacklevel=3)
 
