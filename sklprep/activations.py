@@ -276,15 +276,23 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             facts.append(("labels", f"none: {error}"))
         n_groups = len(np.unique(self.groups))
         if n_groups < len(self):
-            facts.append(("groups", f"{n_groups:,}: split by them"))
-        texts = self[:_SHOWN_SENTENCES].sentences
+            facts.append(("groups", f"{n_groups:,}, which a split must keep whole: acts.groups"))
         details = []
-        if texts is not None and len(texts):
-            numbers = self.sentence_indices.tolist()
-            details.append(
-                ("first sentences", table([], zip(map(str, numbers), texts, strict=False)))
-            )
+        if first := self._first_sentences():
+            details.append(("first sentences", table([], first)))
         return card("ActivationSet", self.name, facts, details=details)
+
+    def _first_sentences(self) -> list[tuple[str, str]]:
+        """Index and text of the first few that differ."""
+        texts = self.sentences
+        if texts is None:
+            return []
+        found: dict[tuple[str, str], None] = {}
+        for number, text in zip(self.sentence_indices, texts, strict=True):
+            found[str(number), str(text)] = None
+            if len(found) == _SHOWN_SENTENCES:
+                break
+        return list(found)
 
     @property
     def name(self) -> str:

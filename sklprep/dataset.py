@@ -113,8 +113,11 @@ class ProbeDataset:
             ("y", f"{self.y.shape} {self.y.dtype}: {describe_y(self.y)}"),
         ]
         if "meta_input_source" in meta:
-            layers = format_layers(meta.get("meta_input_layers", ()))
-            facts.append(("input", f"{meta['meta_input_source']} {layers}".strip()))
+            source = str(meta["meta_input_source"]).replace("_", " ")
+            layers = np.ravel(meta.get("meta_input_layers", ()))
+            numbers = layers.tolist() if layers.dtype.kind in "iu" else []
+            where = f" of layer{'s' if len(numbers) > 1 else ''} {format_layers(numbers)}"
+            facts.append(("input", source + (where if numbers else "")))
         if "meta_target_feature" in meta:
             facts.append(
                 (
@@ -124,7 +127,7 @@ class ProbeDataset:
             )
         n_groups = len(np.unique(self.groups))
         if n_groups < len(self.X):
-            facts.append(("groups", f"{n_groups:,}: split by them"))
+            facts.append(("groups", f"{n_groups:,}, which a split must keep whole: ds.groups"))
         if "meta_train_indices" in meta:
             n_train = np.size(meta["meta_train_indices"])
             facts.append(("fitted on", f"{n_train:,} training rows of {len(self.X):,}"))
@@ -133,7 +136,7 @@ class ProbeDataset:
             steps = [(name, " ".join(str(step).split())) for name, step in self.pipeline.steps]
             details.append((f"pipeline of {len(steps)} steps", table([], steps)))
         if "meta_provenance" in meta:
-            details.append(("provenance", table([], [("JSON", str(meta["meta_provenance"]))])))
+            details.append(("provenance", table([], _read_provenance(meta["meta_provenance"]))))
         return card("ProbeDataset", str(meta.get("meta_strategy", "")), facts, details=details)
 
     def to_frame(self) -> Any:
@@ -726,6 +729,22 @@ def _versions() -> dict[str, str]:
 
     libraries = {name: version(name) for name in ("numpy", "scikit-learn", "skops")}
     return {"sklprep": __version__, **libraries}
+
+
+def _read_provenance(text: Any) -> list[tuple[str, str]]:
+    """Names and values, where a file holds what `provenance` wrote."""
+    try:
+        record = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        return [("", str(text))]
+    flat = [
+        entry
+        for name, value in record.items()
+        for entry in (value.items() if isinstance(value, dict) else [(name, value)])
+    ]
+    return [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in flat]
 
 
 def _norm_of(pipeline: Pipeline) -> dict[str, Any]:
