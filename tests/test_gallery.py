@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sklprep import make_activations
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 # what the docstring states, and where the script prints it
@@ -83,6 +85,25 @@ def test_script_draws_and_prints_what_its_docstring_states(name, tmp_path):
         assert stated in docstring
         if stated[0].isdigit():  # other builds of BLAS may put a sentence or two elsewhere
             assert float(stated) == pytest.approx(float(found[1]), abs=0.03)
+
+
+def test_transfer_takes_folders_and_names_the_traits_after_them(tmp_path):
+    for seed, name in enumerate(("caring_80_features", "unfair_80_features")):
+        make_activations(
+            80, n_layers=2, d_model=4, n_features=8, random_state=seed, output=tmp_path / name
+        )
+    command = [sys.executable, "-W", "error", EXAMPLES / "plot_transfer.py", "1"]
+    options = {"cwd": tmp_path, "env": os.environ | {"MPLBACKEND": "Agg"}, "capture_output": True}
+
+    run = subprocess.run(
+        [*command, "caring_80_features", "unfair_80_features"], text=True, check=False, **options
+    )
+    alone = subprocess.run([*command, "caring_80_features"], text=True, check=False, **options)
+
+    assert (0, "") == (run.returncode, run.stderr)
+    assert ["caring_80", "unfair_80"] == [line.split()[0] for line in run.stdout.splitlines()]
+    assert (1, 1) == (alone.returncode, alone.stderr.count("\n"))
+    assert "at least two folders" in alone.stderr
 
 
 MODEL_SCRIPT = EXAMPLES / "from_text_to_layer_curve.py"
