@@ -53,8 +53,13 @@ def plant_traits():
 
 
 if len(sys.argv) > 1:
+    if len(sys.argv) < 4 or not sys.argv[1].isdigit():
+        sys.exit("Give a layer and at least two folders: plot_transfer.py 12 FOLDER FOLDER")
     layer = int(sys.argv[1])
-    traits = {Path(path).name: sklprep.load_activations(path) for path in sys.argv[2:]}
+    traits = {
+        Path(path).name.removesuffix("_features"): sklprep.load_activations(path)
+        for path in sys.argv[2:]
+    }
 else:
     layer, traits = 0, dict(plant_traits())
 
@@ -116,9 +121,9 @@ for ax, values, low in panels:
     for (i, j), value in np.ndenumerate(values):
         color = "k" if value > (low + 1) / 2 else "w"
         ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
-    ax.set_xticks(range(len(names)), names)
-    ax.set_yticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+    ax.set_yticks(range(len(names)), [name.replace("_", "\n") for name in names])
     ax.spines[:].set_visible(False)
 axes[0].set(xlabel="tested on", ylabel="trained on", title="AUC of the probe\n(chance 0.5)")
-axes[1].set(title="Cosine of the directions\n(diagonal: two halves of one trait)")
+axes[1].set(title="Cosine of the directions\n(diagonal: of two halves)")
 figure.savefig("transfer.png", dpi=120)

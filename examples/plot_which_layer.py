@@ -46,5 +46,7 @@ print(sweep.methods_text())
 # -----------
 figure, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
 sklprep.LayerSweepDisplay.from_sweep(sweep, ax=ax)
-ax.set_title(f"Layer {sweep.naive_best_layer} knows the concept best", loc="left")
+ax.set_title(
+    f"A layer chosen without the test sentences scores {sweep.nested_score:.2f}", loc="left"
+)
 figure.savefig("which_layer.png", dpi=120)

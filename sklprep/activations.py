@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,6 +53,8 @@ class _Source(Protocol):
     @property
     def fingerprint(self) -> str: ...
     @property
+    def key(self) -> str: ...
+    @property
     def is_final_token(self) -> NDArray[np.bool_]: ...
     @property
     def groups(self) -> NDArray[np.int64]: ...
@@ -71,6 +73,13 @@ class _Source(Protocol):
     def read(
         self, *, embeddings: bool = ..., layers: Iterable[int] = ..., configs: Iterable[int] = ...
     ) -> None: ...
+
+
+class Siblings(NamedTuple):
+    """Rows of a source, one bit a row, that share a group with other rows of it."""
+
+    key: str
+    bits: NDArray[np.uint8]
 
 
 class ActivationSet:
@@ -267,15 +276,23 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             facts.append(("labels", f"none: {error}"))
         n_groups = len(np.unique(self.groups))
         if n_groups < len(self):
-            facts.append(("groups", f"{n_groups:,}: split by them"))
-        texts = self[:_SHOWN_SENTENCES].sentences
+            facts.append(("groups", f"{n_groups:,}, which a split must keep whole: acts.groups"))
         details = []
-        if texts is not None and len(texts):
-            numbers = self.sentence_indices.tolist()
-            details.append(
-                ("first sentences", table([], zip(map(str, numbers), texts, strict=False)))
-            )
+        if first := self._first_sentences():
+            details.append(("first sentences", table([], first)))
         return card("ActivationSet", self.name, facts, details=details)
+
+    def _first_sentences(self) -> list[tuple[str, str]]:
+        """Index and text of the first few that differ."""
+        texts = self.sentences
+        if texts is None:
+            return []
+        found: dict[tuple[str, str], None] = {}
+        for number, text in zip(self.sentence_indices, texts, strict=True):
+            found[str(number), str(text)] = None
+            if len(found) == _SHOWN_SENTENCES:
+                break
+        return list(found)
 
     @property
     def name(self) -> str:
@@ -588,6 +605,24 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         """
         export_sentences(self, path)
 
+    def find_siblings(self) -> Siblings | None:
+        """Rows of the source that are not among these but share a group with some of them."""
+        if self._rows is None:
+            return None
+        source = self._source
+        groups = self._joined.get("groups", source.groups)
+        here = np.zeros(source.n_rows, bool)
+        here[self._rows] = True
+        torn = np.isin(groups, groups[here]) & ~here
+        return Siblings(source.key, np.packbits(torn)) if torn.any() else None
+
+    def holds_any(self, siblings: Siblings) -> bool:
+        """Whether any of those rows is among these."""
+        if self._source.key != siblings.key:
+            return False
+        rows = np.arange(len(self)) if self._rows is None else self._rows
+        return bool((siblings.bits[rows >> 3] >> (7 - rows % 8) & 1).any())
+
     @property
     def is_pooled(self) -> bool:
         """Whether sklprep pooled the tokens itself, so that `pooling` is known and not assumed."""
@@ -876,6 +911,14 @@ class ArraySource:
 
     @property
     def fingerprint(self) -> str:
+        return self._digest()
+
+    @property
+    def key(self) -> str:
+        """What tells these arrays from others, without reading all of them."""
+        return self._digest(sampled=64)
+
+    def _digest(self, sampled: int | None = None) -> str:
         digest = hashlib.sha256()
         arrays = [self._hidden_states, self._embeddings, self._labels, self._sentences]
         arrays += [] if self._sentence_indices is None else [self._sentence_indices]
@@ -886,7 +929,7 @@ class ArraySource:
                 digest.update(repr(values).encode())
             else:
                 digest.update(f"{values.dtype.str}{values.shape}".encode())
-                for row in values:
+                for row in values[:: 1 if sampled is None else len(values) // sampled + 1]:
                     digest.update(row.tobytes())
         return digest.hexdigest()
 

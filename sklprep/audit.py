@@ -20,7 +20,7 @@ from sklprep.displays import count
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files import atomic_write
 from sklprep.inspection import DenseStats, Scan, units_of
-from sklprep.layers import check_layers_exist, format_layers
+from sklprep.layers import EMBEDDINGS, check_layers_exist, format_layers
 from sklprep.targets import ENOUGH_ACTIVE
 
 TEXT = "text"
@@ -31,6 +31,7 @@ sentences reach that differ in one word; unrelated reviews stay below one half."
 _FIRST = 5
 _BLOCK = 256
 _SAME_TOKEN = 0.5
+_ONE_TOKEN = ("final", "none")  # poolings whose rows are one token
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 _IMBALANCE = 3
 _SCORED_TWICE = "is scored on what it was trained on, and its score is too high"
@@ -201,19 +202,26 @@ def audit_dataset(
     dataset: ProbeDataset, stats: DenseStats, digests: Sequence[bytes]
 ) -> list[Finding]:
     """Look at a dataset: its y, and what `scan_dataset` says of its X."""
-    y = dataset.y
+    y, meta = dataset.y, dataset.meta
     found: list[Finding | None] = []
     if stats.n_bad_rows:
         found.append(_not_finite(f"{stats.n_bad_rows} of {stats.n_rows} rows of X"))
     copies = _copies(digests)
+    same_token = ""
+    if meta.get("meta_input_source") == EMBEDDINGS and meta.get("meta_pooling") in _ONE_TOKEN:
+        same_token = "A token has the same embedding in every sentence. "
     if copies:
         found.append(
             Finding(
                 "duplicates",
                 f"{_n(sum(len(c) - 1 for c in copies), 'row')} of X repeat another one, value by"
                 f" value, in {_n(len(copies), 'set')} (rows {_first_sets(copies)}).",
-                f"Where copies fall on both sides of a split, the model {_SCORED_TWICE}.",
-                "Give copies one group: audit the folder this was made from, with --groups-out.",
+                f"{same_token}Where copies fall on both sides of a split, the model"
+                f" {_SCORED_TWICE}.",
+                "Pool with mean, or read the score as what single words know."
+                if same_token
+                else "Give copies one group: audit the folder this was made from, with"
+                " --groups-out.",
             )
         )
         different = [c for c in copies if len(np.unique(y[c], axis=0)) > 1]
@@ -224,10 +232,12 @@ def audit_dataset(
                     f"{_n(len(different), 'set')} of equal rows of X with different y (rows"
                     f" {_first_sets(different)}).",
                     "No model can answer all of them, which bounds the score.",
-                    "Correct the labels, or leave these rows out.",
+                    "Pool with mean."
+                    if same_token
+                    else "Correct the labels, or leave these rows out.",
                 )
             )
-    if dataset.meta.get("meta_output_type") == "concept_label" or y.dtype.kind != "f":
+    if meta.get("meta_output_type") == "concept_label" or y.dtype.kind != "f":
         found += _check_balance(y, "rows") if y.ndim == 1 else []
     elif np.count_nonzero(y, axis=0).min() < ENOUGH_ACTIVE:
         n_active = int(np.count_nonzero(y, axis=0).min())

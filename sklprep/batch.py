@@ -40,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The rows to fit on: those that `train_test_split` puts into training."""
+    """The rows to fit on: those that `split_rows` puts into training."""
 
     test_size: float
     random_state: int
@@ -260,7 +260,7 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
     from sklearn.base import clone
     from sklearn.pipeline import Pipeline
 
-    from sklprep.dataset import check_fit_rows, provenance, split_rows
+    from sklprep.dataset import provenance, split_rows
     from sklprep.selectors import find_members
     from sklprep.strategies import make_strategy
     from sklprep.targets import FeatureTargetExtractor
@@ -273,8 +273,7 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
         members["configs"] = [acts.find_config(target.layer, target.average_l0)]
     fit_rows = None
     if split is not None:
-        rows = split_rows(acts, split.test_size, split.random_state, stratify=split.stratify)
-        fit_rows = check_fit_rows(rows, acts.groups)
+        fit_rows = split_rows(acts, split.test_size, split.random_state, stratify=split.stratify)
     checked = Pipeline([("selector", selector), *pipeline.steps[1:]])
     return _Prepared(
         pipeline,

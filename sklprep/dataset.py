@@ -76,6 +76,13 @@ class ProbeDataset:
     ((120, 16), 4)
     >>> cross_val_score(ds.make_pipeline(LogisticRegression()), ds.X, ds.y, cv=5).shape
     (5,)
+
+    Where rows share groups, as tokens of a sentence do, split by group:
+
+    >>> from sklearn.model_selection import GroupKFold
+    >>> model = ds.make_pipeline(LogisticRegression())
+    >>> cross_val_score(model, ds.X, ds.y, groups=ds.groups, cv=GroupKFold(5)).shape
+    (5,)
     """
 
     __module__ = "sklprep"
@@ -109,8 +116,11 @@ class ProbeDataset:
             ("y", f"{self.y.shape} {self.y.dtype}: {describe_y(self.y)}"),
         ]
         if "meta_input_source" in meta:
-            layers = format_layers(meta.get("meta_input_layers", ()))
-            facts.append(("input", f"{meta['meta_input_source']} {layers}".strip()))
+            source = str(meta["meta_input_source"]).replace("_", " ")
+            layers = np.ravel(meta.get("meta_input_layers", ()))
+            numbers = layers.tolist() if layers.dtype.kind in "iu" else []
+            where = f" of layer{'s' if len(numbers) > 1 else ''} {format_layers(numbers)}"
+            facts.append(("input", source + (where if numbers else "")))
         if {"meta_target_layer", "meta_target_feature"} <= meta.keys():
             facts.append(
                 (
@@ -120,7 +130,7 @@ class ProbeDataset:
             )
         n_groups = len(np.unique(self.groups))
         if n_groups < len(self.X):
-            facts.append(("groups", f"{n_groups:,}: split by them"))
+            facts.append(("groups", f"{n_groups:,}, which a split must keep whole: ds.groups"))
         if "meta_train_indices" in meta:
             n_train = np.size(meta["meta_train_indices"])
             facts.append(("fitted on", f"{n_train:,} training rows of {len(self.X):,}"))
@@ -129,7 +139,7 @@ class ProbeDataset:
             steps = [(name, " ".join(str(step).split())) for name, step in self.pipeline.steps]
             details.append((f"pipeline of {len(steps)} steps", table([], steps)))
         if "meta_provenance" in meta:
-            details.append(("provenance", table([], [("JSON", str(meta["meta_provenance"]))])))
+            details.append(("provenance", table([], _read_provenance(meta["meta_provenance"]))))
         return card("ProbeDataset", str(meta.get("meta_strategy", "")), facts, details=details)
 
     def to_frame(self) -> Any:
@@ -193,7 +203,8 @@ class ProbeDataset:
 
         Cross-validated on `X`, it gives what the same pipeline would give on raw activations:
         normalizing a column again undoes any earlier shift and scale of it. So nothing of the test
-        rows leaks through the normalization stored in `X`.
+        rows leaks through the normalization stored in `X`. Rows that share a group must not be
+        split: give the cross-validation ``groups=ds.groups`` and, say, ``cv=GroupKFold(5)``.
 
         Parameters
         ----------
@@ -303,7 +314,8 @@ def generate_dataset(
     Warns
     -----
     SklprepWarning
-        For fewer than 100 rows, a feature active in fewer than 10, and a constant y.
+        For fewer than 100 rows, a feature active in fewer than 10, a constant y, and rows that
+        share groups, which a cross-validation must split by group.
 
     Examples
     --------
@@ -497,20 +509,34 @@ def _write(
 def split_rows(
     acts: ActivationSet, test_size: float, random_state: int, *, stratify: bool = False
 ) -> NDArray[np.int64]:
-    """Row positions that `train_test_split` with the same arguments puts into training.
+    """Row positions that scikit-learn puts into training, given the same arguments.
+
+    It is `train_test_split` that splits rows; where rows share groups, `GroupShuffleSplit` splits
+    these, and `test_size` is a share or number of groups.
 
     Raises
     ------
     UsageError
         If the rows cannot be split so.
     """
-    from sklearn.model_selection import train_test_split
+    from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
-    labels = acts.labels if stratify else None
-    try:
-        train, _ = train_test_split(
-            np.arange(len(acts)), test_size=test_size, random_state=random_state, stratify=labels
+    rows = np.arange(len(acts))
+    grouped = len(np.unique(acts.groups)) < len(rows)
+    if grouped and stratify:
+        raise UsageError(
+            f"--stratify does not go with rows that share groups ({len(np.unique(acts.groups)):,}"
+            f" groups of {len(rows):,} rows), which are split by group; leave it out."
         )
+    try:
+        if grouped:
+            splitter = GroupShuffleSplit(1, test_size=test_size, random_state=random_state)
+            train, _ = next(splitter.split(rows, groups=acts.groups))
+        else:
+            labels = acts.labels if stratify else None
+            train, _ = train_test_split(
+                rows, test_size=test_size, random_state=random_state, stratify=labels
+            )
     except ValueError as error:
         raise UsageError(f"The rows cannot be split with test size {test_size}: {error}") from None
     return train
@@ -710,6 +736,22 @@ def _versions() -> dict[str, str]:
     return {"sklprep": __version__, **libraries}
 
 
+def _read_provenance(text: Any) -> list[tuple[str, str]]:
+    """Names and values, where a file holds what `provenance` wrote."""
+    try:
+        record = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        return [("", str(text))]
+    flat = [
+        entry
+        for name, value in record.items()
+        for entry in (value.items() if isinstance(value, dict) else [(name, value)])
+    ]
+    return [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in flat]
+
+
 def _norm_of(pipeline: Pipeline) -> dict[str, Any]:
     from sklprep.normalizers import ActivationNormalizer
 
@@ -734,6 +776,13 @@ def _warn(meta: Mapping[str, Any], y: NDArray[Any]) -> None:
             messages.append(f"y is constant ({y[0]:g}): there is nothing to predict.")
     elif meta.get("meta_n_classes") == 1:
         messages.append(f"All {n} samples have the label {y[0]}: there is nothing to classify.")
+    if "meta_groups" in meta:
+        n_groups = len(np.unique(meta["meta_groups"]))
+        messages.append(
+            f"The {n:,} rows belong to {n_groups:,} groups, such as tokens of one sentence: test"
+            " rows with siblings in training score too high. Split by meta_groups, as in"
+            " cross_val_score(model, X, y, groups=meta_groups, cv=GroupKFold(5))."
+        )
     for message in messages:
         warnings.warn(message, SklprepWarning, stacklevel=3)
 

@@ -97,6 +97,7 @@ class Pack:
             )
         self.name: str = self.manifest["source"]
         self.fingerprint: str = self.manifest["fingerprint"]
+        self.key = f"{self.fingerprint} {self.pooling}"  # that of the folder it was made from
         self.n_rows: int = self.manifest["n_rows"]
         self.layers = np.array(self.manifest["layers"], np.int64)
         self.sae_layers = np.array(self.manifest["sae_layers"], np.int64)

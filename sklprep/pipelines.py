@@ -235,7 +235,8 @@ def _without_settings(estimator: Any) -> Any:
     """Copy an estimator, sharing its arrays, without what `dumps_pipeline` leaves out."""
     twin = copy.copy(estimator)
     state: dict[str, Any] = getattr(twin, "__dict__", {})
-    state.pop("feature_names_in_", None)
+    for attribute in ("feature_names_in_", "_siblings"):
+        state.pop(attribute, None)
     if "_sklearn_output_config" in state:
         state["_sklearn_output_config"] = _ARRAYS_OUT
     if _kind(twin) == _PIPELINE:

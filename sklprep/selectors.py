@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from numbers import Integral
 from typing import Any, Self
 
@@ -11,13 +12,24 @@ from scipy.sparse import csr_array, hstack
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklprep.activations import ActivationSet, check_feature_exists
-from sklprep.exceptions import FeatureNotFoundError
+from sklprep.activations import ActivationSet, Siblings, check_feature_exists
+from sklprep.exceptions import FeatureNotFoundError, SklprepWarning
 from sklprep.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
+
+_TOLD: set[str] = set()
+"""Sources that this process has warned about: every fold of a search would say it again."""
 
 
 class _Selector(TransformerMixin, BaseEstimator):
     """What both selectors check."""
+
+    _siblings: Siblings | None = None
+
+    def _see_rows(self, X: Any) -> None:
+        self.pooling_ = _pooling_of(X)
+        self.__dict__.pop("_siblings", None)
+        if isinstance(X, ActivationSet) and (siblings := X.find_siblings()) is not None:
+            self._siblings = siblings
 
     def _check_rows(self, X: Any) -> None:
         pooling = _pooling_of(X)
@@ -26,6 +38,19 @@ class _Selector(TransformerMixin, BaseEstimator):
                 f"X has rows of pooling {pooling!r}, but {type(self).__name__} was fitted on"
                 f" {self.pooling_!r}. Use load_activations(..., pooling={self.pooling_!r})."
             )
+        siblings = self._siblings
+        if siblings is None or siblings.key in _TOLD or not isinstance(X, ActivationSet):
+            return
+        if X.holds_any(siblings):
+            warnings.warn(
+                f"X has rows of groups that {type(self).__name__} was fitted on other rows of,"
+                " tokens of one sentence perhaps: scored as test rows they have siblings in"
+                " training, which raises scores. Split by group, as in cross_val_score(pipe, acts,"
+                " y, groups=acts.groups, cv=GroupKFold(5)).",
+                SklprepWarning,
+                stacklevel=3,
+            )
+            _TOLD.add(siblings.key)
 
     def _forget_columns(self, n_features: int) -> None:
         self.n_features_in_ = n_features
@@ -120,7 +145,7 @@ class LayerSelector(_Selector):
         -------
         LayerSelector
         """
-        self.pooling_ = _pooling_of(X)
+        self._see_rows(X)
         if isinstance(X, ActivationSet):
             available = X.layers.tolist()
             self._forget_columns(len(available))
@@ -153,6 +178,12 @@ class LayerSelector(_Selector):
         -------
         ndarray of shape (n_samples, n_selected_layers * hidden_size_)
             float32; float64 for a float64 array.
+
+        Warns
+        -----
+        SklprepWarning
+            Once for a source, if rows of `X` that were not in `fit` share a group with rows that
+            were, as in a cross-validation that splits the tokens of a sentence.
         """
         check_is_fitted(self)
         self._check_rows(X)
@@ -316,7 +347,7 @@ class SAEFeatureSelector(_Selector):
         -------
         SAEFeatureSelector
         """
-        self.pooling_ = _pooling_of(X)
+        self._see_rows(X)
         if isinstance(X, ActivationSet):
             available = np.unique(X.sae_layers).tolist()
             if not available:
@@ -359,6 +390,12 @@ class SAEFeatureSelector(_Selector):
         -------
         CSR of shape (n_samples, n_selected_saes * n_selected_features)
             float32; float64 for a float64 array.
+
+        Warns
+        -----
+        SklprepWarning
+            Once for a source, if rows of `X` that were not in `fit` share a group with rows that
+            were, as in a cross-validation that splits the tokens of a sentence.
         """
         check_is_fitted(self)
         self._check_rows(X)

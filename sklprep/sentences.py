@@ -222,6 +222,11 @@ class SentenceFolder:
         """SHA-256 over the file names and every member's name, size and CRC-32."""
         return fingerprint_of(self.files)
 
+    @property
+    def key(self) -> str:
+        """What tells the rows of this folder from those of others."""
+        return f"{self.fingerprint} {self.pooling}"
+
     def rows_of(self, sentence: int) -> int:
         """Number of rows of one file."""
         return int(self._offsets[sentence + 1] - self._offsets[sentence])

@@ -230,6 +230,26 @@ def test_dataset_with_copies_and_conflicts():
     assert "class-imbalance" in by_code
 
 
+@pytest.mark.parametrize(
+    ("source", "pooling", "advice"),
+    [
+        ("embeddings", "none", "Pool with mean"),
+        ("embeddings", "final", "Pool with mean"),
+        ("embeddings", "mean", "Give copies one group"),
+        ("hidden_states", "none", "Give copies one group"),
+    ],
+)
+def test_equal_embeddings_of_equal_tokens_are_no_copied_sentences(source, pooling, advice):
+    by_code = audit_of(
+        [[1, 2], [3, 4], [1, 2]], [0, 1, 1], meta_input_source=source, meta_pooling=pooling
+    )
+
+    assert by_code["duplicates"].do.startswith(advice)
+    same = "A token has the same embedding in every sentence" in by_code["duplicates"].why
+    assert same == (advice == "Pool with mean")
+    assert ("Correct the labels" in by_code["label-conflicts"].do) != same
+
+
 def test_dataset_with_a_rare_feature_and_a_constant_column():
     by_code = audit_of([[i, 7] for i in range(20)], [0.0] * 18 + [1.0, 2.0])
 

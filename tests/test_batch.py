@@ -828,12 +828,3 @@ def test_every_dataset_of_a_command_has_the_same_split(generate):
         assert dataset.meta["meta_test_indices"].tolist() == sorted(test)
         raw = dataset.X * dataset.norm["norm_std"] + dataset.norm["norm_mean"]
         np.testing.assert_allclose(dataset.norm["norm_mean"], raw[train].mean(axis=0), atol=1e-5)
-
-
-def test_split_that_tears_groups_apart_is_refused(generate):
-    command = "--strategy embedding-to-concept --pooling none --test-size 0.2 --output new/x.npz"
-    code, out, err = generate(command)
-
-    assert (code, out) == (2, "")
-    assert re.match("Error: fit_rows splits [0-9]+ groups between training and test rows", err)
-    assert not Path("new").exists()

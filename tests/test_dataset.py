@@ -312,7 +312,8 @@ def test_fit_rows_that_split_a_group_are_refused():
 
     with pytest.raises(UsageError, match="splits 1 groups"):
         generate_dataset(acts, *strategy, fit_rows=np.arange(51))
-    ds = generate_dataset(acts, *strategy, fit_rows=np.arange(50))
+    with pytest.warns(SklprepWarning, match="^The 100 rows belong to 50 groups"):
+        ds = generate_dataset(acts, *strategy, fit_rows=np.arange(50))
 
     assert np.array_equal(ds.meta["meta_groups"], np.arange(100) // 2)
     assert np.array_equal(ds.groups, np.arange(100) // 2)

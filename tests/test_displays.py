@@ -19,6 +19,7 @@ from sklprep import (
 )
 from sklprep.curve import _spread, _ticks, draw_curve
 from sklprep.dataset import ProbeDataset
+from sklprep.exceptions import SklprepWarning
 from sklprep.sweep_result import LayerSweep
 
 EVIL = '<script>alert("x")</script> & <b>'
@@ -123,8 +124,49 @@ def test_dataset_says_target_normalization_and_steps(tmp_path):
     ds = generate_dataset(ACTS, *make_strategy("hidden-to-concept", layers="0,2"))
     text = show(ds).text
 
-    for part in ("(100, 8) float32", "standardize", "LayerSelector(layers='0,2')", "hidden_states"):
+    for part in ("(100, 8) float32", "standardize", "LayerSelector(layers='0,2')", "hidden states"):
         assert part in text
+
+
+def test_dataset_says_where_it_comes_from():
+    ds = generate_dataset(ACTS, *make_strategy("hidden-to-concept", layers="0,2"))
+    html = ds._repr_html_()
+    rows = dict(re.findall(r'<th scope="row">(.*?)</th><td>(.*?)</td>', html))
+
+    assert "<td>hidden states of layers 0,2</td>" in html
+    assert "groups" not in rows
+    assert ("arrays", ACTS.fingerprint) == (rows["input"], rows["fingerprint"])
+    assert ("custom", "final", "0,2") == (rows["strategy"], rows["pooling"], rows["layers"])
+    assert np.__version__ == rows["numpy"]
+
+
+def test_tokens_show_each_sentence_once_and_what_holds_them_together(tmp_path):
+    write_folder(tmp_path / "data", 8, n_tokens=4)
+    acts = load_activations(tmp_path / "data", pooling="none")
+    text = show(acts).text
+    with pytest.warns(SklprepWarning):
+        dataset = generate_dataset(acts, *make_strategy("hidden-to-concept", layers=0))
+
+    assert "8, which a split must keep whole: acts.groups" in text
+    assert "8, which a split must keep whole: ds.groups" in show(dataset).text
+    assert [1] * 5 + [0] * 3 == [text.count(f"This is sentence {i}.") for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"meta_input_layers": 3},
+        {"meta_input_layers": np.array([["a", "b"]])},
+        {"meta_input_layers": np.zeros((2, 2))},
+        {"meta_provenance": "[1, 2]"},
+        {"meta_provenance": 7},
+        {"meta_provenance": "[" * 100_000},
+        {"meta_provenance": '{"a": {"b": []}}'},
+    ],
+)
+def test_entries_of_another_kind_are_shown(meta):
+    meta = {"meta_input_source": "hidden_states"} | meta
+    assert "hidden states" in show(ProbeDataset(np.zeros((3, 2)), np.arange(3.0), meta, {})).text
 
 
 def test_foreign_dataset_is_shown():

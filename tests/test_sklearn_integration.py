@@ -61,14 +61,14 @@ def make_arrays(seed=0):
         "activations": np.maximum(states[:, :, :4] - 0.5, 0),
         "labels": labels,
         "layers": LAYERS,
-        "groups": np.arange(N_ROWS) // 3,
     }
 
 
 ARRAYS = make_arrays()
 ACTS = ActivationSet.from_arrays(**ARRAYS)
 Y = ARRAYS["labels"]
-GROUPS = ARRAYS["groups"]
+GROUPS = np.arange(N_ROWS) // 3
+GROUPED = ActivationSet.from_arrays(**ARRAYS, groups=GROUPS)
 SPECS = {"embeddings": None, "0,9": [0, 9], 0: [0], 4: [4], "all": [0, 4, 9]}
 
 
@@ -162,12 +162,12 @@ def test_regression_on_a_feature_target_equals_the_plain_matrix():
 @pytest.mark.parametrize("cv", [GroupKFold(4), StratifiedGroupKFold(3)])
 def test_splitters_with_groups_equal_the_plain_matrix_and_keep_groups_whole(cv):
     options = {"groups": GROUPS, "cv": cv}
-    np.testing.assert_array_equal(ACTS.groups, GROUPS)
+    np.testing.assert_array_equal(GROUPED.groups, GROUPS)
     expected = cross_val_score(pipe_on_matrix(), plain_X(), Y, **options)
-    actual = cross_val_score(pipe_on_set(), ACTS, Y, **options)
+    actual = cross_val_score(pipe_on_set(), GROUPED, Y, **options)
     np.testing.assert_array_equal(actual, expected)
-    for train, test in cv.split(ACTS, ACTS.labels, ACTS.groups):
-        assert not set(ACTS[train].groups) & set(ACTS[test].groups)
+    for train, test in cv.split(GROUPED, GROUPED.labels, GROUPED.groups):
+        assert not set(GROUPED[train].groups) & set(GROUPED[test].groups)
 
 
 def test_train_test_split_gives_sets_of_the_rows_that_a_matrix_would_have():
@@ -366,18 +366,18 @@ def test_metadata_routing_routes_groups_and_weights():
         unweighted = get_scorer("accuracy").set_score_request(sample_weight=False)
         scores = cross_val_score(
             pipe_on_set(4, final=weighted),
-            ACTS,
+            GROUPED,
             Y,
             cv=StratifiedGroupKFold(3),
             scoring=unweighted,
-            params={"groups": ACTS.groups, "sample_weight": weights},
+            params={"groups": GROUPED.groups, "sample_weight": weights},
         )
         search = GridSearchCV(
             pipe_on_set(final=weighted),
             {"layerselector__layers": ["all", 4]},
             cv=StratifiedGroupKFold(3),
             scoring=unweighted,
-        ).fit(ACTS, Y, groups=ACTS.groups, sample_weight=weights)
+        ).fit(GROUPED, Y, groups=GROUPED.groups, sample_weight=weights)
     np.testing.assert_array_equal(scores, plain)
     np.testing.assert_allclose(search.cv_results_["mean_test_score"][1], np.mean(plain))
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sklprep import __version__
 from sklprep.cli import demo, generate, inspect, pack, sweep
 from sklprep.cli.arguments import Parser, join_negative
-from sklprep.cli.messages import explain, print_error, show_warning
+from sklprep.cli.messages import explain, print_error, show_each_once
 from sklprep.exceptions import SklprepWarning
 
 _COMMANDS = {
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", SklprepWarning)
-        warnings.showwarning = show_warning
+        warnings.showwarning = show_each_once()
         try:
             return int(arguments.run(arguments) or 0)
         except (Exception, KeyboardInterrupt) as error:

@@ -65,7 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--features-from", type=Path, metavar="CSV", help="features of a ranked_features.csv")
     add("--top", type=positive, metavar="N", help="only the first N of them")
     add_joined(parser)
-    add("--test-size", type=test_size, metavar="SIZE", help="fit on training rows only")
+    add(
+        "--test-size",
+        type=test_size,
+        metavar="SIZE",
+        help="fit on training rows only; rows of a group stay together",
+    )
     add("--random-state", type=int, metavar="SEED", help="of the split; default: 42")
     add("--stratify", action="store_true", help="split by label")
     add("--compress", action="store_true", help="deflate the dataset")

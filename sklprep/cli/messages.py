@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from sklprep.exceptions import SklprepError, UsageError
@@ -26,8 +27,17 @@ def explain(error: BaseException) -> tuple[str, int]:
             return f"Unexpected {kind}: {error}. Please report it with the output of --debug.", 1
 
 
-def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    sys.stderr.write(f"Warning: {one_line(str(message))}\n")
+def show_each_once() -> Callable[..., None]:
+    """Give a `warnings.showwarning` that says no line twice: many datasets may warn of the same."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        line = f"Warning: {one_line(str(message))}\n"
+        if line not in shown:
+            shown.add(line)
+            sys.stderr.write(line)
+
+    return show
 
 
 def print_error(message: str) -> None:
