@@ -570,9 +570,8 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         """Write a folder of sentence files, which `load_activations` reads.
 
         A row becomes a file of one token, its final one; with pooling ``"none"`` the rows of a
-        sentence become a file, and its final token is marked: the one that the sentence files
-        marked, otherwise the last. Groups come back numbered from 0, and of pooled rows it is not
-        written how they were pooled.
+        sentence become a file, with its final token marked. Groups come back numbered from 0, and
+        of pooled rows it is not written how they were pooled.
 
         Parameters
         ----------

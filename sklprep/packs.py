@@ -60,6 +60,7 @@ _KINDS = {  # of labels any
     "sentence_indices": "<i8",
     "groups": "<i8",
     "sentence_of_row": "<i8",
+    "is_final_token": "|b1",
     "sentences": "<U",
     "source_names": "<U",
     "source_digests": "|u1",
@@ -145,9 +146,10 @@ class Pack:
 
     @property
     def is_final_token(self) -> NDArray[np.bool_]:
-        """Whether a row stands for its sentence; of tokens it is the last one."""
-        pooled = self.pooling != "none"
-        return np.ones(self.n_rows, bool) if pooled else is_last_of_each(self.sentence_of_row)
+        """Whether a row stands for its sentence: the final token, or what was pooled."""
+        if self._has("is_final_token"):
+            return self._small("is_final_token")
+        return _usual_final(self.pooling, self.sentence_of_row)
 
     @property
     def stored_dtype(self) -> str:
@@ -383,6 +385,9 @@ def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]
     }
     if not np.array_equal(positions, groups):
         small["sentence_of_row"] = positions
+    final = rows.is_final_token
+    if not np.array_equal(final, _usual_final(rows.pooling, positions)):
+        small["is_final_token"] = final
     if texts is not None:
         small["sentences"] = texts[firsts]
     fault = ""
@@ -404,6 +409,13 @@ def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]
         "labels_fault": fault,
     }
     return facts, small
+
+
+def _usual_final(pooling: str, sentence_of_row: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which rows stand for their sentences, unless a pack says otherwise: of tokens the last."""
+    if pooling != "none":
+        return np.ones(len(sentence_of_row), bool)
+    return is_last_of_each(sentence_of_row)
 
 
 def _number_sentences(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -677,6 +689,9 @@ def _describe_files(
         "source_names": np.array([info.name for info in files]),
         "source_digests": np.array([list(info.digest) for info in files], np.uint8),
     }
+    final = source.is_final_token[:n_rows]
+    if not np.array_equal(final, _usual_final(source.pooling, small["groups"])):
+        small["is_final_token"] = final
     if all(info.sentence is not None for info in files):
         small["sentences"] = np.array([info.sentence for info in files])
     fault = ""
@@ -703,7 +718,7 @@ def _commit(
     sync: bool = False,
 ) -> None:
     """Write the small arrays, then the manifest that makes the new rows count."""
-    for name in ("sentences", "labels"):
+    for name in _SMALL:
         if name not in small:
             manifest["arrays"].pop(name, None)
     for name, values in small.items():
@@ -953,7 +968,8 @@ def _shapes_of(manifest: dict[str, Any]) -> dict[str, list[Any]]:
         "groups": [n_rows],
         "source_names": [n_sentences],
     }
-    for name, n in (("source_digests", n_sentences), ("sentence_of_row", n_rows)):
+    optional = {"source_digests": n_sentences, "sentence_of_row": n_rows, "is_final_token": n_rows}
+    for name, n in optional.items():
         if name in manifest["arrays"]:
             shapes[name] = [n]
     if not manifest["labels_fault"]:

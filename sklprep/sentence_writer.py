@@ -143,7 +143,7 @@ def _bounds_of(rows: RowSet) -> list[int]:
                 f"Rows {other} and {row} share the {name} {values[row]}; expected a different one"
                 f" in each {apart}, as sentence files have no other groups. {_INSTEAD}"
             )
-    good = np.isin(labels, [0, 1, 2, 3]) & (labels.dtype.kind in "biuf")
+    good = np.isin(labels, [0, 1, 2, 3])
     if not good.all():
         row = int(np.argmin(good))
         raise DataError(

@@ -148,7 +148,10 @@ class TestPlainNumpy:
         np.testing.assert_array_equal(small["sentence_indices"], sentence_of_row)
         assert small["sentences"].tolist() == [str(one["sentence"]) for one in sentences]
         assert small["source_names"].tolist() == [f"sentence_{i:06d}.npz" for i in range(6)]
-        n_arrays = 1 + 3 + 3 * len(CONFIGS) + len(small)
+        final = np.concatenate([one["is_final_token"] for one in sentences])
+        if pooling == "none":  # the last tokens are not the final ones, as they mostly are
+            np.testing.assert_array_equal(np.load(out / "is_final_token.npy"), final)
+        n_arrays = 1 + 3 + 3 * len(CONFIGS) + len(small) + (pooling == "none")
         assert len(list(out.rglob("*.npy"))) == n_arrays
         assert len(list(out.rglob("*"))) == n_arrays + len(
             ["manifest", "hidden_states", "activations"]

@@ -233,6 +233,15 @@ class TestPack:
         opened(dumps).to_pack(tmp_path / "pack")
         assert content_of(tmp_path / "pack") == content_of(dumps / "pack")
 
+    def test_rows_that_are_in_no_order_of_files_are_taken_from_memory(self, tmp_path):
+        write_folder(tmp_path / "dumps", 3)
+        tokens = load_activations(tmp_path / "dumps", pooling="none")
+        tokens.prefetch(embeddings=True, layers=[0, 1, 2], configs=[0, 1, 2])
+        shutil.rmtree(tmp_path / "dumps")  # each of its files would be inflated many times
+        rows = np.random.default_rng(0).permutation(len(tokens))
+        tokens[rows].to_pack(tmp_path / "pack")
+        assert_same(tokens[rows], load_activations(tmp_path / "pack", pooling="none"))
+
     def test_float16_stays_float16(self, dumps, tmp_path):
         opened(dumps)[1:5].to_pack(tmp_path / "pack")
         stored = np.load(tmp_path / "pack" / "hidden_states" / "L2.npy")
@@ -472,6 +481,14 @@ class TestSentenceFiles:
     ):
         opened(dumps, "none").to_sentence_files(tmp_path / "dumps")
         assert_same(opened(dumps, pooling), load_activations(tmp_path / "dumps", pooling=pooling))
+
+    def test_final_tokens_stay_final_through_packs_of_any_order(self, dumps, tmp_path):
+        tokens = opened(dumps, "none")
+        tokens[::-1].to_pack(tmp_path / "reversed")
+        load_activations(tmp_path / "reversed", pooling="none")[::-1].to_pack(tmp_path / "again")
+        again = load_activations(tmp_path / "again", pooling="none")
+        again.to_sentence_files(tmp_path / "dumps")
+        assert_same(opened(dumps), load_activations(tmp_path / "dumps"))
 
     def test_the_final_token_of_a_model_is_the_last_real_one(self, tmp_path):
         returned("none", labels=[0, 3, 1]).to_sentence_files(tmp_path / "files")
