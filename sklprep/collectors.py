@@ -75,8 +75,8 @@ def from_hidden_states(
     The last array that Hugging Face's Llama, Gemma, Mistral, Qwen and GPT-2 models return comes
     *after* the model's final normalization, all others before: the last layer then has another
     scale than the ones before, and is not what TransformerLens calls ``hook_resid_post`` of that
-    block. Special tokens (a BOS, say) are real tokens to the tokenizer's mask: set theirs to 0 to
-    leave them out of a mean or a maximum.
+    block. Special tokens are real tokens to the tokenizer's mask (the first one may be a BOS, the
+    last one of BERT is ``[SEP]``): set theirs to 0 to leave them out.
 
     Examples
     --------
@@ -250,6 +250,11 @@ def _read_mask(mask: Any, shape: tuple[int, ...], what: str) -> NDArray[np.bool_
                 stacklevel=4,
             )
         return np.ones(shape, bool)
+    if hasattr(mask, "keys"):
+        raise UsageError(
+            f"{what}: attention_mask is a {type(mask).__name__}; expected the array in it, as in"
+            " tokens['attention_mask']."
+        )
     array = to_numpy(mask, "attention_mask")
     if array.shape != shape:
         raise UsageError(

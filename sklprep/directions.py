@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,7 +65,8 @@ def probe_directions(pipeline: Pipeline) -> tuple[dict[int | str, NDArray[np.flo
     True
     """
     if not isinstance(pipeline, Pipeline):
-        raise UsageError(f"probe_directions needs a Pipeline, got {type(pipeline).__name__}.")
+        do = " Give its best_estimator_." if hasattr(pipeline, "best_estimator_") else ""
+        raise UsageError(f"probe_directions needs a Pipeline, got {type(pipeline).__name__}.{do}")
     steps = list(_flatten(pipeline))
     selector, *between, model = steps if len(steps) > 1 else [None, None]
     if not isinstance(selector, LayerSelector):
@@ -105,7 +107,9 @@ def _read_model(model: Any) -> _Affine:
     coef = np.atleast_2d(np.asarray(dense, np.float64))
     intercept = np.broadcast_to(np.asarray(model.intercept_, np.float64), len(coef)).copy()
     Z = np.random.default_rng(0).normal(size=(4, coef.shape[1]))
-    answer = getattr(model, "decision_function", model.predict)(Z)
+    unnamed = copy.copy(model)  # fitted on frames it would warn of columns without names
+    vars(unnamed).pop("feature_names_in_", None)
+    answer = getattr(unnamed, "decision_function", unnamed.predict)(Z)
     expected = Z @ coef.T + intercept
     if np.size(answer) != expected.size or not np.allclose(
         np.reshape(answer, expected.shape), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max()

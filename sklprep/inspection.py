@@ -164,10 +164,10 @@ def digests_of(rows: NDArray[Any]) -> list[bytes]:
 
 
 def units_of(acts: ActivationSet) -> NDArray[np.int64]:
-    """Positions of the rows that stand for a sentence: all of them, or the first of each group."""
+    """Positions of the rows that stand for a sentence: all of them, or its first token."""
     if acts.pooling != "none":
         return np.arange(len(acts))
-    return np.sort(np.unique(acts.groups, return_index=True)[1])
+    return np.sort(np.unique(acts.sentence_indices, return_index=True)[1])
 
 
 def describe_activations(acts: ActivationSet, source: SentenceFolder | Pack) -> dict[str, Any]:

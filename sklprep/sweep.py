@@ -278,7 +278,8 @@ def _read_problem(
 def _check_y(y: Any, n: int) -> NDArray[Any]:
     y = np.asarray(y)
     if y.shape != (n,):
-        raise UsageError(f"y must have shape ({n},), one value a row of acts, got {y.shape}.")
+        do = " Sweep one target at a time: y[:, 0]." if y.shape[:1] == (n,) and y.ndim == 2 else ""
+        raise UsageError(f"y must have shape ({n},), one value a row of acts, got {y.shape}.{do}")
     missing = sum(value is None or value != value for value in y.tolist())  # noqa: PLR0124
     if missing:
         raise InsufficientDataError(

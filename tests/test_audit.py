@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sentence_files import write_folder
 
-from sklprep import ActivationSet, audit_activations, load_activations
+from sklprep import ActivationSet, audit_activations, from_hidden_states, load_activations
 from sklprep.audit import audit_dataset
 from sklprep.dataset import ProbeDataset
 from sklprep.exceptions import LayerNotFoundError, UsageError
@@ -207,6 +207,22 @@ def test_groups_are_saved_one_line_a_sentence(tmp_path):
 def test_options_that_make_no_sense_are_refused(options, error, message):
     with pytest.raises(error, match=message):
         audit_activations(make(), **options)
+
+
+def test_texts_of_a_models_tokens_are_compared_sentence_by_sentence():
+    """Although sentences of one text share a group."""
+    states = tuple(np.random.default_rng(0).normal(size=(4, 3, 2)) for _ in range(2))
+    texts = ["It rained.", "He lied to her.", "It rained.", "She sang in the choir."]
+    acts = from_hidden_states(
+        states, np.ones((4, 3)), pooling="none", labels=[0, 1, 1, 0], sentences=texts
+    )
+    audit = audit_activations(acts)
+    by_code = found(audit.findings)
+
+    assert "sentences 0, 2 have labels 0, 1: 'It rained.'" in by_code["label-conflicts"].what
+    assert "1 sentence repeats another one" in by_code["duplicates"].what
+    assert "0: 2, 1: 2" in by_code["class-imbalance"].what
+    assert [0] * 3 + [1] * 3 + [0] * 3 + [3] * 3 == audit.groups.tolist()
 
 
 def test_tokens_are_not_compared_by_a_layer(tmp_path):

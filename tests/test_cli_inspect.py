@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sentence_files import write_folder
 
-from sklprep import make_activations
+from sklprep import from_hidden_states, load_activations, load_dataset, make_activations
 from sklprep.cli import main
 
 
@@ -160,6 +160,43 @@ def test_proposed_groups_go_into_the_sweep(run, tmp_path, capsys):
     captured = capsys.readouterr()
     assert (0, "") == (code, captured.err)
     assert "Honest accuracy" in captured.out
+
+
+def test_groups_of_tokens_come_from_a_pack_and_go_into_datasets_and_sweeps(run, tmp_path, capsys):
+    twins = {i: {"sentence": f"This is sentence {i - 40}."} for i in range(40, 80)}
+    write_folder(tmp_path / "data", 80, n_tokens=3, changes=twins)
+    assert 0 == main(f"pack {tmp_path}/data {tmp_path}/pack --pooling none --quiet".split())
+    options = f"--audit --threshold 1 --quiet --groups-out {tmp_path}/g.csv"
+    assert (0, "", "") == run(options, path=tmp_path / "pack")
+    lines = (tmp_path / "g.csv").read_text().splitlines()
+    assert ["sentence_index,group", *(f"{i},{i % 40}" for i in range(80))] == lines
+
+    common = f"--pooling none --groups {tmp_path}/g.csv --jobs 1"
+    generate = f"generate --strategy hidden-to-concept --layer 1 --input {tmp_path}/pack {common}"
+    assert 0 == main([*generate.split(), "--output", str(tmp_path / "d.npz")])
+    assert "240 rows belong to 40 groups" in capsys.readouterr().err
+    acts = load_activations(tmp_path / "pack", pooling="none")
+    groups = load_dataset(tmp_path / "d.npz").groups
+    assert (acts.sentence_indices % 40).tolist() == groups.tolist()
+
+    assert 0 == main(f"sweep {tmp_path}/pack --layers 1 --layers 2 --cv 3 {common}".split())
+    captured = capsys.readouterr()
+    assert "" == captured.err
+    assert "Honest accuracy" in captured.out
+
+
+def test_a_pack_of_a_models_tokens_counts_its_sentences(run, tmp_path):
+    """Two of which have one text, and so one group."""
+    states = tuple(np.random.default_rng(0).normal(size=(3, 5, 2)) for _ in range(2))
+    acts = from_hidden_states(
+        states, np.ones((3, 5)), pooling="none", labels=[0, 1, 1], sentences=list("aba")
+    )
+    acts.to_pack(tmp_path / "pack")
+    facts = json.loads(run("--json --quick", path=tmp_path / "pack")[1])
+
+    assert (3, 15) == (facts["n_sentences"], facts["n_rows"])
+    assert {"0": 1, "1": 2} == facts["labels"]
+    assert {"min": 5, "median": 5, "max": 5, "sum": 15} == facts["tokens"]
 
 
 def test_quiet_prints_nothing_and_writes_the_groups(run, tmp_path):

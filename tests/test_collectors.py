@@ -248,6 +248,11 @@ BAD = {
         {},
         "Batch 0: attention_mask has shape (2, 4); expected (2, 5), one value for each token",
     ),
+    "all that a tokenizer returned": (
+        (STATES, {"input_ids": MASK, "attention_mask": MASK}),
+        {},
+        "attention_mask is a dict; expected the array in it, as in tokens['attention_mask']",
+    ),
     "additive mask": ((STATES, np.where(MASK, 0.0, -np.inf)), {}, "float64 values other than 0 an"),
     "no real token": (
         (STATES, MASK * [[1], [0]]),

@@ -5,6 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, Normalizer, RobustScaler
 from sklearn.svm import SVC, LinearSVC
@@ -133,3 +134,30 @@ def test_models_whose_answers_are_not_linear_are_refused():
         probe_directions(make_pipeline(Ridge()).fit(H[:, 0], NUMBERS))
     with pytest.raises(UsageError, match="needs a Pipeline, got Ridge"):
         probe_directions(Ridge())
+
+
+def test_of_a_search_the_best_estimator_has_directions():
+    steps = LayerSelector(), ActivationNormalizer(), Ridge()
+    search = GridSearchCV(make_pipeline(*steps), {"layerselector__layers": [0, 2]}, cv=2)
+    search.fit(H, NUMBERS)
+
+    with pytest.raises(UsageError, match=r"got GridSearchCV\. Give its best_estimator_"):
+        probe_directions(search)
+    assert [search.best_params_["layerselector__layers"]] == list(
+        probe_directions(search.best_estimator_)[0]
+    )
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_directions_do_not_depend_on_frames_between_the_steps(kind):
+    steps = LayerSelector("0,2"), ActivationNormalizer(), RowSpaceProjector()
+    plain = make_pipeline(*steps, Ridge()).fit(H, NUMBERS)
+    framed = make_pipeline(*steps, Ridge()).set_output(transform=kind).fit(H, NUMBERS)
+
+    expected, intercept = probe_directions(plain)
+    actual, offset = probe_directions(framed)
+
+    assert list(expected) == list(actual) == [0, 2]
+    for layer, direction in expected.items():
+        np.testing.assert_allclose(direction, actual[layer], rtol=1e-4, atol=1e-6)
+    assert intercept == pytest.approx(offset, rel=1e-4)

