@@ -20,9 +20,6 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-HANGS = 10.0
-"""Seconds after which a case is killed; one that is killed each time it is tried hangs."""
-
 _TRIES = 3
 _MAX_MEMORY = 8 << 30  # of one process, so that a case that takes all of it harms no other
 
@@ -64,6 +61,8 @@ class Limits:
 
     seconds: float
     mebibytes: float
+    hangs: float = 10.0
+    """Seconds after which a case is killed; one that is killed each time it is tried hangs."""
 
 
 def run_cases(
@@ -140,15 +139,15 @@ class _Worker:
             if self.left:
                 yield self._lost(f"killed its process (exit code {code})")
             return
-        if time.monotonic() - self._began > HANGS:
+        if time.monotonic() - self._began > self._limits.hangs:
             self.stop()
             self._n_kills += 1
             if self._n_kills == _TRIES:
-                yield self._lost(f"was killed after {HANGS:g} s, {_TRIES} times")
+                yield self._lost(f"was killed after {self._limits.hangs:g} s, {_TRIES} times")
 
     def _lost(self, what: str) -> Outcome:
         self._n_kills = 0
-        return Outcome(self.left.pop(0), "fault", HANGS, fault=what)
+        return Outcome(self.left.pop(0), "fault", self._limits.hangs, fault=what)
 
     def stop(self) -> None:
         if self._process is not None:
