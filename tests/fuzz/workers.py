@@ -7,6 +7,7 @@ its parent knows the number, and another worker goes on behind it.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import re
@@ -59,8 +60,8 @@ class Outcome:
 class Limits:
     """What a case may cost."""
 
-    seconds: float
-    mebibytes: float
+    seconds: float = math.inf
+    mebibytes: float = math.inf
     hangs: float = 10.0
     """Seconds after which a case is killed; one that is killed each time it is tried hangs."""
 
