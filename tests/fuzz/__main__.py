@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..benchmarks.measure import describe_machine
-from . import corpus, flips, mutants
+from . import corpus, flips, malicious, mutants, writers
 from .table import HEAD, Row, Run
 
 PARTS: dict[str, Callable[[Run], Iterator[Row]]] = {
@@ -23,6 +23,10 @@ PARTS: dict[str, Callable[[Run], Iterator[Row]]] = {
         flips.flipped_sentences,
         flips.flipped_packs,
         flips.flipped_datasets,
+        malicious.malicious_pipelines,
+        malicious.mutated_pipelines,
+        writers.concurrent_writers,
+        writers.concurrent_packers,
     )
 }
 SEED = 20_250_726

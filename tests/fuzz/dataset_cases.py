@@ -48,6 +48,12 @@ def make_dataset(sample: str, acts: Any) -> Any:
         return sklprep.generate_dataset(acts, *made, strategy=strategy, fit_rows=np.arange(15))
 
 
+def transform_with(dataset: Any, acts: Any) -> Any:
+    """What the embedded pipeline, if there is one, makes of activations."""
+    with np.errstate(all="ignore"), contextlib.suppress(DataError):  # it may want other layers
+        return None if dataset.pipeline is None else dataset.pipeline.transform(acts)
+
+
 class Datasets:
     """Cases: what sklprep makes of a damaged dataset."""
 
@@ -98,18 +104,13 @@ class Datasets:
         if forged.asked != "read":
             option = "--json" if forged.asked == "inspect" else "--audit"
             return run_command(["inspect", str(forged.path), option])
-        with_pipeline = {**_WITH_PIPELINE, "transformed": self._transform}
+        with_pipeline = {**_WITH_PIPELINE, "transformed": lambda ds: transform_with(ds, self._acts)}
         answer = ask(lambda: sklprep.load_dataset(forged.path), with_pipeline)
         arrays = ask(lambda: sklprep.load_dataset(forged.path, pipeline=False), _ARRAYS)
         answer.errors += arrays.errors
         answer.warnings += arrays.warnings
         answer.values |= arrays.values
         return answer
-
-    def _transform(self, dataset: Any) -> Any:
-        """What the embedded pipeline makes of the activations that it was fitted on."""
-        with np.errstate(all="ignore"), contextlib.suppress(DataError):  # it may want other layers
-            return None if dataset.pipeline is None else dataset.pipeline.transform(self._acts)
 
     def judge(self, forged: Forged, result: Any) -> str:
         if isinstance(result, Run):

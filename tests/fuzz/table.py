@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -61,7 +62,7 @@ class Run:
         tally = Tally(self, part)
         for outcome in run_cases(cases, numbers, limits, self.scratch / part, self.n_workers):
             tally.add(outcome)
-        return tally.row(f"{len(numbers):,} {figure}", goal)
+        return tally.row(f"{len(numbers):,} {figure}", goal, limits)
 
 
 def rng_of(seed: int, part: str, number: int) -> np.random.Generator:
@@ -96,13 +97,14 @@ class Tally:
         self.faults.append(fault)
         self.run.report(fault)
 
-    def row(self, figure: str, goal: str) -> Row:
+    def row(self, figure: str, goal: str, limits: Limits) -> Row:
+        """Make the row; what had no limit is left out."""
         counts = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(self.verdicts.items()))
         return Row(
             figure,
             goal,
             counts or "none",
-            f"{self.seconds:.3f} s",
-            f"+{self.mebibytes:.1f} MiB",
+            f"{self.seconds:.3f} s" if math.isfinite(limits.seconds) else "",
+            f"+{self.mebibytes:.1f} MiB" if math.isfinite(limits.mebibytes) else "",
             self.faults,
         )

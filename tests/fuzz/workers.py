@@ -7,6 +7,7 @@ its parent knows the number, and another worker goes on behind it.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import re
@@ -19,9 +20,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
-
-HANGS = 10.0
-"""Seconds after which a case is killed; one that is killed each time it is tried hangs."""
 
 _TRIES = 3
 _MAX_MEMORY = 8 << 30  # of one process, so that a case that takes all of it harms no other
@@ -62,8 +60,10 @@ class Outcome:
 class Limits:
     """What a case may cost."""
 
-    seconds: float
-    mebibytes: float
+    seconds: float = math.inf
+    mebibytes: float = math.inf
+    hangs: float = 10.0
+    """Seconds after which a case is killed; one that is killed each time it is tried hangs."""
 
 
 def run_cases(
@@ -140,15 +140,15 @@ class _Worker:
             if self.left:
                 yield self._lost(f"killed its process (exit code {code})")
             return
-        if time.monotonic() - self._began > HANGS:
+        if time.monotonic() - self._began > self._limits.hangs:
             self.stop()
             self._n_kills += 1
             if self._n_kills == _TRIES:
-                yield self._lost(f"was killed after {HANGS:g} s, {_TRIES} times")
+                yield self._lost(f"was killed after {self._limits.hangs:g} s, {_TRIES} times")
 
     def _lost(self, what: str) -> Outcome:
         self._n_kills = 0
-        return Outcome(self.left.pop(0), "fault", HANGS, fault=what)
+        return Outcome(self.left.pop(0), "fault", self._limits.hangs, fault=what)
 
     def stop(self) -> None:
         if self._process is not None:
