@@ -42,6 +42,7 @@ ORDER = [
     "guide",
     "batch",
     "demo",
+    "interrupts",
     "cli",
     "__main__",
 ]
