@@ -2,6 +2,6 @@
 
 import sys
 
-from sklprep.cli import main
+from sklprep.__main__ import main
 
 sys.exit(main(["generate", *sys.argv[1:]]))

@@ -1,7 +1,21 @@
-"""``python -m sklprep``."""
+"""The command ``sklprep``, which is also ``python -m sklprep``."""
 
 import sys
+from collections.abc import Sequence
 
-from sklprep.cli import main
+from sklprep.interrupts import exit_on_signals
 
-sys.exit(main())
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line in this process, which ends at once on Ctrl-C or SIGTERM."""
+
+    def run() -> int:
+        from sklprep import cli  # a signal during the imports counts too
+
+        return cli.main(argv)
+
+    return exit_on_signals(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

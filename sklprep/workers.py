@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -85,12 +86,27 @@ def _start_processes(n_jobs: int | None, job: Any) -> threading.Event:
 
     def start() -> None:
         try:
+            _keep_interrupts_from_processes()
             Parallel(n_jobs=n_jobs)(delayed(_receive)(job) for _ in range(effective_n_jobs(n_jobs)))
         finally:
             started.set()
 
     threading.Thread(target=start, daemon=True).start()
     return started
+
+
+def _keep_interrupts_from_processes() -> None:
+    """Let Ctrl-C reach this process alone, which ends the others: they would print tracebacks.
+
+    Processes inherit the blocked signals of the thread that starts them.
+    """
+    from multiprocessing import resource_tracker as tracker
+
+    from joblib.externals.loky.backend import resource_tracker as loky_tracker
+
+    for one in (tracker, loky_tracker):
+        one.ensure_running()  # which unblocks them in the thread that calls it first
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _receive(job: Any) -> None:

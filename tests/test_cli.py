@@ -4,11 +4,9 @@ import json
 import os
 import re
 import shlex
-import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -400,31 +398,6 @@ def test_repeated_command_gives_the_same_bytes(run, output):
     run("--strategy hidden-to-concept --layer 1 --jobs 2 --force")
 
     assert output.read_bytes() == before
-
-
-def test_interrupt_ends_in_one_line_and_leaves_nothing(tmp_path, folder):
-    output = tmp_path / "d.npz"
-    code = (
-        "import sys, threading, os, signal, sklprep.dataset\n"
-        "from sklprep.cli import main\n"
-        "def slow(*a, **k):\n"
-        "    print('ready', flush=True)\n"
-        "    threading.Event().wait()\n"
-        "sklprep.dataset.fit_dataset = slow\n"
-        f"sys.exit(main(['generate', '--strategy', 'embedding-to-concept', '--input',"
-        f" {str(folder)!r}, '--output', {str(output)!r}]))"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "ready\n"
-        time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
-
-    assert process.returncode == 130
-    assert err == "Error: Interrupted; nothing was left half-written.\n"
-    assert not list(tmp_path.iterdir())
 
 
 def test_demo_runs_its_commands_and_finds_the_planted_layer(tmp_path, capsys):

@@ -43,6 +43,7 @@ ORDER = [
     "guide",
     "batch",
     "demo",
+    "interrupts",
     "cli",
     "__main__",
 ]

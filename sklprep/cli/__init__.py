@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = show_each_once()
         try:
             return int(arguments.run(arguments) or 0)
-        except (Exception, KeyboardInterrupt) as error:
+        except Exception as error:
             if arguments.debug:
                 traceback.print_exc()
             message, code = explain(error)

@@ -9,7 +9,7 @@ from typing import Any
 from sklprep.exceptions import SklprepError, UsageError
 
 
-def explain(error: BaseException) -> tuple[str, int]:
+def explain(error: Exception) -> tuple[str, int]:
     match error:
         case UsageError():
             return str(error), 2
@@ -20,8 +20,6 @@ def explain(error: BaseException) -> tuple[str, int]:
             return f"{where}{error.strerror or error}.", 1
         case MemoryError():
             return "Out of memory; use a pack (sklprep pack), or fewer layers.", 1
-        case KeyboardInterrupt():
-            return "Interrupted; nothing was left half-written.", 130
         case _:
             kind = type(error).__name__
             return f"Unexpected {kind}: {error}. Please report it with the output of --debug.", 1

@@ -43,7 +43,12 @@ def _run(arguments: argparse.Namespace) -> int:
             n_jobs=arguments.jobs,
             progress=not arguments.quiet,
         )
-        pack = build_pack(source, arguments.output)
+        try:
+            pack = build_pack(source, arguments.output)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                "Interrupted; the same command goes on where it stopped."
+            ) from None
     faults = pack.verify() if arguments.verify else []
     for fault in faults:
         print_error(fault)
