@@ -709,7 +709,7 @@ def _blocks_of(source: _Source, rows: NDArray[np.int64]) -> Iterator[Block]:
 def load_activations(
     path: str | os.PathLike[str],
     *,
-    pooling: str = "final",
+    pooling: str | None = None,
     n_jobs: int | None = None,
     progress: bool = True,
     labels: str | os.PathLike[str] | None = None,
@@ -722,9 +722,10 @@ def load_activations(
     path : path-like
         Folder of ``sentence_*.npz`` files, whose rows come in the order of the sorted names, or a
         pack made from one.
-    pooling : {"final", "mean", "max", "none"}, default="final"
+    pooling : {"final", "mean", "max", "none"} or None, default=None
         What becomes a row: the final token, the mean or the maximum over a sentence's tokens, or
-        every token (rows of one sentence then share a group).
+        every token (rows of one sentence then share a group). None is ``"final"``, and of a pack
+        what it was made with.
     n_jobs : int or None, default=None
         Files read at once in threads, as `joblib.Parallel` takes it.
     progress : bool, default=True
@@ -776,7 +777,7 @@ def load_activations(
 def open_activations(
     path: str | os.PathLike[str],
     *,
-    pooling: str,
+    pooling: str | None,
     n_jobs: int | None,
     progress: bool,
     labels: str | os.PathLike[str] | None = None,
@@ -786,7 +787,7 @@ def open_activations(
     source: Pack | SentenceFolder = (
         Pack(path, pooling=pooling)
         if is_pack(path)
-        else SentenceFolder(path, pooling=pooling, n_jobs=n_jobs, progress=progress)
+        else SentenceFolder(path, pooling=pooling or "final", n_jobs=n_jobs, progress=progress)
     )
     joined: dict[str, NDArray[Any]] = {}
     if labels is not None:

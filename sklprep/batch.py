@@ -123,7 +123,7 @@ def plan_jobs(
 def run_jobs(
     jobs: Sequence[Job],
     *,
-    pooling: str,
+    pooling: str | None,
     n_jobs: int | None,
     progress: bool,
     labels: Path | None = None,
@@ -187,7 +187,7 @@ def run_jobs(
 def preview_jobs(
     jobs: Sequence[Job],
     *,
-    pooling: str,
+    pooling: str | None,
     n_jobs: int | None,
     labels: Path | None = None,
     groups: Path | None = None,

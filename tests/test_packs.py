@@ -326,6 +326,12 @@ class TestReading:
         assert load_activations(target).name == "dumps"
         assert Pack(target, pooling=None).verify() == []
 
+    @pytest.mark.parametrize("pooling", POOLINGS)
+    def test_a_pack_keeps_its_pooling_where_none_is_given(self, packed, pooling):
+        ours, theirs = load_activations(packed / pooling), load_activations(packed / "dumps")
+        assert (pooling, "final") == (ours.pooling, theirs.pooling)
+        assert ours.fingerprint == theirs.fingerprint
+
     def test_another_pooling_than_the_packed_one_is_an_error_that_names_both(self, packed):
         with pytest.raises(UsageError, match=r"packed with pooling 'mean', got 'max'"):
             load_activations(packed / "mean", pooling="max")

@@ -51,7 +51,7 @@ def add_joined(parser: argparse.ArgumentParser) -> None:
 def add_common(parser: argparse.ArgumentParser, *, pooling: bool = False) -> None:
     add = parser.add_argument
     if pooling:
-        add("--pooling", default="final", choices=POOLING, help="default: %(default)s")
+        add("--pooling", choices=POOLING, help="what is a row; default: final, of a pack its own")
     add("--jobs", type=n_jobs, default=-1, metavar="N", help="files read at once; default: all")
     add("--quiet", action="store_true", help="print nothing but warnings and errors")
     add("--debug", action="store_true", help="show the traceback of an error")

@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sklprep.cli.arguments import POOLING, add_common, one_layer
+from sklprep.cli.arguments import add_common, one_layer
 from sklprep.cli.messages import printable
 from sklprep.exceptions import UsageError
 from sklprep.layers import format_layers
@@ -66,8 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--threshold", type=_cosine, metavar="COSINE", help="default: 0.7; with --near 0.95")
     add("--groups-out", type=Path, metavar="CSV", help="write the proposed groups there")
-    add("--pooling", choices=POOLING, help="what is a row of a folder; default: final")
-    add_common(parser)
+    add_common(parser, pooling=True)
 
 
 def _text_or_layer(text: str) -> int | str:

@@ -39,7 +39,7 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         source = SentenceFolder(
             arguments.input,
-            pooling=arguments.pooling,
+            pooling=arguments.pooling or "final",
             n_jobs=arguments.jobs,
             progress=not arguments.quiet,
         )
