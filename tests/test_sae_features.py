@@ -224,8 +224,9 @@ def test_none_leaves_sparse_columns_as_they_are():
 
 
 @pytest.mark.parametrize("kind", ["pandas", "polars"])
-def test_frames_are_refused_for_sparse_columns_with_advice(acts, kind):
-    pipe = make_pipeline(SAEFeatureSelector(1), ActivationNormalizer("maxabs"))
+def test_frames_are_refused_for_sparse_columns_with_advice(kind):
+    acts = make_set()
+    pipe = make_pipeline(SAEFeatureSelector(7), ActivationNormalizer("maxabs"))
 
     with pytest.raises(ValueError, match=r"sparse matrix.*set_output\(transform='default'\)"):
         pipe.set_output(transform=kind).fit_transform(acts)
