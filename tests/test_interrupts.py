@@ -186,15 +186,19 @@ def cpu_ticks(command):
 
 
 def workers_start(command):
-    return any("LokyProcess" in show(process) for process in running_processes(command.pid))
+    return worker_has_loaded("numpy", command)
 
 
 def workers_work(command):
     """They have imported what a job needs."""
+    return worker_has_loaded("sklearn/linear_model", command)
+
+
+def worker_has_loaded(library, command):
     for process in running_processes(command.pid):
         if "LokyProcess" in show(process):
             with contextlib.suppress(OSError):
-                if "sklearn/linear_model" in (process / "maps").read_text():
+                if library in (process / "maps").read_text():
                     return True
     return False
 
@@ -328,7 +332,8 @@ def run():
     try:
         sleep()
     {lost}:
-        time.sleep(60)
+        time.sleep(10)
+        os._exit(3)
 exit_on_signals(run)
 """
     assert ends(code) == (130, LINE)
