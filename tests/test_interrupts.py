@@ -186,21 +186,26 @@ def cpu_ticks(command):
 
 
 def workers_start(command):
-    return worker_has_loaded("numpy", command)
+    return workers_with("numpy", command)
 
 
 def workers_work(command):
-    """They have imported what a job needs."""
-    return worker_has_loaded("sklearn/linear_model", command)
+    """They have imported what a job needs, with a Ctrl-C in between, which they do not get."""
+    command.wait_for(workers_start)
+    for pid in workers_with("numpy", command):
+        os.kill(pid, signal.SIGINT)
+    command.wait_for(lambda command: workers_with("sklearn/linear_model", command))
+    return True
 
 
-def worker_has_loaded(library, command):
+def workers_with(library, command):
+    """Numbers of the worker processes that have loaded a library."""
+    pids = []
     for process in running_processes(command.pid):
-        if "LokyProcess" in show(process):
-            with contextlib.suppress(OSError):
-                if library in (process / "maps").read_text():
-                    return True
-    return False
+        with contextlib.suppress(OSError):
+            if "LokyProcess" in show(process) and library in (process / "maps").read_text():
+                pids.append(int(process.name))
+    return pids
 
 
 @pytest.mark.parametrize(
