@@ -186,17 +186,26 @@ def cpu_ticks(command):
 
 
 def workers_start(command):
-    return any("LokyProcess" in show(process) for process in running_processes(command.pid))
+    return workers_with("numpy", command)
 
 
 def workers_work(command):
-    """They have imported what a job needs."""
+    """They have imported what a job needs, with a Ctrl-C in between, which they do not get."""
+    command.wait_for(workers_start)
+    for pid in workers_with("numpy", command):
+        os.kill(pid, signal.SIGINT)
+    command.wait_for(lambda command: workers_with("sklearn/linear_model", command))
+    return True
+
+
+def workers_with(library, command):
+    """Numbers of the worker processes that have loaded a library."""
+    pids = []
     for process in running_processes(command.pid):
-        if "LokyProcess" in show(process):
-            with contextlib.suppress(OSError):
-                if "sklearn/linear_model" in (process / "maps").read_text():
-                    return True
-    return False
+        with contextlib.suppress(OSError):
+            if "LokyProcess" in show(process) and library in (process / "maps").read_text():
+                pids.append(int(process.name))
+    return pids
 
 
 @pytest.mark.parametrize(
@@ -328,7 +337,8 @@ def run():
     try:
         sleep()
     {lost}:
-        time.sleep(60)
+        time.sleep(10)
+        os._exit(3)
 exit_on_signals(run)
 """
     assert ends(code) == (130, LINE)
