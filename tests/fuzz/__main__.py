@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..benchmarks.measure import describe_machine
-from . import corpus, flips, malicious, mutants, writers
+from . import corpus, flips, full_disks, kills, malicious, mutants, semantics, writers
 from .table import HEAD, Row, Run
 
 PARTS: dict[str, Callable[[Run], Iterator[Row]]] = {
@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[Run], Iterator[Row]]] = {
         mutants.mutated_sentences,
         mutants.mutated_packs,
         mutants.mutated_datasets,
+        semantics.semantic_faults,
         corpus.corpus,
         flips.flipped_sentences,
         flips.flipped_packs,
@@ -27,6 +28,10 @@ PARTS: dict[str, Callable[[Run], Iterator[Row]]] = {
         malicious.mutated_pipelines,
         writers.concurrent_writers,
         writers.concurrent_packers,
+        full_disks.full_disk,
+        full_disks.full_quota,
+        kills.killed_generate,
+        kills.killed_pack,
     )
 }
 SEED = 20_250_726

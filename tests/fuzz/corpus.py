@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import bad_data, bad_files
+from .folders import write_all
 from .meetings import Run as Answer
 from .meetings import judge_run, run_command, run_function
 from .named import Named
-from .pack_cases import write_all
 from .table import Row, Run
 from .workers import Fault, Limits
 

@@ -17,6 +17,7 @@ from sklprep.sentences import SentenceFolder
 
 from ..sentence_files import write_sentence
 from . import samples
+from .folders import content_of, write_all
 from .meetings import Answer, judge_message
 from .mutations import Rng, flip, mutate_bytes, mutate_json, mutate_npy, pick
 from .samples import SAMPLES, Forged, choose, clear, expected_of
@@ -111,22 +112,3 @@ def _verify(path: Path) -> list[str]:
         return Pack(path, pooling=None).verify()
     except SklprepError as error:
         return [str(error)]
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path."""
-    paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-
-
-def write_all(folder: Path, content: Mapping[str, bytes | None]) -> None:
-    """Make a folder of these files and no others; None makes a folder in a file's place."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for name, data in content.items():
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        if data is None:
-            path.mkdir()
-        else:
-            path.write_bytes(data)

@@ -83,7 +83,9 @@ def expected_of(files: Sequence[Mapping[str, NDArray[Any]]], pooling: str) -> di
         "labels": each([int(f["concept_strength_label"]) for f in files]),
         "sentence_indices": each([int(f["sentence_index"]) for f in files]),
         "groups": each(range(len(files))),
-        "sentences": each([str(f["sentence"]) for f in files]),
+        "sentences": each([str(f["sentence"]) for f in files])
+        if all("sentence" in f for f in files)
+        else None,
     }
 
 

@@ -89,11 +89,14 @@ class Tally:
             return
         self.add_fault(outcome.number, outcome.fault)
 
-    def add_fault(self, number: int, what: str) -> None:
-        fault = (
-            f"{self.part}, case {number}, seed {self.run.seed}: {what.strip()}\n  again: python -m"
-            f" tests.fuzz --only {self.part} --seed {self.run.seed} --case {number}"
-        )
+    def add_fault(self, number: int | None, what: str) -> None:
+        """Count a fault, and report what it was and what repeats it."""
+        again = f"python -m tests.fuzz --only {self.part} --seed {self.run.seed}"
+        again += " --short" if self.run.is_short else ""
+        if number is not None:
+            again += f" --case {number}"
+        case = "" if number is None else f" case {number},"
+        fault = f"{self.part},{case} seed {self.run.seed}: {what.strip()}\n  again: {again}"
         self.faults.append(fault)
         self.run.report(fault)
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import sklprep
 
+from .folders import content_of, write_all
 from .meetings import judge_run, run_command
-from .pack_cases import content_of, write_all
 from .processes import start
 from .table import Row, Run, rng_of
 from .workers import Fault, Limits
