@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from zlib_ng import zlib_ng
 
 from sklprep.exceptions import FileFormatError, OutputError
+from sklprep.faults import file_fault
 
 _MAX_MEMBERS = 64
 _MAX_DIRECTORY_BYTES = 1 << 20
@@ -393,14 +394,6 @@ class NpzReader:
 
 
 _AGAIN = "The file is damaged; copy or extract it again."
-
-
-def file_fault(
-    path: str | os.PathLike[str], member: str | None, found: str, expected: str, do: str = ""
-) -> FileFormatError:
-    """Build the error that names a file, a member of it, what was found and what was expected."""
-    what = "" if member is None else f" member {member!r}"
-    return FileFormatError(f"{os.fspath(path)}:{what} {found}; expected {expected}. {do}".rstrip())
 
 
 @functools.lru_cache(maxsize=256)  # the files of a folder repeat their headers

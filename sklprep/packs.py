@@ -8,13 +8,14 @@ one, and the next run goes on from the last manifest.
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.exceptions import DataError, FileFormatError, UsageError
-from sklprep.files import PIECE_BYTES, NpyFile, atomic_write, check_output, file_fault, sync_folder
-from sklprep.sentences import SentenceFolder, fingerprint_of
+from sklprep.exceptions import DataError, FaultyFilesError, FileFormatError, UsageError
+from sklprep.faults import brief, faulty_files, file_fault, warn_left_out
+from sklprep.files import PIECE_BYTES, NpyFile, atomic_write, check_output, sync_folder
+from sklprep.sentences import SentenceFolder, SentenceRows, fingerprint_of
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -39,6 +41,7 @@ _MAX_MANIFEST_BYTES = 64 << 20
 _BATCH_BYTES = 64 << 20
 _MAX_INT = 1 << 63
 _DTYPE = re.compile(r"<f[24]|<[iu][48]|\|u1|<U[1-9][0-9]{0,7}")
+_CACHED = ("labels", "sentence_indices", "groups", "sentences", "_sentence_of_row")
 _SMALL = ("labels", "sentence_indices", "groups", "sentences", "source_names", "source_digests")
 
 
@@ -52,6 +55,11 @@ class Pack:
     pooling : str or None
         Must be the pooling it was made with; None takes it as it is.
 
+    Attributes
+    ----------
+    place : Path
+        The folder that errors name: that of the sentence files, where the pack is a temporary one.
+
     Raises
     ------
     FileFormatError
@@ -61,7 +69,7 @@ class Pack:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, pooling: str | None) -> None:
-        self.path = Path(path)
+        self.path = self.place = Path(path)
         self.manifest = _read_manifest(self.path)
         self.pooling = self.manifest["pooling"]
         if pooling not in (None, self.pooling):
@@ -78,11 +86,36 @@ class Pack:
         self.d_embed: int | None = self.manifest["d_embed"]
         self.d_model: int | None = self.manifest["d_model"]
         self.n_features: int | None = self.manifest["n_features"]
+        self.left_out: dict[str, FileFormatError] = {
+            name: FileFormatError(f"{self.path}: {name} was left out when it was packed.")
+            for name in self.manifest.get("left_out", ())
+        }
+        self._kept: NDArray[np.int64] | None = None
+
+    def without(self, faults: Mapping[str, FileFormatError]) -> Pack:
+        """Give the same pack without the rows of these sentence files."""
+        left_out = dict(sorted({**self.left_out, **faults}.items()))
+        keep = np.flatnonzero([name not in faults for name in self.names_of_rows()])
+        if not len(keep):
+            raise faulty_files(self.place, left_out, len(left_out))
+        pack = copy.copy(self)
+        for name in _CACHED:
+            pack.__dict__.pop(name, None)
+        pack.left_out = left_out
+        pack._kept = keep if self._kept is None else self._kept[keep]
+        pack.n_rows = len(keep)
+        pack.fingerprint = fingerprint_of(
+            (name, bytes(digest))
+            for name, digest in zip(
+                self._small("source_names").tolist(), self._small("source_digests"), strict=True
+            )
+            if name not in left_out
+        )
+        return pack
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without what was read, which is read again where needed, and without segments."""
-        cached = ("labels", "sentence_indices", "groups", "sentences")
-        state = {key: value for key, value in self.__dict__.items() if key not in cached}
+        state = {key: value for key, value in self.__dict__.items() if key not in _CACHED}
         arrays = {
             name: {key: value for key, value in entry.items() if key != "segments"}
             for name, entry in self.manifest["arrays"].items()
@@ -94,39 +127,48 @@ class Pack:
         """Concept label of each row."""
         if self.manifest["labels_fault"]:
             raise DataError(f"{self.path} has no labels: {self.manifest['labels_fault']}")
-        return self._small("labels")
+        return self._of_rows(self._small("labels"))
 
     @cached_property
     def sentence_indices(self) -> NDArray[np.int64]:
         """The sentence's own index, for each row."""
-        return self._small("sentence_indices")
+        return self._of_rows(self._small("sentence_indices"))
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
         """Position of each row's sentence."""
+        sentences = self._sentence_of_row
+        return sentences if self._kept is None else np.unique(sentences, return_inverse=True)[1]
+
+    @cached_property
+    def _sentence_of_row(self) -> NDArray[np.int64]:
+        """Position of each row's sentence among those that were packed."""
         groups = self._small("groups")
         n_sentences = self.manifest["n_sentences"]
         if len(groups) and not 0 <= groups.min() <= groups.max() < n_sentences:
             raise self._fault("groups", "names sentences", f"0 to {n_sentences - 1}")
-        return groups
+        return self._of_rows(groups)
 
     @cached_property
     def sentences(self) -> NDArray[np.str_] | None:
         """The text of each row's sentence, or None where the files held none."""
-        return self._small("sentences")[self.groups] if self._has("sentences") else None
+        if not self._has("sentences"):
+            return None
+        return self._small("sentences")[self._sentence_of_row]
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_embed)."""
-        return self._rows("embeddings", rows)
+        return self._rows("embeddings", self._positions(rows))
 
     def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_model) of one layer."""
-        return self._rows(_layer_name(layer), rows)
+        return self._rows(_layer_name(layer), self._positions(rows))
 
     def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
         """(n_rows, n_features) of one SAE config."""
         from scipy.sparse import csr_array
 
+        rows = self._positions(rows)
         names = _config_names(self.manifest, config)
         data, indices, indptr = (self._open(name) for name in names)
         with data, indices, indptr:
@@ -156,7 +198,15 @@ class Pack:
 
     def describe_row(self, row: int) -> str:
         """Name the pack, the row and the sentence file it comes from."""
-        return f"{self.path} (row {row}, from {self._small('source_names')[self.groups[row]]})"
+        name = self._small("source_names")[self._sentence_of_row[row]]
+        if self.place != self.path:
+            return str(self.place / name)
+        position = row if self._kept is None else int(self._kept[row])
+        return f"{self.path} (row {position}, from {name})"
+
+    def names_of_rows(self) -> list[str]:
+        """Name of the sentence file that each row comes from."""
+        return self._small("source_names")[self._sentence_of_row].tolist()
 
     def require(self, member: str) -> None:
         """Raise `DataError` unless the pack holds this member."""
@@ -187,6 +237,15 @@ class Pack:
     def _fault(self, name: str, found: str, expected: str) -> FileFormatError:
         do = "Pack the sentence files again."
         return file_fault(self.path / f"{name}.npy", None, found, expected, do)
+
+    def _of_rows(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self._kept is None else values[self._kept]
+
+    def _positions(self, rows: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        """Where the rows stand in the arrays."""
+        if self._kept is None or rows is None:
+            return rows if self._kept is None else self._kept
+        return self._kept[rows]
 
     def _has(self, name: str) -> bool:
         return name in self.manifest["arrays"]
@@ -229,6 +288,7 @@ def build_pack(
     layers: Iterable[int] | None = None,
     embeddings: bool = True,
     configs: Iterable[int] | None = None,
+    skip_bad: bool = False,
 ) -> Pack:
     """Write a folder of sentence files as a pack, or add its new files to one.
 
@@ -241,6 +301,9 @@ def build_pack(
         Which layers and SAE configs to keep; None for all there are.
     embeddings : bool, default=True
         Keep the embeddings, if there are any.
+    skip_bad : bool, default=False
+        Leave out files that turn out to be damaged or lack the label that others have, and warn of
+        all that are left out.
 
     Returns
     -------
@@ -248,12 +311,36 @@ def build_pack(
 
     Raises
     ------
+    FaultyFilesError
+        If files are damaged; it names all of them.
     OutputError
         If the path cannot be written.
     UsageError
         If `output` is the pack of other files.
     """
-    output = Path(output)
+    while True:
+        try:
+            if skip_bad:
+                source.check_labels()  # or the pack would have none
+            pack = _build(source, Path(output), layers, embeddings, configs)
+        except FaultyFilesError as error:
+            if not skip_bad:
+                raise
+            source = source.without(error.faults)
+        else:
+            if skip_bad:
+                n_files = len(source.files) + len(source.left_out)
+                warn_left_out(source.path, source.left_out, n_files)
+            return pack
+
+
+def _build(
+    source: SentenceFolder,
+    output: Path,
+    layers: Iterable[int] | None,
+    embeddings: bool,
+    configs: Iterable[int] | None,
+) -> Pack:
     if not is_pack(output):
         check_output(output / MANIFEST)
         if output.exists() and any(output.iterdir()):
@@ -420,6 +507,11 @@ def _check_extends(
         name for name, digest in zip(names, digests, strict=True) if there.get(name) != digest
     ]
     ahead = [info.name for info in source.files[: len(names)] if info.name not in set(names)]
+    again = set(ahead).intersection(manifest.get("left_out", ()))
+    for _ in _parts(
+        source, manifest, [n for n, info in enumerate(source.files) if info.name in again]
+    ):
+        pass  # raises if they still cannot be read
     if gone or changed or ahead:
         what = [
             f"{len(files)} {word} ({files[0]} first)"
@@ -440,32 +532,38 @@ def _check_extends(
 _GROWING = ("fingerprint", "n_rows", "n_sentences", "labels_fault", "arrays")
 
 
+def _parts(
+    source: SentenceFolder, manifest: dict[str, Any], numbers: Iterable[int]
+) -> Iterator[SentenceRows]:
+    return source.parts(
+        numbers,
+        embeddings=manifest["d_embed"] is not None,
+        positions=source.positions_of(manifest["layers"]),
+        configs=manifest["configs"],
+    )
+
+
 def _append(work: Path, manifest: dict[str, Any], source: SentenceFolder) -> None:
     done = manifest["n_sentences"]
-    if done == len(source.files) and is_pack(work):
+    left_out = manifest.get("left_out", [])
+    if done == len(source.files) and left_out == [*source.left_out] and is_pack(work):
         return
-    positions = [source.config_layers.tolist().index(layer) for layer in manifest["layers"]]
-    order = np.argsort(positions)
+    positions = source.positions_of(manifest["layers"])
+    in_file_order = [source.files[0].layers[position] for position in positions]
     with contextlib.ExitStack() as stack:
         writers = {
             name: stack.enter_context(_Writer(work / f"{name}.npy", entry))
             for name, entry in manifest["arrays"].items()
             if name not in _SMALL
         }
-        parts = source.parts(
-            range(done, len(source.files)),
-            embeddings=manifest["d_embed"] is not None,
-            positions=sorted(positions),
-            configs=manifest["configs"],
-        )
         pending = 0
-        for part in parts:
+        for part in _parts(source, manifest, range(done, len(source.files))):
             if manifest["d_embed"] is not None:
                 writers["embeddings"].append(part.embeddings)
-            for number, states in zip(
-                order, () if part.hidden_states is None else part.hidden_states, strict=True
+            for layer, states in zip(
+                in_file_order, () if part.hidden_states is None else part.hidden_states, strict=True
             ):
-                writers[_layer_name(manifest["layers"][number])].append(states)
+                writers[_layer_name(layer)].append(states)
             for config, (rows, columns, values) in enumerate(part.activations):
                 data, indices, indptr = (writers[name] for name in _config_names(manifest, config))
                 if not len(indptr):
@@ -506,7 +604,7 @@ def _commit(
         small["labels"] = source.labels[:n_rows]
         manifest["labels_fault"] = ""
     except DataError as error:  # a pack does not say where its source lay
-        manifest["labels_fault"] = str(error).replace(f"{source.path}{os.sep}", "")
+        manifest["labels_fault"] = brief(error).replace(f"{source.path}{os.sep}", "")
     for name in ("sentences", "labels"):
         if name not in small:
             manifest["arrays"].pop(name, None)
@@ -525,8 +623,11 @@ def _commit(
     manifest |= {
         "n_rows": n_rows,
         "n_sentences": n_sentences,
-        "fingerprint": fingerprint_of(files),
+        "fingerprint": fingerprint_of((info.name, info.digest) for info in files),
     }
+    manifest.pop("left_out", None)
+    if source.left_out:
+        manifest["left_out"] = list(source.left_out)
     with atomic_write(work / MANIFEST, sync=sync) as file:
         file.write(json.dumps(manifest, sort_keys=True, indent=1).encode())
 
@@ -673,6 +774,9 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
             key not in ("layers", "sae_layers", "average_l0s") and not all(n >= 0 for n in numbers)
         ):
             raise file_fault(path, None, f"has {key} {str(value)[:60]!r}", "sensible numbers")
+    left_out = manifest.get("left_out", [])
+    if not (isinstance(left_out, list) and all(isinstance(name, str) for name in left_out)):
+        raise file_fault(path, None, f"has left_out {str(left_out)[:60]!r}", "names of files")
     for key, others in (("layers", ["d_model"]), ("sae_layers", ["n_features", "average_l0s"])):
         for other in others:
             value = manifest[other]

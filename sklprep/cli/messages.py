@@ -5,10 +5,16 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from sklprep.exceptions import SklprepError, UsageError
+from sklprep.exceptions import FaultyFilesError, SklprepError, UsageError
 
 
 def explain(error: BaseException) -> tuple[str, int]:
+    """Give the message of an error, a line for each thing that is wrong, and the exit code."""
+    message, code = _explain(error)
+    return message if isinstance(error, FaultyFilesError) else one_line(message), code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
     match error:
         case UsageError():
             return str(error), 2
@@ -27,11 +33,15 @@ def explain(error: BaseException) -> tuple[str, int]:
 
 
 def show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    sys.stderr.write(f"Warning: {one_line(str(message))}\n")
+    _print_lines("Warning", str(message))
 
 
 def print_error(message: str) -> None:
-    sys.stderr.write(f"Error: {one_line(message)}\n")
+    _print_lines("Error", message)
+
+
+def _print_lines(kind: str, message: str) -> None:
+    sys.stderr.write("".join(f"{kind}: {one_line(line)}\n" for line in message.splitlines()))
 
 
 def one_line(text: str) -> str:
