@@ -405,9 +405,11 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         """
         return self.config(self.find_config(layer, average_l0))
 
-    def config(self, config: int) -> csr_array:
-        """SAE features of the config at a position among `sae_layers`, as `sae_activations`."""
+    def config(self, config: int, features: NDArray[np.int64] | None = None) -> csr_array:
+        """SAE features, or some of them, of the config at a position among `sae_layers`."""
         matrix = self._source.config(config, self._rows)
+        if features is not None:
+            matrix = matrix[:, features]
         finite = np.isfinite(matrix.data)
         if not finite.all():
             row_of = np.repeat(np.arange(len(self)), np.diff(matrix.indptr))

@@ -50,6 +50,9 @@ _DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
 _INFLATE_ERROR: type[Exception] = zlib_ng.error  # type: ignore[assignment]
 _WRITE_ITEMS = 1 << 18
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_END_RECORD = struct.Struct("<4s4H2IH")
+_MAX_COMMENT = 0xFFFF
+_ZIP64_BYTES = 56 + 20  # its end record and the locator, which stand before the plain end record
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +246,7 @@ class NpzReader:
                 raise zipfile.BadZipFile("it does not start as one")
             with zipfile.ZipFile(_CappedFile(self._fd, self.file_size)) as archive:
                 entries = archive.infolist()
+            claimed = self._count_claimed()
         except _DirectoryTooLargeError:
             raise self.fault(
                 None, "has an oversized zip directory", f"at most {_MAX_MEMBERS} members"
@@ -256,6 +260,13 @@ class NpzReader:
             ) from error
         if len(entries) > _MAX_MEMBERS:
             raise self.fault(None, f"has {len(entries)} members", f"at most {_MAX_MEMBERS}")
+        if len(entries) != claimed:
+            raise self.fault(
+                None,
+                f"has {len(entries)} members in its zip directory",
+                f"{claimed}, as its end record says",
+                _AGAIN,
+            )
         members: dict[str, Member] = {}
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
@@ -291,6 +302,22 @@ class NpzReader:
                 entry.header_offset,
             )
         return members
+
+    def _count_claimed(self) -> int:
+        """Number of members by the end record that `zipfile` went by; it does not compare."""
+        position = self.file_size - _END_RECORD.size
+        record = os.pread(self._fd, _END_RECORD.size, position)
+        if record[:4] != b"PK\x05\x06" or record[-2:] != b"\0\0":  # a comment follows it
+            start = max(0, position - _MAX_COMMENT)
+            tail = os.pread(self._fd, self.file_size - start, start)
+            at = tail.rfind(b"PK\x05\x06")
+            position, record = start + at, tail[at : at + _END_RECORD.size]
+        claimed: int = _END_RECORD.unpack(record)[4]
+        if claimed == 0xFFFF and position >= _ZIP64_BYTES:
+            record = os.pread(self._fd, _ZIP64_BYTES, position - _ZIP64_BYTES)
+            if record[:4] == b"PK\x06\x06":
+                claimed = int.from_bytes(record[32:40], "little")
+        return claimed
 
     def _packed_start(self, member: Member) -> int:
         start: int

@@ -1,7 +1,10 @@
 """The safe NPZ reader and atomic writing: sound files to the bit, bad ones with one clear error."""
 
+import contextlib
 import io
+import itertools
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -579,6 +582,10 @@ BAD_ARCHIVES = {
     "four bytes": (b"PK\3\4", "cannot be read as a zip archive"),
     "cut in the middle": (zip_by(zipfile.ZIP_STORED)[:300], "The file may be cut short"),
     "cut by a byte": (zip_by(zipfile.ZIP_STORED)[:-1], "The file may be cut short"),
+    "fewer members than claimed": (
+        archive(stored(SOUND))[:-14] + struct.pack("<2H", 2, 2) + archive(stored(SOUND))[-10:],
+        "has 1 members in its zip directory; expected 2, as its end record says",
+    ),
     "directory elsewhere": (archive(stored(SOUND))[:-6] + b"\xff\xff\xff\x7f\0\0", "claims"),
     "directory a byte later": (
         archive(stored(SOUND), stored(SOUND, b"b.npy"))[:-6]
@@ -586,6 +593,39 @@ BAD_ARCHIVES = {
         "claims",
     ),
 }
+
+
+def zip64(count):
+    """An archive of two members whose end record leaves their number to the zip64 one."""
+    content = archive(stored(SOUND), stored(SOUND, b"b.npy"))
+    body, end = content[:-22], content[-22:]
+    _, _, _, _, _, size, offset, _ = struct.unpack("<4s4H2IH", end)
+    record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(body), 1)
+    return body + record + locator + end[:8] + struct.pack("<2H", 0xFFFF, 0xFFFF) + end[12:]
+
+
+def test_an_archive_may_leave_the_number_of_members_to_its_zip64_record(tmp_path):
+    assert [*read_everything(write(tmp_path / "a.npz", zip64(2)))] == ["a", "b"]
+    with pytest.raises(FileFormatError, match="has 2 members in its zip directory; expected 3, as"):
+        NpzReader(write(tmp_path / "b.npz", zip64(3)))
+
+
+def test_no_change_of_one_byte_hides_a_member(tmp_path):
+    """A length that swallows the next entries of the directory: `zipfile` finds nothing wrong."""
+    np.savez(tmp_path / "sound.npz", a=1, b=2, c=3, d=4)
+    content = (tmp_path / "sound.npz").read_bytes()
+    starts = [match.start() for match in re.finditer(b"PK\1\2", content)]
+    hidden = 0
+    for start, length_at, swallowed in itertools.product(starts, (28, 30, 32), (1, 2, 3)):
+        changed = bytearray(content)
+        changed[start + length_at] += swallowed * (starts[1] - starts[0])
+        path = write(tmp_path / "changed.npz", changed)
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as zipped:
+            hidden += len(zipped.namelist()) < len(starts)
+        with contextlib.suppress(FileFormatError), NpzReader(path) as reader:
+            assert [*reader.members] == ["a", "b", "c", "d"]
+    assert hidden > 10
 
 
 @pytest.mark.parametrize(("content", "found"), BAD_ARCHIVES.values(), ids=BAD_ARCHIVES)
