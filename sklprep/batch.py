@@ -6,13 +6,22 @@ import itertools
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sklprep.exceptions import DataError, OutputError, SklprepError, UsageError
+from sklprep.exceptions import (
+    DataError,
+    FaultyFilesError,
+    FileFormatError,
+    OutputError,
+    SklprepError,
+    UsageError,
+)
+from sklprep.faults import warn_left_out
 from sklprep.layers import format_layers, parse_layers
 from sklprep.strategies import FEATURE, SAE, STRATEGIES, check_normalize, check_options
 
@@ -25,6 +34,9 @@ if TYPE_CHECKING:
 
 SPOOL_BYTES = 512 << 20
 """Rows of a raw folder beyond this go through a temporary pack instead of memory."""
+
+_EXPECTED = (SklprepError, OSError, MemoryError)
+_MEMBERS = {"embeddings": "embeddings", "layers": "hidden_states", "configs": "activations"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +143,14 @@ def run_jobs(
     split: Split | None = None,
     compress: bool = False,
     force: bool = False,
+    skip_bad: bool = False,
     on_written: Callable[[Job, FittedDataset], None],
 ) -> Report:
     """Make the datasets, reading each folder once; one failure does not stop the others.
 
     A dataset that is there already with the same provenance is left as it is unless `force`.
-    `labels` and `groups` are CSV files, as `load_activations` takes them.
+    `labels` and `groups` are CSV files, as `load_activations` takes them. With `skip_bad` a dataset
+    goes without the files that are faulty in what it reads; otherwise its error names all of them.
     """
     from sklprep.activations import open_activations
 
@@ -151,37 +165,132 @@ def run_jobs(
                 progress=progress,
                 labels=labels,
                 groups=groups,
+                skip_bad=True,  # an error is to name what is faulty beyond that, too
             )
-        except (SklprepError, OSError) as error:
+        except _EXPECTED as error:
             report.failed += [(job, error) for job in todo]
             continue
-        ready = []
+        packed = acts.left_out if acts.folder is None else {}
+        maker = _Maker(report, split, compress, force, skip_bad, on_written, known={*packed})
+        rounds = [(acts, todo)]
+        while rounds:
+            rounds += maker.make(*rounds.pop(0))
+    return report
+
+
+@dataclass(slots=True)
+class _Maker:
+    """Makes the datasets of one folder or pack, in rounds without ever more faulty files."""
+
+    report: Report
+    split: Split | None
+    compress: bool
+    force: bool
+    skip_bad: bool
+    on_written: Callable[[Job, FittedDataset], None]
+    known: set[str]  # files left out that need no mention
+
+    def make(
+        self, acts: ActivationSet, todo: Sequence[Job]
+    ) -> list[tuple[ActivationSet, list[Job]]]:
+        """Make the datasets, or fail; return what is to be made without files found faulty."""
+        doomed = bool(self._faults_of(acts)) and not self.skip_bad
+        put_off: list[tuple[Job, Mapping[str, FileFormatError]]] = []
+        ready: list[tuple[Job, _Prepared]] = []
         for job in todo:
             try:
-                prepared = _prepare(job, acts, split)
-                if not force and _is_unchanged(job.output, prepared.provenance):
-                    report.unchanged.append(job)
+                prepared = _prepare(job, acts, self.split)
+                if not (self.force or doomed) and _is_unchanged(job.output, prepared.provenance):
+                    self._warn(acts)
+                    self.report.unchanged.append(job)
                 else:
                     ready.append((job, prepared))
-            except (SklprepError, OSError) as error:
-                report.failed.append((job, error))
+            except FaultyFilesError as error:
+                put_off.append((job, error.faults))
+            except _EXPECTED as error:
+                self._fail(job, acts, error)
         try:
-            with _with_rows_at_hand(acts, [prepared for _, prepared in ready], jobs) as rows:
+            with _with_rows_at_hand(acts, [prepared for _, prepared in ready], todo) as rows:
                 latest: dict[str, FittedPipeline] = {}
-                for job, prepared in ready:
-                    try:
-                        fitted = prepared.fit(acts, rows, latest.get(prepared.input))
-                        latest = {prepared.input: fitted.fitted}
-                        fitted.write(job.output, compress=compress)
-                    except (SklprepError, OSError) as error:
-                        report.failed.append((job, error))
-                    else:
-                        report.written.append(job)
-                        on_written(job, fitted)
-        except (SklprepError, OSError) as error:
-            done = {id(job) for job in report.written} | {id(job) for job, _ in report.failed}
-            report.failed += [(job, error) for job, _ in ready if id(job) not in done]
-    return report
+                while ready:
+                    job, prepared = ready.pop(0)
+                    found = self._make_one(job, prepared, acts, rows, latest, doomed=doomed)
+                    put_off += [(job, found)] if found else []
+        except FaultyFilesError as error:  # a damaged member does not matter to every job
+            put_off += [(job, prepared.pick_used(error.faults)) for job, prepared in ready]
+        except _EXPECTED as error:
+            for job, _ in ready:
+                self._fail(job, acts, error)
+        return self._regroup(acts, put_off)
+
+    def _make_one(
+        self,
+        job: Job,
+        prepared: _Prepared,
+        acts: ActivationSet,
+        rows: ActivationSet,
+        latest: dict[str, FittedPipeline],
+        *,
+        doomed: bool,
+    ) -> Mapping[str, FileFormatError]:
+        """Make a dataset, or fail; return the files that it is to go without, if there are any."""
+        from sklprep.activations import check_uses
+
+        try:
+            if doomed:
+                check_uses(rows, prepared.uses)
+                raise self._name_all(acts, {})
+            fitted = prepared.fit(acts, rows, latest.get(prepared.input))
+            latest.clear()
+            latest[prepared.input] = fitted.fitted
+            fitted.write(job.output, compress=self.compress)
+        except FaultyFilesError as error:
+            if self.skip_bad:
+                return error.faults
+            self._fail(job, acts, error)
+        except _EXPECTED as error:
+            self._fail(job, acts, error)
+        else:
+            self._warn(acts)
+            self.report.written.append(job)
+            self.on_written(job, fitted)
+        return {}
+
+    def _warn(self, acts: ActivationSet) -> None:
+        faults = self._faults_of(acts)
+        warn_left_out(acts.path, faults, acts.n_files)
+        self.known |= {*faults}
+
+    def _fail(self, job: Job, acts: ActivationSet, error: Exception) -> None:
+        if self._faults_of(acts) and not self.skip_bad:
+            error = self._name_all(acts, getattr(error, "faults", {}))
+        if isinstance(error, MemoryError):
+            error.__traceback__ = error.__context__ = None  # the frames hold the memory
+        self.report.failed.append((job, error))
+
+    def _name_all(
+        self, acts: ActivationSet, more: Mapping[str, FileFormatError]
+    ) -> FaultyFilesError:
+        return acts.faulty({**self._faults_of(acts), **more})
+
+    def _faults_of(self, acts: ActivationSet) -> dict[str, FileFormatError]:
+        return {name: fault for name, fault in acts.left_out.items() if name not in self.known}
+
+    def _regroup(
+        self, acts: ActivationSet, put_off: Iterable[tuple[Job, Mapping[str, FileFormatError]]]
+    ) -> list[tuple[ActivationSet, list[Job]]]:
+        """Put jobs together that go without the same files."""
+        groups: dict[frozenset[str], tuple[Mapping[str, FileFormatError], list[Job]]] = {}
+        for job, faults in put_off:
+            groups.setdefault(frozenset(faults), (faults, []))[1].append(job)
+        rounds = []
+        for faults, jobs in groups.values():
+            try:
+                rounds.append((acts.without(faults) if faults else acts, jobs))
+            except FaultyFilesError as error:  # no file is left
+                for job in jobs:
+                    self._fail(job, acts, error)
+        return rounds
 
 
 def preview_jobs(
@@ -192,9 +301,10 @@ def preview_jobs(
     labels: Path | None = None,
     groups: Path | None = None,
     split: Split | None = None,
+    skip_bad: bool = False,
 ) -> Iterator[tuple[Job, Preview | Exception]]:
-    """Yield each job with what it would write, or why it would fail."""
-    from sklprep.activations import open_activations
+    """Yield each job with what it would write, or why it would fail; activations are not read."""
+    from sklprep.activations import leave_out_faulty, open_activations
 
     for source, group in itertools.groupby(jobs, key=lambda job: job.source):
         try:
@@ -205,17 +315,23 @@ def preview_jobs(
                 progress=False,
                 labels=labels,
                 groups=groups,
+                skip_bad=skip_bad,
             )
-        except (SklprepError, OSError) as error:
+        except _EXPECTED as error:
             yield from ((job, error) for job in group)
             continue
+        if acts.folder is not None:
+            warn_left_out(acts.path, acts.left_out, acts.n_files)
         for job in group:
             try:
-                prepared = _prepare(job, acts, split)
-            except (SklprepError, OSError) as error:
+                prepare = partial(_prepare, job, split=split)
+                rest, prepared = (
+                    leave_out_faulty(acts, prepare) if skip_bad else (acts, prepare(acts))
+                )
+            except _EXPECTED as error:
                 yield job, error
                 continue
-            shape = (len(acts), prepared.n_columns)
+            shape = (len(rest), prepared.n_columns)
             unchanged = _is_unchanged(job.output, prepared.provenance)
             yield job, Preview(shape, 4 * shape[0] * shape[1], unchanged)
 
@@ -231,6 +347,12 @@ class _Prepared:
     provenance: str
     members: dict[str, Any]
     n_columns: int
+    uses: list[Callable[[ActivationSet], Any]]
+
+    def pick_used(self, faults: Mapping[str, FileFormatError]) -> dict[str, FileFormatError]:
+        """Of damaged files, those whose damage lies in a member that this job reads."""
+        used = {None} | {_MEMBERS[name] for name, wanted in self.members.items() if wanted}
+        return {name: fault for name, fault in faults.items() if fault.member in used}
 
     @property
     def input(self) -> str:
@@ -260,7 +382,7 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
     from sklearn.base import clone
     from sklearn.pipeline import Pipeline
 
-    from sklprep.dataset import provenance, split_rows
+    from sklprep.dataset import provenance, split_rows, uses_of
     from sklprep.selectors import find_members
     from sklprep.strategies import make_strategy
     from sklprep.targets import FeatureTargetExtractor
@@ -283,6 +405,7 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
         provenance(acts, checked, fitted_target, strategy=job.strategy, fit_rows=fit_rows),
         members,
         selector.n_features_out_,
+        uses_of(selector, fitted_target),
     )
 
 
@@ -305,7 +428,9 @@ def _with_rows_at_hand(
     place = jobs[0].output.parent
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place, prefix=".sklprep-rows-") as temporary:
-        yield acts.read_from(build_pack(folder, Path(temporary) / "pack", **needs))
+        pack = build_pack(folder, Path(temporary) / "pack", **needs)
+        pack.place = folder.path
+        yield acts.read_from(pack)
 
 
 def _bytes_of(folder: Any, embeddings: bool, layers: list[int], configs: list[int]) -> int:

@@ -16,10 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep import __version__
-from sklprep.activations import ActivationSet
+from sklprep.activations import ActivationSet, check_uses
 from sklprep.displays import card, describe_y, table
-from sklprep.exceptions import FileFormatError, PipelineError, SklprepWarning, UsageError
-from sklprep.files import Blocks, NpzReader, check_output, file_fault, write_npz
+from sklprep.exceptions import (
+    FaultyFilesError,
+    FileFormatError,
+    PipelineError,
+    SklprepWarning,
+    UsageError,
+)
+from sklprep.faults import file_fault
+from sklprep.files import Blocks, NpzReader, check_output, write_npz
 from sklprep.layers import EMBEDDINGS, format_layers
 from sklprep.strategies import CONCEPT, FEATURE, HIDDEN, SAE
 
@@ -379,7 +386,12 @@ class FittedDataset:
             yield self._X
             return
         for rows in _row_blocks(np.arange(len(self._acts))):
-            yield _as_dense(self.pipeline.transform(self._acts[rows]))
+            try:
+                block = self.pipeline.transform(self._acts[rows])
+            except FaultyFilesError:  # the rows of other blocks may be of faulty files, too
+                check_uses(self._acts, [self.pipeline[0].transform])
+                raise
+            yield _as_dense(block)
 
     def to_dataset(self) -> ProbeDataset:
         """Make X, in memory."""
@@ -414,7 +426,6 @@ def fit_dataset(
     from sklearn.base import clone
 
     from sklprep.selectors import SELECTORS
-    from sklprep.targets import FeatureTargetExtractor
 
     selector = pipeline.steps[0][1]
     if not isinstance(acts, ActivationSet) or not isinstance(selector, SELECTORS):
@@ -424,21 +435,16 @@ def fit_dataset(
             f" {type(selector).__name__}."
         )
     rows = acts if rows is None else rows
-    every = np.arange(len(acts))
     train = None if fit_rows is None else check_fit_rows(fit_rows, acts.groups)
     extractor = clone(target).fit(acts)
-    if isinstance(extractor, FeatureTargetExtractor):
-        y = np.concatenate([extractor.transform(rows[block]) for block in _row_blocks(every)])
-    else:
-        y = extractor.transform(rows)
-    if np.ndim(y) != 1:
-        raise UsageError(
-            f"A dataset holds one target, but y has shape {np.shape(y)}. Make a dataset for each"
-            " (several --target-feature on the command line), or use y with acts directly."
-        )
-    if fitted is None or not _is_by_rows(pipeline):  # other pipelines may have learned from y
-        used = every if train is None else train
-        fitted = _fit_pipeline(acts, pipeline, rows=rows, y=y, used=used)
+    try:
+        y = _extract(extractor, rows)
+        if fitted is None or not _is_by_rows(pipeline):  # other pipelines may have learned from y
+            used = np.arange(len(acts)) if train is None else train
+            fitted = _fit_pipeline(acts, pipeline, rows=rows, y=y, used=used)
+    except FaultyFilesError:  # found in one block of rows and one layer
+        check_uses(rows, uses_of(clone(pipeline[0]).fit(rows), extractor))
+        raise
     dataset = FittedDataset(rows, fitted, y)
     dataset.meta = _describe(acts, dataset, extractor, strategy, train)
     _warn(dataset.meta, y)
@@ -468,6 +474,30 @@ def _fit_pipeline(
     fitted[0].fit(acts)  # what else there is besides these rows is part of the fitted selector
     data, loaded = freeze_pipeline(fitted)
     return FittedPipeline(loaded, data)
+
+
+def uses_of(selector: Any, extractor: Any) -> list[Callable[[ActivationSet], Any]]:
+    """What a dataset reads of rows, by a fitted selector and target, as `check_uses` takes it."""
+    from sklprep.targets import FeatureTargetExtractor
+
+    is_by_rows = isinstance(extractor, FeatureTargetExtractor)
+    return [selector.transform, *([extractor.transform] if is_by_rows else [])]
+
+
+def _extract(extractor: Any, rows: ActivationSet) -> NDArray[Any]:
+    from sklprep.targets import FeatureTargetExtractor
+
+    if isinstance(extractor, FeatureTargetExtractor):
+        blocks = _row_blocks(np.arange(len(rows)))
+        y = np.concatenate([extractor.transform(rows[block]) for block in blocks])
+    else:
+        y = extractor.transform(rows)
+    if np.ndim(y) != 1:
+        raise UsageError(
+            f"A dataset holds one target, but y has shape {np.shape(y)}. Make a dataset for each"
+            " (several --target-feature on the command line), or use y with acts directly."
+        )
+    return y
 
 
 def _is_by_rows(pipeline: Pipeline) -> bool:
@@ -725,6 +755,8 @@ def provenance(
             else hashlib.sha256(fit_rows.tobytes()).hexdigest(),
         },
     }
+    if acts.left_out:
+        record["left_out"] = list(acts.left_out)
     return json.dumps(record, sort_keys=True, default=str)
 
 

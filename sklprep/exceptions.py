@@ -6,6 +6,7 @@
     └── SklprepError                    base: catch this to catch them all
         ├── DataError (ValueError)      the data is at fault: exit code 1
         │   ├── FileFormatError         a broken, foreign or inconsistent file
+        │   │   ├── FaultyFilesError    all files of a folder that are at fault
         │   │   └── PipelineError       an embedded pipeline that the gate refuses
         │   ├── LayerNotFoundError      a layer number the data does not have
         │   ├── FeatureNotFoundError    a feature index or average_l0 the data does not have
@@ -20,8 +21,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 __all__ = [
     "DataError",
+    "FaultyFilesError",
     "FeatureNotFoundError",
     "FileFormatError",
     "InsufficientDataError",
@@ -44,7 +48,29 @@ class DataError(SklprepError, ValueError):
 
 
 class FileFormatError(DataError):
-    """A file is broken, foreign, or disagrees with its neighbours."""
+    """A file is broken, foreign, or disagrees with its neighbours.
+
+    Attributes
+    ----------
+    member : str or None
+        The array of the file that is at fault; None if it is the file itself.
+    """
+
+    member: str | None = None
+
+
+class FaultyFilesError(FileFormatError):
+    """Files of a folder cannot be used for what was asked; every one of them is named.
+
+    Attributes
+    ----------
+    faults : dict of str to FileFormatError
+        What is wrong with each file, by its name in the folder.
+    """
+
+    def __init__(self, message: str, faults: Mapping[str, FileFormatError] | None = None) -> None:
+        super().__init__(message)
+        self.faults = dict(faults or {})
 
 
 class PipelineError(FileFormatError):

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from zlib_ng import zlib_ng
 
 from sklprep.exceptions import FileFormatError, OutputError
+from sklprep.faults import file_fault
 
 _MAX_MEMBERS = 64
 _MAX_DIRECTORY_BYTES = 1 << 20
@@ -52,7 +53,8 @@ _INFLATE_ERROR: type[Exception] = zlib_ng.error  # type: ignore[assignment]
 _WRITE_BYTES = 1 << 20
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _END_RECORD = struct.Struct("<4s4H2IH")
-_MAX_COMMENT_BYTES = 0xFFFF
+_MAX_COMMENT = 0xFFFF
+_ZIP64_BYTES = 56 + 20  # its end record and the locator, which stand before the plain end record
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +248,7 @@ class NpzReader:
                 raise zipfile.BadZipFile("it does not start as one")
             with zipfile.ZipFile(_CappedFile(self._fd, self.file_size)) as archive:
                 entries = archive.infolist()
+            claimed = self._count_claimed()
         except _DirectoryTooLargeError:
             raise self.fault(
                 None, "has an oversized zip directory", f"at most {_MAX_MEMBERS} members"
@@ -259,8 +262,13 @@ class NpzReader:
             ) from error
         if len(entries) > _MAX_MEMBERS:
             raise self.fault(None, f"has {len(entries)} members", f"at most {_MAX_MEMBERS}")
-        if len(entries) != (n_entries := self._n_entries()):
-            raise self.fault(None, f"lists {len(entries)} of {n_entries} members", "all", _AGAIN)
+        if len(entries) != claimed:
+            raise self.fault(
+                None,
+                f"has {len(entries)} members in its zip directory",
+                f"{claimed}, as its end record says",
+                _AGAIN,
+            )
         members: dict[str, Member] = {}
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
@@ -297,12 +305,21 @@ class NpzReader:
             )
         return members
 
-    def _n_entries(self) -> int:
-        """Read how many members the end of the archive counts, which zipfile does not compare."""
-        n_bytes = min(self.file_size, _END_RECORD.size + _MAX_COMMENT_BYTES)
-        end = os.pread(self._fd, n_bytes, self.file_size - n_bytes)
-        n_entries: int = _END_RECORD.unpack_from(end, end.rfind(b"PK\x05\x06"))[4]
-        return n_entries
+    def _count_claimed(self) -> int:
+        """Number of members by the end record that `zipfile` went by; it does not compare."""
+        position = self.file_size - _END_RECORD.size
+        record = os.pread(self._fd, _END_RECORD.size, position)
+        if record[:4] != b"PK\x05\x06" or record[-2:] != b"\0\0":  # a comment follows it
+            start = max(0, position - _MAX_COMMENT)
+            tail = os.pread(self._fd, self.file_size - start, start)
+            at = tail.rfind(b"PK\x05\x06")
+            position, record = start + at, tail[at : at + _END_RECORD.size]
+        claimed: int = _END_RECORD.unpack(record)[4]
+        if claimed == 0xFFFF and position >= _ZIP64_BYTES:
+            record = os.pread(self._fd, _ZIP64_BYTES, position - _ZIP64_BYTES)
+            if record[:4] == b"PK\x06\x06":
+                claimed = int.from_bytes(record[32:40], "little")
+        return claimed
 
     def _packed_start(self, name: str, entry: zipfile.ZipInfo) -> int:
         """Find where the data begins; a damaged name shows in that it stands there once more."""
@@ -409,14 +426,6 @@ class NpzReader:
 
 
 _AGAIN = "The file is damaged; copy or extract it again."
-
-
-def file_fault(
-    path: str | os.PathLike[str], member: str | None, found: str, expected: str, do: str = ""
-) -> FileFormatError:
-    """Build the error that names a file, a member of it, what was found and what was expected."""
-    what = "" if member is None else f" member {member!r}"
-    return FileFormatError(f"{os.fspath(path)}:{what} {found}; expected {expected}. {do}".rstrip())
 
 
 @functools.lru_cache(maxsize=256)  # the files of a folder repeat their headers

@@ -15,6 +15,7 @@ from sklprep.activations import ActivationSet
 from sklprep.dataset import ProbeDataset
 from sklprep.displays import count
 from sklprep.exceptions import DataError
+from sklprep.faults import brief
 from sklprep.files import NpzReader
 from sklprep.packs import Pack
 from sklprep.sentences import SentenceFolder
@@ -189,7 +190,7 @@ def describe_activations(acts: ActivationSet, source: SentenceFolder | Pack) -> 
     try:
         labels: Any = count(acts.labels[units])
     except DataError as error:
-        labels, fault = None, str(error)
+        labels, fault = None, brief(error)
     dtypes = _dtypes_of(source)
     widths = dict(zip(_MEMBERS, (source.d_embed, source.d_model, source.n_features), strict=True))
     layers = acts.layers.tolist()
@@ -202,6 +203,7 @@ def describe_activations(acts: ActivationSet, source: SentenceFolder | Pack) -> 
         "pooling": acts.pooling,
         "n_sentences": len(units),
         "n_rows": len(acts),
+        "left_out": list(acts.left_out),
         "labels": labels,
         "labels_fault": fault,
         "has_text": acts.sentences is not None,

@@ -9,13 +9,14 @@ written at once and does not grow.
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +24,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.exceptions import DataError, FileFormatError, UsageError
+from sklprep.exceptions import DataError, FaultyFilesError, FileFormatError, UsageError
+from sklprep.faults import brief, faulty_files, file_fault, warn_left_out
 from sklprep.files import (
     PIECE_BYTES,
     NpyFile,
     atomic_folder,
     atomic_write,
     check_output,
-    file_fault,
     sync_to_disk,
 )
 from sklprep.sentences import (
@@ -66,6 +67,7 @@ _KINDS = {  # of labels any
     "source_digests": "|u1",
 }
 _SMALL = ("labels", *_KINDS)
+_CACHED = ("labels", "sentence_indices", "groups", "sentence_of_row", "sentences")
 
 
 class Pack:
@@ -78,6 +80,11 @@ class Pack:
     pooling : str or None
         Must be the pooling it was made with; None takes it as it is.
 
+    Attributes
+    ----------
+    place : Path
+        The folder that errors name: that of the sentence files, where the pack is a temporary one.
+
     Raises
     ------
     FileFormatError
@@ -87,7 +94,7 @@ class Pack:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, pooling: str | None) -> None:
-        self.path = Path(path)
+        self.path = self.place = Path(path)
         self.manifest = _read_manifest(self.path)
         self.is_pooled = self.manifest["pooling"] is not None
         self.pooling: str = self.manifest["pooling"] or "final"
@@ -98,7 +105,6 @@ class Pack:
             )
         self.name: str = self.manifest["source"]
         self.fingerprint: str = self.manifest["fingerprint"]
-        self.key = f"{self.fingerprint} {self.pooling}"  # that of the folder it was made from
         self.n_rows: int = self.manifest["n_rows"]
         self.layers = np.array(self.manifest["layers"], np.int64)
         self.sae_layers = np.array(self.manifest["sae_layers"], np.int64)
@@ -106,11 +112,41 @@ class Pack:
         self.d_embed: int | None = self.manifest["d_embed"]
         self.d_model: int | None = self.manifest["d_model"]
         self.n_features: int | None = self.manifest["n_features"]
+        self.left_out: dict[str, FileFormatError] = {
+            name: FileFormatError(f"{self.path}: {name} was left out when it was packed.")
+            for name in self.manifest.get("left_out", ())
+        }
+        self._kept: NDArray[np.int64] | None = None
+
+    def without(self, faults: Mapping[str, FileFormatError]) -> Pack:
+        """Give the same pack without the rows of these sentence files."""
+        left_out = dict(sorted({**self.left_out, **faults}.items()))
+        keep = np.flatnonzero([name not in faults for name in self.names_of_rows()])
+        if not len(keep):
+            raise faulty_files(self.place, left_out, len(left_out))
+        pack = copy.copy(self)
+        for name in _CACHED:
+            pack.__dict__.pop(name, None)
+        pack.left_out = left_out
+        pack._kept = keep if self._kept is None else self._kept[keep]
+        pack.n_rows = len(keep)
+        pack.fingerprint = fingerprint_of(
+            (name, bytes(digest))
+            for name, digest in zip(
+                self._small("source_names").tolist(), self._small("source_digests"), strict=True
+            )
+            if name not in left_out
+        )
+        return pack
+
+    @property
+    def key(self) -> str:
+        """What the folder that it was made from has, too."""
+        return f"{self.fingerprint} {self.pooling}"
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without what was read, which is read again where needed, and without segments."""
-        cached = ("labels", "sentence_indices", "groups", "sentence_of_row", "sentences")
-        state = {key: value for key, value in self.__dict__.items() if key not in cached}
+        state = {key: value for key, value in self.__dict__.items() if key not in _CACHED}
         arrays = {
             name: {key: value for key, value in entry.items() if key != "segments"}
             for name, entry in self.manifest["arrays"].items()
@@ -122,33 +158,36 @@ class Pack:
         """Concept label of each row."""
         if self.manifest["labels_fault"]:
             raise DataError(f"{self.path} has no labels: {self.manifest['labels_fault']}")
-        return self._small("labels")
+        return self._of_rows(self._small("labels"))
 
     @cached_property
     def sentence_indices(self) -> NDArray[np.int64]:
         """The sentence's own index, for each row."""
-        return self._small("sentence_indices")
+        return self._of_rows(self._small("sentence_indices"))
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
         """What must not straddle a split: the sentence of each row, unless others were given."""
-        return self._small("groups") if self._has("sentence_of_row") else self.sentence_of_row
+        if self._has("sentence_of_row"):
+            return self._of_rows(self._small("groups"))
+        sentences = self.sentence_of_row
+        return sentences if self._kept is None else np.unique(sentences, return_inverse=True)[1]
 
     @cached_property
     def sentence_of_row(self) -> NDArray[np.int64]:
-        """Position of each row's sentence among `n_sentences`."""
+        """Position of each row's sentence among those that were packed."""
         name = "sentence_of_row" if self._has("sentence_of_row") else "groups"
         positions = self._small(name)
         n_sentences = self.manifest["n_sentences"]
         if len(positions) and not 0 <= positions.min() <= positions.max() < n_sentences:
             raise self._fault(name, "names sentences", f"0 to {n_sentences - 1}")
-        return positions
+        return self._of_rows(positions)
 
     @property
     def is_final_token(self) -> NDArray[np.bool_]:
         """Whether a row stands for its sentence: the final token, or what was pooled."""
         if self._has("is_final_token"):
-            return self._small("is_final_token")
+            return self._of_rows(self._small("is_final_token"))
         return _usual_final(self.pooling, self.sentence_of_row)
 
     @property
@@ -165,16 +204,17 @@ class Pack:
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_embed)."""
-        return self._rows("embeddings", rows)
+        return self._rows("embeddings", self._positions(rows))
 
     def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_model) of one layer."""
-        return self._rows(_layer_name(layer), rows)
+        return self._rows(_layer_name(layer), self._positions(rows))
 
     def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
         """(n_rows, n_features) of one SAE config."""
         from scipy.sparse import csr_array
 
+        rows = self._positions(rows)
         names = _config_names(self.manifest, config)
         data, indices, indptr = (self._open(name) for name in names)
         with data, indices, indptr:
@@ -209,8 +249,11 @@ class Pack:
     def describe_row(self, row: int) -> str:
         """Name the pack, the row and the sentence file or the sentence it comes from."""
         name = self._small("source_names")[self.sentence_of_row[row]]
+        if self.place != self.path:
+            return str(self.place / name)
+        position = row if self._kept is None else int(self._kept[row])
         origin = f"from {name}" if name else f"sentence_index {self.sentence_indices[row]}"
-        return f"{self.path} (row {row}, {origin})"
+        return f"{self.path} (row {position}, {origin})"
 
     def require(self, member: str) -> None:
         """Raise `DataError` unless the pack holds this member."""
@@ -243,6 +286,15 @@ class Pack:
     def _fault(self, name: str, found: str, expected: str) -> FileFormatError:
         do = "Pack the sentence files again."
         return file_fault(self.path / f"{name}.npy", None, found, expected, do)
+
+    def _of_rows(self, values: NDArray[Any]) -> NDArray[Any]:
+        return values if self._kept is None else values[self._kept]
+
+    def _positions(self, rows: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        """Where the rows stand in the arrays."""
+        if self._kept is None or rows is None:
+            return rows if self._kept is None else self._kept
+        return self._kept[rows]
 
     def _has(self, name: str) -> bool:
         return name in self.manifest["arrays"]
@@ -285,6 +337,7 @@ def build_pack(
     layers: Iterable[int] | None = None,
     embeddings: bool = True,
     configs: Iterable[int] | None = None,
+    skip_bad: bool = False,
 ) -> Pack:
     """Write a folder of sentence files as a pack, or add its new files to one.
 
@@ -297,6 +350,9 @@ def build_pack(
         Which layers and SAE configs to keep; None for all there are.
     embeddings : bool, default=True
         Keep the embeddings, if there are any.
+    skip_bad : bool, default=False
+        Leave out files that turn out to be damaged or lack the label that others have, and warn of
+        all that are left out.
 
     Returns
     -------
@@ -304,12 +360,36 @@ def build_pack(
 
     Raises
     ------
+    FaultyFilesError
+        If files are damaged; it names all of them.
     OutputError
         If the path cannot be written.
     UsageError
         If `output` is the pack of other files.
     """
-    output = Path(output)
+    while True:
+        try:
+            if skip_bad:
+                source.check_labels()  # or the pack would have none
+            pack = _build(source, Path(output), layers, embeddings, configs)
+        except FaultyFilesError as error:
+            if not skip_bad:
+                raise
+            source = source.without(error.faults)
+        else:
+            if skip_bad:
+                n_files = len(source.files) + len(source.left_out)
+                warn_left_out(source.path, source.left_out, n_files)
+            return pack
+
+
+def _build(
+    source: SentenceFolder,
+    output: Path,
+    layers: Iterable[int] | None,
+    embeddings: bool,
+    configs: Iterable[int] | None,
+) -> Pack:
     if not is_pack(output):
         check_output(output / MANIFEST)
         if output.exists() and any(output.iterdir()):
@@ -434,7 +514,7 @@ def _number_sentences(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDAr
 
 def _without_place(error: DataError, source: Path | None) -> str:
     """Say what is wrong without saying where the source lay."""
-    return str(error).replace(f"{source} has no labels: ", "").replace(f"{source}{os.sep}", "")
+    return brief(error).replace(f"{source} has no labels: ", "").replace(f"{source}{os.sep}", "")
 
 
 @contextlib.contextmanager
@@ -604,6 +684,11 @@ def _check_extends(
         name for name, digest in zip(names, digests, strict=True) if there.get(name) != digest
     ]
     ahead = [info.name for info in source.files[: len(names)] if info.name not in set(names)]
+    again = set(ahead).intersection(manifest.get("left_out", ()))
+    for _ in _stream(
+        source, manifest, [n for n, info in enumerate(source.files) if info.name in again]
+    ):
+        pass  # raises if they still cannot be read
     if gone or changed or ahead:
         what = [
             f"{len(files)} {word} ({files[0]} first)"
@@ -624,20 +709,26 @@ def _check_extends(
 _GROWING = ("fingerprint", "n_rows", "n_sentences", "labels_fault", "arrays")
 
 
+def _stream(
+    source: SentenceFolder, manifest: dict[str, Any], numbers: Sequence[int]
+) -> Iterator[list[Block]]:
+    return source.stream(
+        numbers,
+        embeddings=manifest["d_embed"] is not None,
+        layers=manifest["layers"],
+        configs=manifest["configs"],
+    )
+
+
 def _append(work: Path, manifest: dict[str, Any], source: SentenceFolder) -> None:
     done = manifest["n_sentences"]
-    if done == len(source.files) and is_pack(work):
+    left_out = manifest.get("left_out", [])
+    if done == len(source.files) and left_out == [*source.left_out] and is_pack(work):
         return
     with contextlib.ExitStack() as stack:
         writers = _open_writers(work, manifest, stack)
-        files = source.stream(
-            range(done, len(source.files)),
-            embeddings=manifest["d_embed"] is not None,
-            layers=manifest["layers"],
-            configs=manifest["configs"],
-        )
         pending = 0
-        for blocks in files:
+        for blocks in _stream(source, manifest, range(done, len(source.files))):
             _append_blocks(writers, manifest, blocks)
             done += 1
             pending += source.rows_of(done - 1) * sum(w.row_bytes for w in writers.values())
@@ -699,12 +790,14 @@ def _describe_files(
         small["labels"] = source.labels[:n_rows]
     except DataError as error:
         fault = _without_place(error, source.path)
-    facts = {
-        "fingerprint": fingerprint_of(files),
+    facts: dict[str, Any] = {
+        "fingerprint": fingerprint_of((info.name, info.digest) for info in files),
         "n_rows": n_rows,
         "n_sentences": n_sentences,
         "labels_fault": fault,
     }
+    if source.left_out:
+        facts["left_out"] = list(source.left_out)
     return facts, small
 
 
@@ -733,6 +826,7 @@ def _commit(
         manifest["arrays"][name]["segments"] = writer.segments()
     for entry in manifest["arrays"].values():
         entry["digest"] = _digest_of(entry["segments"])
+    manifest.pop("left_out", None)
     manifest |= facts
     manifest["digest"] = _manifest_digest(manifest)
     with atomic_write(work / MANIFEST, sync=sync) as file:
@@ -911,6 +1005,9 @@ def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
     layers = manifest["layers"]
     if layers != sorted(set(layers)):
         raise file_fault(path, None, f"has layers {str(layers)[:60]}", "ascending layers")
+    left_out = manifest.get("left_out", [])
+    if not (isinstance(left_out, list) and all(isinstance(name, str) for name in left_out)):
+        raise file_fault(path, None, f"has left_out {str(left_out)[:60]!r}", "names of files")
     for key, others in (("layers", ["d_model"]), ("sae_layers", ["n_features", "average_l0s"])):
         for other in others:
             value = manifest[other]

@@ -400,19 +400,17 @@ class SAEFeatureSelector(_Selector):
         check_is_fitted(self)
         self._check_rows(X)
         if isinstance(X, ActivationSet):
-            parts = [X.sae_activations(*sae) for sae in self._saes_of(X)]
+            configs = self.find_configs(X)
+            self._check_width(X.n_sae_features)
+            parts = [X.config(config, self.features_) for config in configs]
         else:
             X = validate_layers(self, X, reset=False, accept_sparse="csr")
             layers = self.sae_layers_.tolist()
             check_layers_exist(layers, range(1 if X.ndim == 2 else X.shape[1]))
             parts = [csr_array(X if X.ndim == 2 else X[:, layer]) for layer in layers]
-        if parts[0].shape[1] != self.n_sae_features_:
-            raise ValueError(
-                f"X has SAEs of {parts[0].shape[1]} features, but SAEFeatureSelector was fitted on"
-                f" {self.n_sae_features_}. Use activations of the same SAE."
-            )
-        if self.features_ is not None:
-            parts = [part[:, self.features_] for part in parts]
+            self._check_width(parts[0].shape[1])
+            if self.features_ is not None:
+                parts = [part[:, self.features_] for part in parts]
         return parts[0].copy() if len(parts) == 1 else csr_array(hstack(parts, format="csr"))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
@@ -443,6 +441,13 @@ class SAEFeatureSelector(_Selector):
             ],
             dtype=object,
         )
+
+    def _check_width(self, n_features: int) -> None:
+        if n_features != self.n_sae_features_:
+            raise ValueError(
+                f"X has SAEs of {n_features} features, but SAEFeatureSelector was fitted on"
+                f" {self.n_sae_features_}. Use activations of the same SAE."
+            )
 
     def _saes_of(self, acts: ActivationSet) -> list[tuple[int, float | None]]:
         """Layer and average_l0 of each SAE; None where one side may not know its own."""

@@ -1,11 +1,14 @@
 """The sentence-file format: validate a folder of ``sentence_*.npz``, read the rows asked for.
 
 Opening a folder reads the small members and the array headers of each file. The large members are
-inflated when they are first asked for, each at most once, and only pooled rows are kept.
+inflated when they are first asked for, each at most once, and only pooled rows are kept. A faulty
+file does not end a pass: the others are read as well, so that one error names all that are faulty.
 """
 
 from __future__ import annotations
 
+import copy
+import errno
 import hashlib
 import itertools
 import os
@@ -13,7 +16,8 @@ import re
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,8 +25,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.exceptions import DataError, SklprepWarning, UsageError
-from sklprep.files import NpzReader, file_fault
+from sklprep.exceptions import (
+    DataError,
+    FaultyFilesError,
+    FileFormatError,
+    SklprepWarning,
+    UsageError,
+)
+from sklprep.faults import faulty_files, file_fault, not_finite
+from sklprep.files import NpzReader
 from sklprep.layers import check_layers_exist
 
 if TYPE_CHECKING:
@@ -36,6 +47,8 @@ _MAX_INT = (1 << 63) - 1
 MAX_WIDTH = 1 << 20
 _WIDE_MEMBERS = ("embeddings", "hidden_states", "activations")
 _FLOATS = (np.dtype("<f2"), np.dtype("<f4"), np.dtype("<f8"))
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""What the system runs out of is no fault of a file."""
 
 Block = tuple[str, int, Any]
 """Some rows of one member: ``("embeddings", 0, rows)``, ``("hidden_states", layer, rows)`` or
@@ -125,11 +138,13 @@ class SentenceFolder:
         Files read at once, as `joblib.Parallel` takes it.
     progress : bool
         Show a progress bar on stderr where that is a terminal and reading takes long.
+    skip_bad : bool
+        Leave out files that are broken or disagree with the others, as `left_out` says.
 
     Raises
     ------
-    FileFormatError
-        If a file is broken or disagrees with its neighbours.
+    FaultyFilesError
+        If files are broken or disagree with most others; with `skip_bad`, if all of them are.
     DataError
         If there are no sentence files.
     """
@@ -143,44 +158,76 @@ class SentenceFolder:
         pooling: str = "final",
         n_jobs: int | None = None,
         progress: bool = True,
+        skip_bad: bool = False,
     ) -> None:
         if pooling not in POOLINGS:
             raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
-        self.path = Path(path)
+        self.path = self.place = Path(path)
         self.pooling = pooling
         self.n_jobs = n_jobs
         self.progress = progress
         names = _list_sentence_files(self.path)
-        self.files = list(
-            self._each_file(_index_sentence, [(self.path / name,) for name in names], "Indexing")
+        infos, faults = _split_faults(
+            names,
+            self._each_file(
+                _try, [(_index_sentence, self.path / name) for name in names], "Indexing"
+            ),
         )
-        _check_neighbours(self.path, self.files, pooling)
-        first = self.files[0]
-        self.files = [  # neighbours agree on these: share them, so that a pickle holds them once
-            replace(info, layers=first.layers, average_l0s=first.average_l0s, widths=first.widths)
-            for info in self.files
-        ]
+        if infos:
+            odd = _find_odd(self.path, infos, pooling)
+            infos = [info for info in infos if info.name not in odd]
+            faults = {name: {**faults, **odd}[name] for name in sorted({**faults, **odd})}
+        if faults and not (skip_bad and infos):
+            raise faulty_files(self.path, faults, len(names))
+        self.left_out: dict[str, FileFormatError] = faults
+        first = infos[0]
         self.name = self.path.resolve().name
         self.config_layers = np.array(first.layers, np.int64)
         self.average_l0s = np.array(first.average_l0s)
         self.d_embed, self.d_model, self.n_features = first.widths
         self.layers = np.unique(self.config_layers)
-        counts = [info.n_tokens if pooling == "none" else 1 for info in self.files]
-        self.sentence_of_row = np.repeat(np.arange(len(self.files)), counts)
-        self._offsets = np.concatenate([[0], np.cumsum(counts)])
+        self._set_files(
+            [  # they agree on these: share them, so that a pickle holds them once
+                replace(
+                    info, layers=first.layers, average_l0s=first.average_l0s, widths=first.widths
+                )
+                for info in infos
+            ]
+        )
         self._embeddings: NDArray[np.float32] | None = None
         self._layers: dict[int, NDArray[np.float32]] = {}
         self._configs: dict[int, csr_array] = {}
         self._lock = threading.RLock()
+
+    def _set_files(self, files: list[SentenceInfo]) -> None:
+        self.files = files
+        counts = [info.n_tokens if self.pooling == "none" else 1 for info in files]
+        self.sentence_of_row = np.repeat(np.arange(len(files)), counts)
+        self._offsets = np.concatenate([[0], np.cumsum(counts)])
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_lock"}
 
     def unread(self) -> SentenceFolder:
         """Give the same folder with no values in memory."""
-        folder = SentenceFolder.__new__(SentenceFolder)
-        nothing: dict[str, Any] = {"_embeddings": None, "_layers": {}, "_configs": {}}
-        folder.__setstate__(self.__getstate__() | nothing)
+        folder = copy.copy(self)
+        folder._embeddings, folder._layers, folder._configs = None, {}, {}
+        return folder
+
+    def without(self, faults: Mapping[str, FileFormatError]) -> SentenceFolder:
+        """Give the same folder without these files; what was read of the others stays read."""
+        files = [info for info in self.files if info.name not in faults]
+        left_out = {**self.left_out, **faults}
+        if not files:
+            raise faulty_files(self.path, left_out, len(left_out))
+        rows = np.flatnonzero([name not in faults for name in self.names_of_rows()])
+        folder = self.unread()
+        folder._set_files(files)
+        folder.left_out = {name: left_out[name] for name in sorted(left_out)}
+        if self._embeddings is not None:
+            folder._embeddings = self._embeddings[rows]
+        folder._layers = {layer: values[rows] for layer, values in self._layers.items()}
+        folder._configs = {config: values[rows] for config, values in self._configs.items()}
         return folder
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -220,7 +267,7 @@ class SentenceFolder:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the file names and every member's name, size and CRC-32."""
-        return fingerprint_of(self.files)
+        return fingerprint_of((info.name, info.digest) for info in self.files)
 
     @property
     def key(self) -> str:
@@ -242,17 +289,32 @@ class SentenceFolder:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Concept label of each row, 0 to 3; an error names the file that has none."""
-        for info in self.files:
-            if info.label is None or info.label not in (0, 1, 2, 3):
-                raise file_fault(
-                    self.path / info.name,
-                    "concept_strength_label",
-                    "is missing" if info.label is None else f"is {info.label:g}",
-                    "a label that is 0, 1, 2 or 3",
-                    "Correct or remove this file.",
-                )
+        """Concept label of each row, 0 to 3; an error names the files that have none."""
+        faults = {
+            info.name: file_fault(
+                self.path / info.name,
+                "concept_strength_label",
+                "is missing" if info.label is None else f"is {info.label:g}",
+                "a label that is 0, 1, 2 or 3",
+                "Correct or remove this file.",
+            )
+            for info in self.files
+            if info.label is None or info.label not in (0, 1, 2, 3)
+        }
+        if faults:
+            raise self._faulty(faults)
         return np.array([info.label for info in self.files], np.int64)[self.sentence_of_row]
+
+    def _faulty(self, faults: Mapping[str, FileFormatError]) -> FaultyFilesError:
+        return faulty_files(self.path, faults, len(self.files) + len(self.left_out))
+
+    def check_labels(self) -> None:
+        """Raise if some files have no label; where none has, labels are not what they are for."""
+        try:
+            self.labels  # noqa: B018
+        except FaultyFilesError as error:
+            if len(error.faults) < len(self.files):
+                raise
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:
@@ -274,7 +336,7 @@ class SentenceFolder:
         return [self.files[sentence].name for sentence in self.sentence_of_row.tolist()]
 
     def describe_row(self, row: int) -> str:
-        """Name the file that a row comes from."""
+        """Name the file that a row comes from, with its path."""
         return str(self.path / self.files[self.sentence_of_row[row]].name)
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
@@ -313,17 +375,14 @@ class SentenceFolder:
                 return
             self._check_memory(self.bytes_of(embeddings=embeddings, layers=len(layers)))
             check_layers_exist(layers, self.layers.tolist())
-            first_of_layer = {
-                layer: self.files[0].layers.index(layer) for layer in sorted(set(layers))
-            }
-            positions = sorted(first_of_layer.values())
+            positions = self.positions_of(layers)
             for member, wanted in zip(_WIDE_MEMBERS, (embeddings, layers, configs), strict=True):
                 if wanted:
                     self.require(member)
             parts = self.parts(
                 range(len(self.files)), embeddings=embeddings, positions=positions, configs=configs
             )
-            self._keep(parts, embeddings, first_of_layer, positions, configs)
+            self._keep(parts, embeddings, positions, configs)
 
     def parts(
         self,
@@ -332,18 +391,49 @@ class SentenceFolder:
         embeddings: bool,
         positions: Sequence[int],
         configs: Sequence[int],
+        finite: bool = False,
     ) -> Iterator[SentenceRows]:
-        """Read some of the files, in order; positions and configs count along the config axis."""
+        """Read some of the files, in order; positions and configs count along the config axis.
+
+        After a faulty file nothing more is yielded, but the others are read as well, and the error
+        at the end names all that are faulty. With `finite`, NaN and infinite values are faults.
+        """
         infos = [self.files[number] for number in numbers]
-        return self._each_file(
-            _read_rows,
+        results = self._each_file(
+            _try,
             [
-                (self.path / info.name, info, self.pooling, embeddings, positions, configs)
+                (
+                    *(_read_rows, self.path / info.name, info),
+                    *(self.pooling, embeddings, positions, configs, finite),
+                )
                 for info in infos
             ],
             "Reading",
             n_jobs=self.n_jobs if positions or configs else None,
         )
+        faults: dict[str, FileFormatError] = {}
+        for info, part in zip(infos, results, strict=True):
+            if isinstance(part, FileFormatError):
+                faults[info.name] = part
+            elif not faults:
+                yield part
+        if faults:
+            raise self._faulty(faults)
+
+    def check(self) -> None:
+        """Read everything once, keep nothing; raise if a value is damaged or no finite number."""
+        for _ in self.parts(
+            range(len(self.files)),
+            embeddings=self.d_embed is not None,
+            positions=self.positions_of(self.layers.tolist()) if self.d_model is not None else [],
+            configs=range(len(self.sae_layers)),
+            finite=True,
+        ):
+            pass
+
+    def positions_of(self, layers: Iterable[int]) -> list[int]:
+        """Where along the config axis each layer stands first, ascending."""
+        return sorted(self.files[0].layers.index(layer) for layer in set(layers))
 
     def stream(
         self,
@@ -388,7 +478,6 @@ class SentenceFolder:
         self,
         parts: Iterator[SentenceRows],
         embeddings: bool,
-        first_of_layer: dict[int, int],
         positions: list[int],
         configs: list[int],
     ) -> None:
@@ -406,8 +495,8 @@ class SentenceFolder:
         if tokens is not None:
             self._embeddings = tokens
         if states is not None:
-            for layer, position in first_of_layer.items():
-                self._layers[layer] = states[positions.index(position)]
+            for number, position in enumerate(positions):
+                self._layers[self.files[0].layers[position]] = states[number]
         for config, kept in zip(configs, triplets, strict=True):
             rows, columns, values = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
             self._configs[config] = self._as_csr(rows, columns, values, n)
@@ -476,12 +565,12 @@ def available_memory() -> int | None:
     return 1024 * found[0] if found else None
 
 
-def fingerprint_of(files: Sequence[SentenceInfo]) -> str:
-    """SHA-256 over the file names and every member's name, size and CRC-32."""
-    digest = hashlib.sha256()
-    for info in files:
-        digest.update(info.name.encode() + b"\0" + info.digest)
-    return digest.hexdigest()
+def fingerprint_of(files: Iterable[tuple[str, bytes]]) -> str:
+    """SHA-256 over names of files, and digests of every member's name, size and CRC-32."""
+    whole = hashlib.sha256()
+    for name, digest in files:
+        whole.update(name.encode() + b"\0" + digest)
+    return whole.hexdigest()
 
 
 def is_last_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -522,44 +611,92 @@ def _list_sentence_files(folder: Path) -> list[str]:
     raise DataError(f"No sentence_*.npz files found in {folder}: {hint}")
 
 
-def _check_neighbours(folder: Path, files: Sequence[SentenceInfo], pooling: str) -> None:
-    first = files[0]
+def _try(function: Callable[..., Any], path: Path, *arguments: Any) -> Any:
+    """Give what a function returns for a file, or what is wrong with the file."""
+    try:
+        return function(path, *arguments)
+    except FileFormatError as error:
+        fault = error
+    except OSError as error:
+        if error.errno in _SCARCE:
+            raise
+        fault = file_fault(path, None, f"cannot be read ({error.strerror})", "a file to read")
+    fault.__context__ = fault.__cause__ = None  # the frames hold what was read
+    return fault.with_traceback(None)
+
+
+def _split_faults(
+    names: Sequence[str], results: Iterable[Any]
+) -> tuple[list[SentenceInfo], dict[str, FileFormatError]]:
+    infos, faults = [], {}
+    for name, result in zip(names, results, strict=True):
+        if isinstance(result, FileFormatError):
+            faults[name] = result
+        else:
+            infos.append(result)
+    return infos, faults
+
+
+def _find_odd(
+    folder: Path, files: Sequence[SentenceInfo], pooling: str
+) -> dict[str, FileFormatError]:
+    """Find the files that disagree with the first of those that most agree with."""
+
+    def shape_of(info: SentenceInfo) -> tuple[Any, ...]:
+        return info.layers, info.average_l0s, info.widths, info.sentence_index is None
+
+    most = Counter(map(shape_of, files)).most_common(1)[0][0]
+    model = next(info for info in files if shape_of(info) == most)
     seen: dict[int, str] = {}
+    odd: dict[str, FileFormatError] = {}
     for info in files:
-        for what, found, expected in (
-            ("layers", info.layers, first.layers),
-            ("average_l0s", info.average_l0s, first.average_l0s),
-            *zip(
-                (f"{name} width" for name in _WIDE_MEMBERS), info.widths, first.widths, strict=True
-            ),
-            ("sentence_index", info.sentence_index is None, first.sentence_index is None),
-        ):
-            if found != expected:
-                raise file_fault(
-                    folder / info.name,
-                    what.split()[0],
-                    f"differs from {first.name}: {what} {_brief(found)}",
-                    f"{_brief(expected)} as there",
-                    "A folder holds the files of one extraction; move the odd ones out.",
-                )
-        if pooling == "final" and len(info.final_tokens) != 1:
-            raise file_fault(
+        fault = _compare(folder, info, model) or _check_alone(folder, info, pooling, seen)
+        if fault is not None:
+            odd[info.name] = fault
+    return odd
+
+
+def _compare(folder: Path, info: SentenceInfo, model: SentenceInfo) -> FileFormatError | None:
+    for what, found, expected in (
+        ("layers", info.layers, model.layers),
+        ("average_l0s", info.average_l0s, model.average_l0s),
+        *zip((f"{name} width" for name in _WIDE_MEMBERS), info.widths, model.widths, strict=True),
+        ("sentence_index", info.sentence_index is None, model.sentence_index is None),
+    ):
+        if found != expected:
+            return file_fault(
                 folder / info.name,
-                "is_final_token",
-                f"marks {len(info.final_tokens)} final tokens",
-                "1",
-                "Extract this file again, or use another pooling.",
+                what.split()[0],
+                f"differs from {model.name}: {what} {_brief(found)}",
+                f"{_brief(expected)} as there",
+                "A folder holds the files of one extraction; move the odd ones out.",
             )
-        if info.sentence_index is not None:
-            other = seen.setdefault(info.sentence_index, info.name)
-            if other != info.name:
-                raise file_fault(
-                    folder / info.name,
-                    "sentence_index",
-                    f"is {info.sentence_index}, the same as in {other}",
-                    "a different index in each file",
-                    "Remove one of the two.",
-                )
+    return None
+
+
+def _check_alone(
+    folder: Path, info: SentenceInfo, pooling: str, seen: dict[int, str]
+) -> FileFormatError | None:
+    """Check its final token, and that no other file has its index; a sound one takes the index."""
+    if pooling == "final" and len(info.final_tokens) != 1:
+        return file_fault(
+            folder / info.name,
+            "is_final_token",
+            f"marks {len(info.final_tokens)} final tokens",
+            "1",
+            "Extract this file again, or use another pooling.",
+        )
+    if info.sentence_index is not None:
+        other = seen.setdefault(info.sentence_index, info.name)
+        if other != info.name:
+            return file_fault(
+                folder / info.name,
+                "sentence_index",
+                f"is {info.sentence_index}, the same as in {other}",
+                "a different index in each file",
+                "Remove one of the two.",
+            )
+    return None
 
 
 def _brief(value: object) -> str:
@@ -669,6 +806,7 @@ def _read_rows(
     embeddings: bool,
     positions: Sequence[int],
     configs: Sequence[int],
+    finite: bool,
 ) -> SentenceRows:
     with NpzReader(path) as reader, np.errstate(over="ignore", invalid="ignore"):
         if _directory_digest(reader) != info.digest:
@@ -678,11 +816,39 @@ def _read_rows(
                 "the same content",
                 "Load it again.",
             )
-        return SentenceRows(
+        rows = SentenceRows(
             _read_dense(reader, "embeddings", info, pooling, [0])[0] if embeddings else None,
             _read_dense(reader, "hidden_states", info, pooling, positions) if positions else None,
             _read_sparse(reader, info, pooling, configs) if configs else [],
         )
+    if finite:
+        _check_finite(path, info, rows, positions, configs)
+    return rows
+
+
+def _check_finite(
+    path: Path,
+    info: SentenceInfo,
+    rows: SentenceRows,
+    positions: Sequence[int],
+    configs: Sequence[int],
+) -> None:
+    dense = () if rows.hidden_states is None else rows.hidden_states
+    sparse = (values for _, _, values in rows.activations)
+    for member, layer, values in (
+        *([] if rows.embeddings is None else [("embeddings", "", rows.embeddings)]),
+        *(
+            (member, f" layer {info.layers[place]}", values)
+            for member, places, arrays in (
+                ("hidden_states", positions, dense),
+                ("activations", configs, sparse),
+            )
+            for place, values in zip(places, arrays, strict=False)
+        ),
+    ):
+        n_bad = values.size - np.count_nonzero(np.isfinite(values))
+        if n_bad:
+            raise not_finite(str(path), member, layer, n_bad)
 
 
 def _token_ranges(

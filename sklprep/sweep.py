@@ -450,16 +450,22 @@ def _fit_all(
     return run_jobs(_with_progress(jobs(), total, show_progress), total, n_jobs)
 
 
+def find_inputs(acts: ActivationSet, layers: Any) -> dict[str, Any]:
+    """What `layer_sweep` will read of a set, as `ActivationSet.prefetch` takes it."""
+    specs = _read_layers(layers, acts)
+    needed = [find_members(make_selector(spec).fit(acts), acts) for spec in specs]
+    return {
+        "embeddings": any(one["embeddings"] for one in needed),
+        "layers": sorted({layer for one in needed for layer in one["layers"]}),
+        "configs": sorted({config for one in needed for config in one["configs"]}),
+    }
+
+
 def _make_inputs(problem: _Problem, *, elsewhere: bool) -> Iterator[Any]:
     """Give the rows of each input; to a cluster, the way to them."""
     acts = problem.acts
     if isinstance(acts, ActivationSet):
-        needed = [find_members(make_selector(spec).fit(acts), acts) for spec in problem.specs]
-        wanted: dict[str, Any] = {
-            "embeddings": any(one["embeddings"] for one in needed),
-            "layers": sorted({layer for one in needed for layer in one["layers"]}),
-            "configs": sorted({config for one in needed for config in one["configs"]}),
-        }
+        wanted = find_inputs(acts, problem.specs)
         if elsewhere and acts.is_from_files:
             token = uuid4().hex
             for spec in problem.specs:
@@ -544,6 +550,8 @@ def _describe(problem: _Problem, design: Design) -> dict[str, str]:
     acts, y = problem.acts, problem.y
     if isinstance(acts, ActivationSet):
         data = f"{acts.name} (pooling {acts.pooling}, fingerprint {acts.fingerprint[:16]})"
+        if acts.left_out:
+            data += f" without {len(acts.left_out)} faulty files"
     else:
         data = f"An array of shape {acts.shape}"
     if problem.classify:

@@ -15,6 +15,7 @@ from sklprep import ActivationSet, load_activations
 from sklprep.activations import check_feature_exists
 from sklprep.exceptions import (
     DataError,
+    FaultyFilesError,
     FeatureNotFoundError,
     LayerNotFoundError,
     SklprepWarning,
@@ -153,7 +154,7 @@ def test_making_a_view_or_looking_at_it_reads_no_activations(folder):
     assert (view.d_model, view.d_embed, view.n_sae_features) == (7, 5, 40)
     assert acts[:].fingerprint == acts.fingerprint != view.fingerprint
     assert (view.name, view.pooling) == ("dump", "final")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FaultyFilesError, match="No such file"):
         view.layer(2)
 
 

@@ -1,8 +1,12 @@
 """The safe NPZ reader and atomic writing: sound files to the bit, bad ones with one clear error."""
 
+import contextlib
 import io
+import itertools
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -16,6 +20,7 @@ from forged_files import (
     BAD_ARCHIVES,
     BAD_ENTRIES,
     BAD_MEMBERS,
+    SOUND,
     archive,
     bomb,
     deflate,
@@ -375,6 +380,39 @@ def test_a_member_that_is_not_what_its_entry_claims_is_refused(tmp_path, entry, 
     with NpzReader(path) as reader, pytest.raises(FileFormatError) as error:
         reader.array("a")
     assert_one_line_about(error, path, "member 'a'", found)
+
+
+def zip64(count):
+    """An archive of two members whose end record leaves their number to the zip64 one."""
+    content = archive(stored(SOUND), stored(SOUND, b"b.npy"))
+    body, end = content[:-22], content[-22:]
+    _, _, _, _, _, size, offset, _ = struct.unpack("<4s4H2IH", end)
+    record = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, offset)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, len(body), 1)
+    return body + record + locator + end[:8] + struct.pack("<2H", 0xFFFF, 0xFFFF) + end[12:]
+
+
+def test_an_archive_may_leave_the_number_of_members_to_its_zip64_record(tmp_path):
+    assert [*read_everything(write(tmp_path / "a.npz", zip64(2)))] == ["a", "b"]
+    with pytest.raises(FileFormatError, match="has 2 members in its zip directory; expected 3, as"):
+        NpzReader(write(tmp_path / "b.npz", zip64(3)))
+
+
+def test_no_change_of_one_byte_hides_a_member(tmp_path):
+    """A length that swallows the next entries of the directory: `zipfile` finds nothing wrong."""
+    np.savez(tmp_path / "sound.npz", a=1, b=2, c=3, d=4)
+    content = (tmp_path / "sound.npz").read_bytes()
+    starts = [match.start() for match in re.finditer(b"PK\1\2", content)]
+    hidden = 0
+    for start, length_at, swallowed in itertools.product(starts, (28, 30, 32), (1, 2, 3)):
+        changed = bytearray(content)
+        changed[start + length_at] += swallowed * (starts[1] - starts[0])
+        path = write(tmp_path / "changed.npz", changed)
+        with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as zipped:
+            hidden += len(zipped.namelist()) < len(starts)
+        with contextlib.suppress(FileFormatError), NpzReader(path) as reader:
+            assert [*reader.members] == ["a", "b", "c", "d"]
+    assert hidden > 10
 
 
 @pytest.mark.parametrize(("content", "found"), BAD_ARCHIVES.values(), ids=BAD_ARCHIVES)

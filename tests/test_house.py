@@ -12,6 +12,7 @@ import sklprep
 PACKAGE = Path(sklprep.__file__).parent
 ORDER = [
     "exceptions",
+    "faults",
     "files",
     "layers",
     "arrays",

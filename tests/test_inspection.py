@@ -143,6 +143,7 @@ def test_facts_of_headers_are_those_of_the_files(tmp_path, pooling):
         "pooling": pooling,
         "n_sentences": N,
         "n_rows": N if pooling == "final" else sum(lengths),
+        "left_out": [],
         "labels": {str(label): labels.count(label) for label in sorted(set(labels))},
         "labels_fault": "",
         "has_text": True,

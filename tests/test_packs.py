@@ -1091,13 +1091,15 @@ class TestSpool:
         assert made == content_of(tmp_path / "memory")
         assert {path.name for path in (tmp_path / "spool").iterdir()} == set(made)
 
-    def test_it_leaves_nothing_when_the_reading_fails(self, tmp_path, monkeypatch, capsys):
+    def test_a_member_that_cannot_be_read_stops_what_needs_it_and_leaves_nothing_else(
+        self, tmp_path, monkeypatch, capsys
+    ):
         monkeypatch.setattr(sklprep.batch, "SPOOL_BYTES", 0)
         write_folder(tmp_path / "dumps", 5, layers=CONFIGS)
         damage(tmp_path / "dumps" / "sentence_000003.npz", "hidden_states")
         assert self.run(*self.arguments(tmp_path / "dumps", tmp_path / "out")) == 1
         assert "sentence_000003.npz" in capsys.readouterr().err
-        assert list((tmp_path / "out").iterdir()) == []
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["embedding-to-feature.npz"]
 
     def test_it_leaves_nothing_when_one_job_fails_and_the_others_are_made(
         self, tmp_path, monkeypatch, capsys

@@ -13,6 +13,7 @@ from sentence_files import damage, data_position, rewrite, write_folder, write_s
 from sklprep import load_activations
 from sklprep.exceptions import (
     DataError,
+    FaultyFilesError,
     FeatureNotFoundError,
     FileFormatError,
     LayerNotFoundError,
@@ -227,7 +228,7 @@ def test_what_was_read_stays_and_the_rest_is_read_when_asked_for(tmp_path):
     expected = rows_of(files, "final", "activations", 2)
     np.testing.assert_array_equal(expected, partly.sae_activations(12, 141).toarray())
     for read in (lambda: partly.layer(0), lambda: partly.sae_activations(3)):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FaultyFilesError, match="No such file"):
             read()
 
 
@@ -700,8 +701,9 @@ def test_a_file_that_changed_after_loading_is_an_error_when_it_is_read(tmp_path)
     write_sentence(name_of(tmp_path, 2), index=2)
     assert acts.layer(0).shape == (3, 7)
     name_of(tmp_path, 1).unlink()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileFormatError) as error:
         acts.embeddings  # noqa: B018
+    assert_one_line(error, name_of(tmp_path, 1), "cannot be read (No such file or directory)")
 
 
 def test_the_fingerprint_is_of_the_content(tmp_path):

@@ -48,6 +48,12 @@ def add_joined(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_skip_bad(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip-bad", action="store_true", help="go on without files faulty in what is used"
+    )
+
+
 def add_common(parser: argparse.ArgumentParser, *, pooling: bool = False) -> None:
     add = parser.add_argument
     if pooling:

@@ -11,6 +11,7 @@ from sklprep.cli.arguments import (
     NORMALIZE,
     add_common,
     add_joined,
+    add_skip_bad,
     add_target,
     one_layer,
     positive,
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--features-from", type=Path, metavar="CSV", help="features of a ranked_features.csv")
     add("--top", type=positive, metavar="N", help="only the first N of them")
     add_joined(parser)
+    add_skip_bad(parser)
     add(
         "--test-size",
         type=test_size,
@@ -114,7 +116,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         faults = []
         for job, found in preview_jobs(
-            jobs, pooling=arguments.pooling, n_jobs=arguments.jobs, split=split, **joined
+            jobs,
+            pooling=arguments.pooling,
+            n_jobs=arguments.jobs,
+            split=split,
+            skip_bad=arguments.skip_bad,
+            **joined,
         ):
             if isinstance(found, Exception):
                 faults.append((job, found))
@@ -131,6 +138,7 @@ def _run(arguments: argparse.Namespace) -> int:
         **joined,
         compress=arguments.compress,
         force=arguments.force,
+        skip_bad=arguments.skip_bad,
         on_written=(lambda *_: None) if arguments.quiet else _print_summary,
     )
     if not arguments.quiet:
@@ -156,8 +164,16 @@ def _check_combinations(arguments: argparse.Namespace) -> None:
 def _print_faults(faults: Sequence[tuple[Job, Exception]], what: str, *, n_jobs: int) -> int:
     if faults and n_jobs == 1:
         raise faults[0][1]
+    from sklprep.faults import brief
+
+    said: set[str] = set()
     for job, error in faults:
-        print_error(f"{job.output} {what}: {explain(error)[0]}")
+        head, *lines = explain(error)[0].splitlines()
+        new = [line for line in lines if line not in said]
+        print_error(
+            "\n".join([f"{job.output} {what}: {head if new or not lines else brief(error)}", *new])
+        )
+        said.update(new)
     return 1 if faults else 0
 
 

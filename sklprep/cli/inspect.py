@@ -3,11 +3,11 @@
 With ``--json`` one object is printed. Its keys stay; later versions may add some.
 
 Of a sentence folder or a pack: ``kind`` ("sentence folder", "pack"), ``path``, ``name``,
-``n_bytes`` (on disk), ``fingerprint``, ``pooling``, ``n_sentences``, ``n_rows``, ``labels`` (number
-of sentences of each label; or null, and ``labels_fault`` says why), ``has_text``, ``tokens`` (min,
-median, max, sum over sentences; null where a pack does not know), ``embeddings``,
-``hidden_states`` and ``activations`` (width and stored dtypes, or null), ``layers``, ``saes``
-(layer and average_l0 of each), ``values``.
+``n_bytes`` (on disk), ``fingerprint``, ``pooling``, ``n_sentences``, ``n_rows``, ``left_out``
+(names of faulty files), ``labels`` (number of sentences of each label; or null, and
+``labels_fault`` says why), ``has_text``, ``tokens`` (min, median, max, sum over sentences; null
+where a pack does not know), ``embeddings``, ``hidden_states`` and ``activations`` (width and stored
+dtypes, or null), ``layers``, ``saes`` (layer and average_l0 of each), ``values``.
 
 ``values`` is null with ``--quick``. It has ``embeddings`` (or null) and, for each layer,
 ``hidden_states``: min, max, median_peak (the peak of a dimension is its largest magnitude over the
@@ -34,7 +34,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sklprep.cli.arguments import add_common, one_layer
+from sklprep.cli.arguments import add_common, add_skip_bad, one_layer
 from sklprep.cli.messages import printable
 from sklprep.exceptions import UsageError
 from sklprep.layers import format_layers
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--threshold", type=_cosine, metavar="COSINE", help="default: 0.7; with --near 0.95")
     add("--groups-out", type=Path, metavar="CSV", help="write the proposed groups there")
+    add_skip_bad(parser)
     add_common(parser, pooling=True)
 
 
@@ -107,7 +108,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the facts as they become known."""
-    from sklprep.activations import ActivationSet
+    from sklprep.activations import ActivationSet, leave_out_faulty
+    from sklprep.faults import warn_left_out
     from sklprep.inspection import Scan, describe_activations, describe_values
     from sklprep.packs import Pack, is_pack
     from sklprep.sentences import SentenceFolder
@@ -121,6 +123,7 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
             pooling=arguments.pooling or "final",
             n_jobs=arguments.jobs,
             progress=not arguments.quiet,
+            skip_bad=arguments.skip_bad,
         )
     acts = ActivationSet(source)
     near = arguments.near or "text"
@@ -128,10 +131,20 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
         from sklprep.audit import audit_activations, check_near
 
         check_near(acts, near, arguments.threshold)
-    yield describe_activations(acts, source)
+
+    scan: Scan | None = None
+
+    def scan_rows(acts: ActivationSet) -> Scan:
+        return Scan(acts, keep=None if isinstance(near, str) else near)
+
+    if arguments.skip_bad and acts.folder is not None:
+        if not arguments.quick:
+            acts, scan = leave_out_faulty(acts, scan_rows)
+        warn_left_out(acts.path, acts.left_out, acts.n_files)
+    yield describe_activations(acts, acts.folder or source)
     if arguments.quick:
         return
-    scan = Scan(acts, keep=None if isinstance(near, str) else near)
+    scan = scan or scan_rows(acts)
     yield {"values": describe_values(acts, scan)}
     if arguments.audit:
         audit = audit_activations(acts, near=near, threshold=arguments.threshold, scan=scan)
@@ -145,8 +158,8 @@ def _inspect_dataset(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from sklprep.dataset import peek_dataset
     from sklprep.inspection import describe_dataset, scan_dataset
 
-    for name in ("near", "threshold", "groups_out", "pooling"):
-        if getattr(arguments, name) is not None:
+    for name in ("near", "threshold", "groups_out", "pooling", "skip_bad"):
+        if getattr(arguments, name) not in (None, False):
             raise UsageError(
                 f"--{name.replace('_', '-')} does not apply to a dataset; give it with the folder"
                 " or pack that the dataset was made from."
@@ -188,6 +201,9 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
         f"{facts['n_rows']:,} ({rows}), pooling {facts['pooling']}"
         + ("" if facts["has_text"] else "; no text"),
     )
+    if facts["left_out"]:
+        names = facts["left_out"]
+        yield _line("left out", f"{len(names):,} files, {names[0]} first")
     yield _line(
         "labels",
         f"none: {facts['labels_fault']}"

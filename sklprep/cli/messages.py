@@ -6,10 +6,16 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from sklprep.exceptions import SklprepError, UsageError
+from sklprep.exceptions import FaultyFilesError, SklprepError, UsageError
 
 
 def explain(error: Exception) -> tuple[str, int]:
+    """Give the message of an error, a line for each thing that is wrong, and the exit code."""
+    message, code = _explain(error)
+    return message if isinstance(error, FaultyFilesError) else one_line(message), code
+
+
+def _explain(error: Exception) -> tuple[str, int]:
     match error:
         case UsageError():
             return str(error), 2
@@ -30,16 +36,20 @@ def show_each_once() -> Callable[..., None]:
     shown: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        line = f"Warning: {one_line(str(message))}\n"
-        if line not in shown:
-            shown.add(line)
-            sys.stderr.write(line)
+        text = str(message)
+        if text not in shown:
+            shown.add(text)
+            _print_lines("Warning", text)
 
     return show
 
 
 def print_error(message: str) -> None:
-    sys.stderr.write(f"Error: {one_line(message)}\n")
+    _print_lines("Error", message)
+
+
+def _print_lines(kind: str, message: str) -> None:
+    sys.stderr.write("".join(f"{kind}: {one_line(line)}\n" for line in message.splitlines()))
 
 
 def one_line(text: str) -> str:

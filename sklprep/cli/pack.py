@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from sklprep.cli.arguments import add_common
+from sklprep.cli.arguments import add_common, add_skip_bad
 from sklprep.cli.messages import print_error
 from sklprep.exceptions import UsageError
 
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("input", type=Path, metavar="INPUT", help="folder of sentence files; a pack to --verify")
     add("output", type=Path, nargs="?", metavar="OUT", help="the pack")
     add("--verify", action="store_true", help="compare every digest")
+    add_skip_bad(parser)
     add_common(parser, pooling=True)
 
 
@@ -42,9 +43,10 @@ def _run(arguments: argparse.Namespace) -> int:
             pooling=arguments.pooling or "final",
             n_jobs=arguments.jobs,
             progress=not arguments.quiet,
+            skip_bad=arguments.skip_bad,
         )
         try:
-            pack = build_pack(source, arguments.output)
+            pack = build_pack(source, arguments.output, skip_bad=arguments.skip_bad)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 "Interrupted; the same command goes on where it stopped."

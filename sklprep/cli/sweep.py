@@ -10,6 +10,7 @@ from sklprep.cli.arguments import (
     NORMALIZE,
     add_common,
     add_joined,
+    add_skip_bad,
     add_target,
     folds,
     not_negative,
@@ -18,9 +19,17 @@ from sklprep.cli.arguments import (
 )
 from sklprep.exceptions import UsageError
 from sklprep.layers import ALL, EMBEDDINGS
-from sklprep.strategies import CONCEPT, SAE, STRATEGIES, check_normalize, check_options
+from sklprep.strategies import (
+    CONCEPT,
+    SAE,
+    STRATEGIES,
+    Strategy,
+    check_normalize,
+    check_options,
+)
 
 if TYPE_CHECKING:
+    from sklprep.activations import ActivationSet
     from sklprep.sweep_result import LayerSweep
 
 _ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
@@ -60,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
     add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
     add_joined(parser)
+    add_skip_bad(parser)
     add("--row-space", action="store_true", help="project onto the row space: faster when wide")
     add("--random-state", type=int, default=0, metavar="SEED", help="default: %(default)s")
     add("--output", type=Path, metavar="CSV", help="write the scores there")
@@ -68,8 +78,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.files import check_output
-
     strategy = STRATEGIES[arguments.strategy]
     given = {
         name: getattr(arguments, name)
@@ -78,48 +86,14 @@ def _run(arguments: argparse.Namespace) -> int:
     }
     every_layer: dict[str, Any] = {"layers": ALL} if "layers" in strategy.needs else {}
     check_options(arguments.strategy, given | every_layer)
-    arguments.normalize = arguments.normalize or strategy.default_normalize
-    if strategy.input_member == SAE:
-        _check_sparse(arguments)
-    estimator = arguments.estimator or ("logistic" if strategy.output_type == CONCEPT else "ridge")
-    if (estimator in ("logistic", "ridge")) and (
-        (estimator == "logistic") != (strategy.output_type == CONCEPT)
-    ):
-        other = "ridge" if estimator == "logistic" else "logistic"
-        raise UsageError(
-            f"--estimator {estimator} does not fit this target; use {other}, svm or random-forest."
-        )
-    if arguments.labels and strategy.output_type != CONCEPT:
-        raise UsageError("--labels is for a concept target; leave it out.")
-    for path in (arguments.output, arguments.plot):
-        if path is not None:
-            check_output(path)
-    if arguments.plot is not None:
-        _picture_format(arguments.plot)
-    if arguments.scoring is not None:
-        _check_scorer(arguments.scoring)
-
-    from sklprep.activations import load_activations
-
-    acts = load_activations(
-        arguments.input,
-        pooling=arguments.pooling,
-        n_jobs=arguments.jobs,
-        progress=not arguments.quiet,
-        labels=arguments.labels,
-        groups=arguments.groups,
-    )
-
-    from sklearn.base import clone
+    _check_arguments(arguments, strategy)
 
     from sklprep.strategies import make_strategy
     from sklprep.sweep import count_fits, layer_sweep
 
     _, target = make_strategy(arguments.strategy, **given, **every_layer)
-    model = _make_estimator(estimator, strategy.output_type, arguments)
-    layers = arguments.layers or "each"
-    if strategy.input_member == SAE:
-        layers = _name_saes(arguments, acts)
+    acts, y, layers = _read(arguments, strategy, target)
+    model = _make_estimator(strategy.output_type, arguments)
     counted: dict[str, Any] = {
         "layers": layers,
         "cv": arguments.cv,
@@ -129,8 +103,6 @@ def _run(arguments: argparse.Namespace) -> int:
         "scoring": arguments.scoring,
         "random_state": arguments.random_state,
     }
-    # labels of a CSV may be text, which no dataset holds, but which a classifier takes
-    y = acts.labels if strategy.output_type == CONCEPT else clone(target).fit_transform(acts)
     if not arguments.quiet:
         print(f"{count_fits(acts, **counted)} fits on {acts}")
     sweep = layer_sweep(
@@ -150,6 +122,74 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_sweep(sweep)
     print(sweep.summary())
     return 0
+
+
+def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
+    """Refuse what cannot be, and fill in what depends on the strategy."""
+    from sklprep.files import check_output
+
+    arguments.normalize = arguments.normalize or strategy.default_normalize
+    if strategy.input_member == SAE:
+        _check_sparse(arguments)
+    is_concept = strategy.output_type == CONCEPT
+    arguments.estimator = arguments.estimator or ("logistic" if is_concept else "ridge")
+    if arguments.estimator == ("ridge" if is_concept else "logistic"):
+        other = "logistic" if is_concept else "ridge"
+        raise UsageError(
+            f"--estimator {arguments.estimator} does not fit this target; use {other}, svm or"
+            " random-forest."
+        )
+    if arguments.labels and not is_concept:
+        raise UsageError("--labels is for a concept target; leave it out.")
+    for path in (arguments.output, arguments.plot):
+        if path is not None:
+            check_output(path)
+    if arguments.plot is not None:
+        _picture_format(arguments.plot)
+    if arguments.scoring is not None:
+        _check_scorer(arguments.scoring)
+
+
+def _read(
+    arguments: argparse.Namespace, strategy: Strategy, target: Any
+) -> tuple[ActivationSet, Any, Any]:
+    """Give the set, y, and the inputs to sweep; with --skip-bad without faulty files."""
+    from sklprep.activations import leave_out_faulty, load_activations
+
+    acts = load_activations(
+        arguments.input,
+        pooling=arguments.pooling,
+        n_jobs=arguments.jobs,
+        progress=not arguments.quiet,
+        labels=arguments.labels,
+        groups=arguments.groups,
+        skip_bad={} if arguments.skip_bad else False,  # what is used is looked at below
+    )
+
+    from sklearn.base import clone
+
+    from sklprep.faults import warn_left_out
+    from sklprep.sweep import find_inputs
+
+    layers = arguments.layers or "each"
+    if strategy.input_member == SAE:
+        layers = _name_saes(arguments, acts)
+
+    def make_y(acts: ActivationSet) -> Any:
+        # labels of a CSV may be text, which no dataset holds, but which a classifier takes
+        if strategy.output_type == CONCEPT:
+            return acts.labels
+        return clone(target).fit_transform(acts)
+
+    if not arguments.skip_bad:
+        return acts, make_y(acts), layers
+    opened = acts.left_out
+    wanted = find_inputs(acts, layers)
+    acts, _ = leave_out_faulty(acts, lambda acts: acts.check_members(**wanted))
+    acts, y = leave_out_faulty(acts, make_y)
+    new = {name: fault for name, fault in acts.left_out.items() if name not in opened}
+    warn_left_out(acts.path, new, acts.n_files)
+    return acts, y, layers
 
 
 def _check_sparse(arguments: argparse.Namespace) -> None:
@@ -219,7 +259,7 @@ def _print_sweep(sweep: LayerSweep) -> None:
     print()
 
 
-def _make_estimator(name: str, output_type: str, arguments: argparse.Namespace) -> Any:
+def _make_estimator(output_type: str, arguments: argparse.Namespace) -> Any:
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
@@ -228,7 +268,7 @@ def _make_estimator(name: str, output_type: str, arguments: argparse.Namespace) 
     from sklprep.normalizers import ActivationNormalizer
     from sklprep.rowspace import RowSpaceProjector
 
-    classify = output_type == CONCEPT
+    name, classify = arguments.estimator, output_type == CONCEPT
     seed = arguments.random_state
     model = {
         "logistic": lambda: LogisticRegression(solver="newton-cg", max_iter=1000),

@@ -1,0 +1,77 @@
+"""Errors that name a file, or all files of a folder that are at fault."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+
+from sklprep.exceptions import FaultyFilesError, FileFormatError, SklprepWarning
+
+_MOST_LISTED = 10
+
+
+def file_fault(
+    path: str | os.PathLike[str], member: str | None, found: str, expected: str, do: str = ""
+) -> FileFormatError:
+    """Build the error that names a file, a member of it, what was found and what was expected."""
+    what = "" if member is None else f" member {member!r}"
+    error = FileFormatError(f"{os.fspath(path)}:{what} {found}; expected {expected}. {do}".rstrip())
+    error.member = member
+    return error
+
+
+def faulty_files(
+    folder: str | os.PathLike[str], faults: Mapping[str, FileFormatError], n_files: int
+) -> FaultyFilesError:
+    """Build the error that names all faulty files of a folder; for one file it is one line."""
+    faults = dict(sorted(faults.items()))
+    if len(faults) == 1:
+        return FaultyFilesError(str(*faults.values()), faults)
+    others = ", or go on without them (--skip-bad)" if len(faults) < n_files else ""
+    head = (
+        f"{os.fspath(folder)}: {len(faults)} of {n_files} files are at fault; expected none."
+        f" Correct or remove them{others}:"
+    )
+    return FaultyFilesError(_list_faults(head, faults), faults)
+
+
+def warn_left_out(
+    folder: str | os.PathLike[str] | None, faults: Mapping[str, FileFormatError], n_files: int
+) -> None:
+    """Say which files of a folder the work goes on without, and why."""
+    if len(faults) == 1:
+        message = f"Going on without a file. {next(iter(faults.values()))}"
+    elif faults:
+        head = f"Going on without {len(faults)} of the {n_files} files of {folder}:"
+        message = _list_faults(head, faults)
+    else:
+        return
+    warnings.warn(message, SklprepWarning, stacklevel=3)
+
+
+def _list_faults(head: str, faults: Mapping[str, FileFormatError]) -> str:
+    lines = [" ".join(str(fault).split()) for fault in faults.values()]
+    more = len(lines) - _MOST_LISTED
+    return "\n".join([head, *lines[:_MOST_LISTED], *([f"and {more} more."] if more > 0 else [])])
+
+
+def brief(error: Exception) -> str:
+    """Say in one line what is wrong: of several files, with the first, and how many more."""
+    if not isinstance(error, FaultyFilesError) or len(error.faults) < 2:
+        return str(error)
+    first, *others = error.faults.values()
+    return f"{first} ({len(others)} more files are at fault.)"
+
+
+def not_finite(
+    where: str, member: str, what: str, n_values: int, affected: str = ""
+) -> FileFormatError:
+    """Build the error of a file or a row with values that are no finite numbers."""
+    return file_fault(
+        where,
+        member,
+        f"{what} has {n_values} NaN or infinite values".lstrip(),
+        f"finite numbers{affected}",
+        "Extract these sentences again in float32: float16 overflows above 65,504.",
+    )
