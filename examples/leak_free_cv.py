@@ -10,6 +10,8 @@ through the normalizer, nor through rows of one sentence, nor through the choice
 # ----------------------------------------------
 # The selector reads rows from the set, and the normalizer is refitted on the training rows of each
 # fold.
+import warnings
+
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
@@ -39,7 +41,7 @@ print(
 # Rows of one sentence belong together
 # ------------------------------------
 # With every token a row and labels that are pure noise, splitting row by row finds what is not
-# there: tokens of one sentence are alike. Splitting by sentence does not.
+# there: tokens of one sentence are alike. Splitting by sentence does not. The leak is warned about.
 rng = np.random.default_rng(0)
 n_sentences, n_tokens, width = 100, 12, 32
 states = 2 * rng.normal(size=(n_sentences, 1, 1, width)) + rng.normal(
@@ -52,7 +54,10 @@ tokens = sklprep.ActivationSet.from_arrays(
     groups=groups,
 )
 noise = make_pipeline(sklprep.LayerSelector(0), sklprep.ActivationNormalizer(), model)
-by_row = cross_val_score(noise, tokens, tokens.labels, cv=folds)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    by_row = cross_val_score(noise, tokens, tokens.labels, cv=folds)
+print(*{f"Warning: {warning.message}" for warning in caught})
 sweep = sklprep.layer_sweep(None, tokens, tokens.labels, inner_cv=None, baselines=False)
 print(f"noise labels, by row: {by_row.mean():.2f}; by sentence: {sweep.mean_scores[0]:.2f}")
 
