@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +45,7 @@ def run_demo(
         If a command fails.
     """
     from sklprep.activations import load_activations
-    from sklprep.files import check_output
+    from sklprep.files import atomic_folder
     from sklprep.synthetic import make_activations
 
     source = folder / _TRAIT
@@ -54,12 +53,8 @@ def run_demo(
         print(f"Using the sentence files in {source}.")
     else:
         print(f"Writing 100 synthetic sentence files (26 layers) to {source} ...")
-        check_output(source / "sentence_000000.npz")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".sklprep-demo-") as temporary:
-            made = Path(temporary) / _TRAIT
+        with atomic_folder(source) as made:  # the next demo takes what is there for all
             make_activations(100, best_layer=BEST_LAYER, random_state=0, output=made)
-            made.rename(source)  # all 100, or none that the next demo would take for all
     for strategy, options, name in _COMMANDS:
         output = folder / "generated_datasets" / name
         command = ["generate", "--strategy", strategy, "--input", str(source)]

@@ -78,6 +78,12 @@ def write_slow_folder(folder, n):
                     np.lib.format.write_array(member, np.array(value))
 
 
+def reset_signals():
+    """The tests may run in the background of a shell, or under nohup, which ignore them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Command:
     """A command line in a process and a process group of its own."""
 
@@ -91,6 +97,7 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=reset_signals,
         )
         self.pid = self.process.pid
 
@@ -301,7 +308,11 @@ def ends(code, number=signal.SIGINT, *, times=1, stderr=subprocess.PIPE):
         "    time.sleep(seconds)\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", head + code], stdout=subprocess.PIPE, stderr=stderr, text=True
+        [sys.executable, "-c", head + code],
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+        preexec_fn=reset_signals,
     ) as process:
         assert process.stdout.readline() == "ready\n"
         for _ in range(times):
