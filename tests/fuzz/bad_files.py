@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -271,11 +271,16 @@ def _honest_bomb(here: Path) -> None:
     entries = _entries(path)
     shape = str((2, 50, _MIB))
     raw = forged_npy(header_text("<f4", shape))
-    entries["activations"] = bomb(b"activations.npy", raw, 400)
+    entries["activations"] = replace(_bomb(raw), name=b"activations.npy")
     path.write_bytes(archive(*entries.values()))
 
 
 def _bomb_with(
     name: bytes, raw: bytes, forge: Callable[[Entry, Path], None], here: Path, **changes: Any
 ) -> None:
-    forge(replace(bomb(name, raw, 400), **changes), here)
+    forge(replace(_bomb(raw), name=name, **changes), here)
+
+
+@cache
+def _bomb(raw: bytes) -> Entry:
+    return bomb(b"a.npy", raw, 400)

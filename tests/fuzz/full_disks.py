@@ -17,7 +17,7 @@ from typing import Any
 from .folders import write_all, write_below
 from .meetings import Run as Answer
 from .meetings import judge_run
-from .outputs import KINDS, Output, make_output
+from .outputs import KINDS, Output, make_files, make_output
 from .processes import start
 from .table import Row, Run
 from .workers import Fault, Limits
@@ -39,14 +39,16 @@ class _NoSpace:
 
     n_sound = 0
 
-    def __init__(self, n_points: int, without_space: Callable[[Output, float], Any]) -> None:
-        self._n_points, self._without_space = n_points, without_space
+    def __init__(
+        self, files: Path, n_points: int, without_space: Callable[[Output, float], Any]
+    ) -> None:
+        self._files, self._n_points, self._without_space = files, n_points, without_space
         self._outputs: dict[str, Output] = {}
 
     def forge(self, number: int, scratch: Path) -> _Forged:
         kind = KINDS[number // self._n_points]
         if kind not in self._outputs:
-            self._outputs[kind] = make_output(kind, scratch)
+            self._outputs[kind] = make_output(kind, self._files, scratch / "here")
         fraction = (number % self._n_points + 0.5) / self._n_points
         return _Forged(self._outputs[kind], kind, fraction)
 
@@ -120,7 +122,12 @@ def full_disk(run: Run) -> Iterator[Row]:
     if os.geteuid() or not _can_mount(run.scratch):
         yield Row("full disks", "old intact, one clear error", "not tried: cannot mount a tmpfs")
         return
-    yield from _no_space(run, "full_disk", "full disks", _small_file_system)
+    try:
+        yield from _no_space(run, "full_disk", "full disks", _small_file_system)
+    finally:
+        for line in Path("/proc/mounts").read_text().splitlines():
+            if str(run.scratch) in line:  # of a worker that was killed
+                subprocess.run(["umount", "-l", line.split()[1]], check=True)
 
 
 def full_quota(run: Run) -> Iterator[Row]:
@@ -132,5 +139,5 @@ def _no_space(run: Run, part: str, figure: str, without: Callable[..., Any]) -> 
     n_points = _SHORT if run.is_short else _POINTS
     numbers = run.numbers(len(KINDS) * n_points, len(KINDS) * n_points)
     goal = "old intact, one clear error; complete with space again"
-    cases = _NoSpace(n_points, without)
+    cases = _NoSpace(make_files(run.scratch), n_points, without)
     yield run.measured(part, figure, goal, cases, numbers, _LIMITS)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from .folders import sizes_of, write_all
 from .meetings import judge_run
-from .outputs import KINDS, Output, make_output
+from .outputs import KINDS, Output, make_files, make_output
 from .processes import start
 from .table import Row, Run, rng_of
 from .workers import Fault, Limits
 
-_FULL, _SHORT = 200, 6
+_FULL, _SHORT = 200, 4
 _LIMITS = Limits(hangs=120)
 
 
@@ -33,15 +33,16 @@ class _Kills:
 
     n_sound = 0
 
-    def __init__(self, seed: int, part: str, kinds: Sequence[str]) -> None:
-        self._seed, self._part, self._kinds = seed, part, kinds
+    def __init__(self, run: Run, part: str, kinds: Sequence[str]) -> None:
+        self._seed, self._part, self._kinds = run.seed, part, kinds
+        self._files = make_files(run.scratch)
         self._outputs: dict[str, tuple[Output, float, float]] = {}
 
     def forge(self, number: int, scratch: Path) -> _Forged:
         rng = rng_of(self._seed, self._part, number)
         kind = self._kinds[number % len(self._kinds)]
         if kind not in self._outputs:
-            made = make_output(kind, scratch)
+            made = make_output(kind, self._files, scratch / "here")
             self._outputs[kind] = (
                 made,
                 *map(min, zip(*[self._time(made) for _ in range(3)], strict=True)),
@@ -103,7 +104,7 @@ def _sizes(files: Mapping[str, bytes]) -> dict[str, int]:
 def _killed(run: Run, part: str, figure: str, kinds: Sequence[str]) -> Iterator[Row]:
     goal = "old or new, bit-exact; 0 leftovers after the next run"
     numbers = run.numbers(_FULL, _SHORT)
-    yield run.measured(part, figure, goal, _Kills(run.seed, part, kinds), numbers, _LIMITS)
+    yield run.measured(part, figure, goal, _Kills(run, part, kinds), numbers, _LIMITS)
 
 
 def killed_generate(run: Run) -> Iterator[Row]:

@@ -30,7 +30,7 @@ from .mutations import mutate_dump
 from .table import Row, Run, rng_of
 from .workers import Fault, Limits
 
-_FULL, _SHORT = 10_000, 300
+_FULL, _SHORT = 10_000, 150
 _LIMITS = Limits(seconds=0.5, mebibytes=64)
 _HARMLESS = {"compile", "builtins.id", "object.__getattr__", "sys._getframe"}
 """Events of every load: headers are parsed as literals, which compiles and runs nothing."""

@@ -10,7 +10,7 @@ from .sentence_cases import SentenceFiles
 from .table import Row, Run
 from .workers import Cases, Limits
 
-_FULL, _SHORT = 10_000, 250
+_FULL, _SHORT = 10_000, 200
 _LIMITS = Limits(seconds=0.5, mebibytes=64)
 _GOAL = "clean or one clear error, < 0.5 s, + 64 MiB"
 

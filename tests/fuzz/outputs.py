@@ -71,9 +71,9 @@ def read_output(output: Path) -> Any:
     return pack.fingerprint, [value.tobytes() for value in values]
 
 
-def make_output(kind: str, scratch: Path) -> Output:
-    """Prepare one kind of output, by running its command to the end here."""
-    files, fewer = scratch / "files", scratch / "fewer" / "files"
+def make_files(scratch: Path) -> Path:
+    """Sentence files to make datasets and packs of, once a run: all of them, and the first 40."""
+    files = scratch / "files"
     if not files.exists():
         sklprep.make_activations(
             48,
@@ -84,10 +84,15 @@ def make_output(kind: str, scratch: Path) -> Output:
             random_state=0,
             output=files,
         )
+        fewer = scratch / "fewer" / "files"
         fewer.mkdir(parents=True)
         for path in sorted(files.iterdir())[:40]:
             shutil.copy(path, fewer)
-    here = scratch / "here"
+    return files
+
+
+def make_output(kind: str, files: Path, here: Path) -> Output:
+    """Prepare one kind of output in a folder, by running its command to the end here and now."""
     write_all(here, {})
     if kind == "dataset":
         output = here / "out.npz"
@@ -95,12 +100,11 @@ def make_output(kind: str, scratch: Path) -> Output:
         argv, first = f"{common} --layers all", f"{common} --layers 0-1"
     else:
         output = here / "out"
-        argv, first = f"pack {files} {output}", f"pack {fewer} {output}"
+        argv = f"pack {files} {output}"
+        first = f"pack {files.parent / 'fewer' / files.name} {output}"
     if kind != "new pack":
         judge_run(run_command([*first.split(), "--quiet", "--jobs", "1"]))
     files_before, before = content_of(here), read_output(output)
     judge_run(run_command([*argv.split(), "--quiet", "--jobs", "1"]))
-    argv_of_one_job = [*argv.split(), "--jobs", "1"]
-    return Output(
-        argv_of_one_job, output, files_before, content_of(here), before, read_output(output)
-    )
+    of_one_job = [*argv.split(), "--jobs", "1"]
+    return Output(of_one_job, output, files_before, content_of(here), before, read_output(output))

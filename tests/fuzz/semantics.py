@@ -26,7 +26,7 @@ from .samples import POOLINGS, expected_of
 from .table import Row, Run, Tally
 from .workers import Fault, Limits
 
-_FULL, _SHORT = 2_000, 60
+_FULL, _SHORT = 2_000, 50
 _MEMBERS = ("embeddings", "hidden_states", "activations")
 _LABEL = "concept_strength_label"
 

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-_TRIES = 3
+_TRIES, _MAX_KILLS = 10, 3
 _MAX_MEMORY = 8 << 30  # of one process, so that a case that takes all of it harms no other
 
 
@@ -143,8 +143,8 @@ class _Worker:
         if time.monotonic() - self._began > self._limits.hangs:
             self.stop()
             self._n_kills += 1
-            if self._n_kills == _TRIES:
-                yield self._lost(f"was killed after {self._limits.hangs:g} s, {_TRIES} times")
+            if self._n_kills == _MAX_KILLS:
+                yield self._lost(f"was killed after {self._limits.hangs:g} s, {_MAX_KILLS} times")
 
     def _lost(self, what: str) -> Outcome:
         self._n_kills = 0

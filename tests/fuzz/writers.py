@@ -9,15 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sklprep
-
 from .folders import content_of, write_all
 from .meetings import judge_run, run_command
+from .outputs import make_files
 from .processes import start
 from .table import Row, Run, rng_of
 from .workers import Fault, Limits
 
-_ROUNDS, _SHORT, _N = 20, 3, 4
+_ROUNDS, _SHORT, _N = 20, 2, 4
 _LIMITS = Limits(hangs=120)
 _NORMALIZE = ("standardize", "minmax", "maxabs", "none")
 
@@ -35,11 +34,12 @@ class _Together:
 
     n_sound = 0
 
-    def __init__(self, seed: int, part: str) -> None:
-        self._seed, self._part = seed, part
+    def __init__(self, run: Run, part: str) -> None:
+        self._seed, self._part = run.seed, part
+        self._files = make_files(run.scratch)
         self._solo: list[Any] = []
 
-    def argvs(self, data: Path, output: Path) -> list[list[str]]:
+    def argvs(self, files: Path, output: Path) -> list[list[str]]:
         """The commands."""
         raise NotImplementedError
 
@@ -52,12 +52,8 @@ class _Together:
 
     def forge(self, number: int, scratch: Path) -> _Forged:
         rng = rng_of(self._seed, self._part, number)
-        data, here = scratch / "data", scratch / "here"
-        if not data.exists():
-            sklprep.make_activations(
-                60, n_layers=6, d_model=256, n_features=64, random_state=0, output=data
-            )
-        argvs = self.argvs(data, self.output(here))
+        here = scratch / "here"
+        argvs = self.argvs(self._files, self.output(here))
         if not self._solo:
             for argv in argvs:
                 write_all(here, {})
@@ -88,9 +84,9 @@ class _Together:
 
 
 class _Datasets(_Together):
-    def argvs(self, data: Path, output: Path) -> list[list[str]]:
+    def argvs(self, files: Path, output: Path) -> list[list[str]]:
         command = "generate --strategy hidden-to-concept --layers all --force --jobs 1".split()
-        paths = ["--input", str(data), "--output", str(output)]
+        paths = ["--input", str(files), "--output", str(output)]
         return [[*command, *paths, "--normalize", method] for method in _NORMALIZE]
 
     def output(self, here: Path) -> Path:
@@ -101,8 +97,8 @@ class _Datasets(_Together):
 
 
 class _Packers(_Together):
-    def argvs(self, data: Path, output: Path) -> list[list[str]]:
-        return [["pack", str(data), str(output), "--jobs", "1"]] * _N
+    def argvs(self, files: Path, output: Path) -> list[list[str]]:
+        return [["pack", str(files), str(output), "--jobs", "1"]] * _N
 
     def output(self, here: Path) -> Path:
         return here / "out"
@@ -117,7 +113,7 @@ def concurrent_writers(run: Run) -> Iterator[Row]:
     numbers = run.numbers(_ROUNDS, _SHORT)
     goal = "the output is one of the four, bit-exact"
     figure = f"x {_N} concurrent writers of a dataset"
-    yield run.measured(part, figure, goal, _Datasets(run.seed, part), numbers, _LIMITS)
+    yield run.measured(part, figure, goal, _Datasets(run, part), numbers, _LIMITS)
 
 
 def concurrent_packers(run: Run) -> Iterator[Row]:
@@ -126,4 +122,4 @@ def concurrent_packers(run: Run) -> Iterator[Row]:
     numbers = run.numbers(_ROUNDS, _SHORT)
     goal = "the pack is that of a single one, bit-exact"
     figure = f"x {_N} concurrent packers"
-    yield run.measured(part, figure, goal, _Packers(run.seed, part), numbers, _LIMITS)
+    yield run.measured(part, figure, goal, _Packers(run, part), numbers, _LIMITS)
