@@ -140,7 +140,11 @@ def _no_files() -> Iterator[Named]:
             PACK,
         )
     for name, make, says in (
-        ("dangling link", lambda path: path.symlink_to("nowhere"), "No such file or directory."),
+        (
+            "dangling link",
+            lambda path: path.symlink_to("nowhere"),
+            "cannot be read (No such file or directory)",
+        ),
         ("link to itself", lambda path: path.symlink_to(path.name), "Too many levels of symbolic"),
     ):
         yield Named(name, partial(_victim_by, make), says)
@@ -165,7 +169,7 @@ def _no_files() -> Iterator[Named]:
 def _meanwhile() -> Iterator[Named]:
     """What is gone, or is another file, when it is read after the folder or the pack was opened."""
     for name, change, says in (
-        ("deleted", Path.unlink, "No such file or directory."),
+        ("deleted", Path.unlink, "cannot be read (No such file or directory)"),
         ("cut", _cut, "sentence_000001.npz: cannot be read as a zip archive"),
         ("replaced", _replace, "sentence_000001.npz: has changed since its folder was opened"),
     ):
