@@ -143,7 +143,7 @@ def _no_files() -> Iterator[Named]:
         (
             "dangling link",
             lambda path: path.symlink_to("nowhere"),
-            "cannot be read (No such file or directory)",
+            "No such file or directory",
         ),
         ("link to itself", lambda path: path.symlink_to(path.name), "Too many levels of symbolic"),
     ):
@@ -169,7 +169,7 @@ def _no_files() -> Iterator[Named]:
 def _meanwhile() -> Iterator[Named]:
     """What is gone, or is another file, when it is read after the folder or the pack was opened."""
     for name, change, says in (
-        ("deleted", Path.unlink, "cannot be read (No such file or directory)"),
+        ("deleted", Path.unlink, "No such file or directory"),
         ("cut", _cut, "sentence_000001.npz: cannot be read as a zip archive"),
         ("replaced", _replace, "sentence_000001.npz: has changed since its folder was opened"),
     ):
