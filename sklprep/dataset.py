@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ BLOCK_ROWS = 256
 
 _MAX_ENTRY_BYTES = 4 << 20
 _MAX_BYTES_EACH = 1 << 10  # of an entry for each row and column of X
+
+_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,30}")
 
 _ROW_KEYS = ("meta_sentence_indices", "meta_groups")
 _TEXT_KEYS = ("strategy", "input_source", "pooling", "output_type", "provenance")
@@ -592,6 +595,16 @@ def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> Prob
     PipelineError
         If the pipeline is refused or contradicts the ``norm_*`` entries; ``pipeline=False`` still
         gives the arrays.
+
+    Warns
+    -----
+    SklprepWarning
+        If another scikit-learn fitted the pipeline: it transforms, but may give other numbers.
+
+    Notes
+    -----
+    The version of sklprep that wrote a file does not matter, only that of the format: an older one
+    is read, a newer one is refused.
     """
     return _load(path, lambda reader: reader.array("X"), pipeline=pipeline)
 
@@ -613,6 +626,7 @@ def _load(
     pipeline: bool,
 ) -> ProbeDataset:
     with NpzReader(path) as reader:
+        _check_version(path, reader)
         shape = _check_matrix(path, reader)
         most = _MAX_ENTRY_BYTES + _MAX_BYTES_EACH * sum(shape)
         entries = {
@@ -634,7 +648,8 @@ def _load(
         return ProbeDataset(X, y, meta, norm)
     from sklprep.pipelines import loads_pipeline
 
-    fitted = loads_pipeline(data.tobytes(), where=f"{os.fspath(path)}: member 'pipeline'")
+    where = f"{os.fspath(path)}: member 'pipeline'"
+    fitted = loads_pipeline(data.tobytes(), where=where, do=_next_step(meta))
     expected = _norm_of(fitted)
     if norm.keys() != expected.keys() or any(
         not np.array_equal(norm[key], expected[key]) for key in norm
@@ -784,6 +799,23 @@ def _read_provenance(text: Any) -> list[tuple[str, str]]:
     return [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in flat]
 
 
+def _next_step(meta: Mapping[str, Any]) -> str:
+    """Say what to do about a pipeline that does not load; other versions may be the reason."""
+    do = "enerate the dataset again, or load it with pipeline=False."
+    versions = dict(_read_provenance(meta.get("meta_provenance")))
+    written = {name: versions.get(name, "") for name in _versions()}
+    others = {
+        name: version
+        for name, version in written.items()
+        if version != _versions()[name] and _VERSION.fullmatch(version)
+    }
+    if not others:
+        return f"G{do}"
+    there = ", ".join(f"{name} {version}" for name, version in others.items())
+    here = ", ".join(_versions()[name] for name in others)
+    return f"It was written with {there} (here {here}): install what wrote it, g{do}"
+
+
 def _norm_of(pipeline: Pipeline) -> dict[str, Any]:
     from sklprep.normalizers import ActivationNormalizer
 
@@ -840,6 +872,17 @@ def _check_matrix(path: str | os.PathLike[str], reader: NpzReader) -> tuple[int,
     return X.shape
 
 
+def _check_version(path: str | os.PathLike[str], reader: NpzReader) -> None:
+    """Refuse a newer format before anything in it can look broken."""
+    key = "meta_format_version"
+    version = reader.array(key, max_bytes=64) if key in reader.members else np.array(FORMAT_VERSION)
+    if version.ndim == 0 and version.dtype.kind in "iu" and version > FORMAT_VERSION:
+        raise FileFormatError(
+            f"{os.fspath(path)}: dataset format version {version}; this sklprep {__version__} reads"
+            f" versions up to {FORMAT_VERSION}. Upgrade sklprep."
+        )
+
+
 def _check_entries(
     path: str | os.PathLike[str], X: NDArray[Any], meta: Mapping[str, Any], norm: Mapping[str, Any]
 ) -> None:
@@ -848,12 +891,6 @@ def _check_entries(
         if expected:
             found = f"is {value!r:.60}" if np.ndim(value) == 0 else f"has shape {np.shape(value)}"
             raise file_fault(path, key, " ".join(found.split()), expected)
-    version = meta.get("meta_format_version", FORMAT_VERSION)
-    if version > FORMAT_VERSION:
-        raise FileFormatError(
-            f"{os.fspath(path)}: dataset format version {version}; this sklprep {__version__} reads"
-            f" versions up to {FORMAT_VERSION}. Upgrade sklprep."
-        )
     for key in _ROW_KEYS:
         if key in meta and np.shape(meta[key]) != (len(X),):
             raise file_fault(path, key, f"has shape {np.shape(meta[key])}", f"({len(X)},)")

@@ -137,7 +137,7 @@ def freeze_pipeline(pipeline: Pipeline) -> tuple[bytes, Pipeline]:
     return data, loaded
 
 
-def loads_pipeline(data: bytes, *, where: str) -> Pipeline:
+def loads_pipeline(data: bytes, *, where: str, do: str = "Generate the dataset again.") -> Pipeline:
     """Load a pipeline from bytes that may be broken or hostile.
 
     Nothing that the bytes name is imported or called before all of them have passed the list of
@@ -149,6 +149,8 @@ def loads_pipeline(data: bytes, *, where: str) -> Pipeline:
         A skops file, as `dumps_pipeline` writes it.
     where : str
         What messages call it, such as ``"dataset.npz, member 'pipeline'"``.
+    do : str
+        What the message of a refusal advises.
 
     Returns
     -------
@@ -182,7 +184,7 @@ def loads_pipeline(data: bytes, *, where: str) -> Pipeline:
     """
     from sklearn.exceptions import InconsistentVersionWarning
 
-    with _refusing(where, "Generate the dataset again."):
+    with _refusing(where, do):
         pipeline, caught = _load_canonical(_canonical(data))
     skews = [w.message for w in caught if isinstance(w.message, InconsistentVersionWarning)]
     if skews:
@@ -254,8 +256,19 @@ def _load_canonical(data: bytes) -> tuple[Any, list[warnings.WarningMessage]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pipeline = skops.io.loads(data, trusted=_TRUSTED)
-        _try_transform(pipeline, _leaf_steps(pipeline))
+        leaves = _leaf_steps(pipeline)
+        for step in leaves:
+            _add_new_parameters(step)
+        _try_transform(pipeline, leaves)
     return pipeline, caught
+
+
+def _add_new_parameters(step: Any) -> None:
+    """Give a step of an older version the parameters that came since, at their defaults."""
+    for estimator in (step, vars(step).get("scaler_")):
+        if estimator is not None:
+            state = vars(estimator)
+            state |= type(estimator)().get_params(deep=False) | state
 
 
 def _canonical(data: bytes) -> bytes:
