@@ -625,10 +625,10 @@ def test_the_python_interface_records_what_was_left_out(faulty):
 def test_a_job_that_runs_out_of_memory_does_not_stop_the_others(run, dump, tmp_path, monkeypatch):
     fit = sklprep.batch._Prepared.fit
 
-    def hungry(self, acts, rows):
+    def hungry(self, *arguments):
         if self.members["layers"] == [0]:
             raise MemoryError
-        return fit(self, acts, rows)
+        return fit(self, *arguments)
 
     monkeypatch.setattr(sklprep.batch._Prepared, "fit", hungry)
     code, out, err = run(*batch(dump, tmp_path / "out"))
@@ -738,9 +738,9 @@ def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeyp
     monkeypatch.setattr(sklprep.packs, "_BATCH_BYTES", 1)
     commit, done = sklprep.packs._commit, []
 
-    def interrupt(*arguments, **options):
-        commit(*arguments, **options)
-        done.append(arguments[-1])
+    def interrupt(work, manifest, writers, facts, *arguments, **options):
+        commit(work, manifest, writers, facts, *arguments, **options)
+        done.append(facts["n_sentences"])
         if done[-1] == 10:
             raise KeyboardInterrupt
 
