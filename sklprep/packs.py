@@ -1039,15 +1039,14 @@ def _check_arrays(path: Path, manifest: dict[str, Any]) -> None:
         ):
             found = f"is {str(entry)[:60]!r}"
             raise file_fault(path, name, found, "dtype, shape and digests")
-    if manifest["n_sentences"]:
-        for name, shape in _shapes_of(manifest).items():
-            entry = manifest["arrays"].get(name)
-            if entry is None or entry["shape"][: len(shape)] != shape:
-                found = f"is {str(entry)[:60]!r}"
-                raise file_fault(path, name, found, f"an array of {shape}")
-            kind = _kind_of(name)
-            if not entry["dtype"].startswith(kind):
-                raise file_fault(path, name, f"has dtype {entry['dtype']}", kind)
+    for name, shape in _shapes_of(manifest).items():
+        entry = manifest["arrays"].get(name)
+        if entry is None or entry["shape"][: len(shape)] != shape:
+            found = f"is {str(entry)[:60]!r}"
+            raise file_fault(path, name, found, f"an array of {shape}")
+        kind = _kind_of(name)
+        if not entry["dtype"].startswith(kind):
+            raise file_fault(path, name, f"has dtype {entry['dtype']}", kind)
 
 
 def _kind_of(name: str) -> str:

@@ -475,6 +475,11 @@ class TestBroken:
         with pytest.raises(FileFormatError, match=r"expected dtype, shape and digests"):
             load_activations(small)
 
+    def test_a_manifest_that_counts_no_sentences_is_an_error(self, small):
+        edit_manifest(small, lambda manifest: manifest.update(n_sentences=0))
+        with pytest.raises(FileFormatError, match=r"member 'source_names' .*an array of \[0\]"):
+            load_activations(small)
+
     def test_a_layer_that_is_a_path_is_never_opened(self, small):
         edit_manifest(small, lambda manifest: manifest.update(layers=["/../../../etc/passwd"]))
         with pytest.raises(FileFormatError, match=r"manifest.json: has layers"):

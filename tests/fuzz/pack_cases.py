@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import sklprep
 from sklprep.exceptions import SklprepError
 from sklprep.packs import Pack, build_pack
 from sklprep.sentences import SentenceFolder
@@ -23,7 +24,7 @@ from .mutations import Rng, flip, mutate_bytes, mutate_json, mutate_npy, pick
 from .samples import SAMPLES, Forged, choose, clear, expected_of
 from .table import rng_of
 
-_POOLINGS = {"stored": "none", "deflated": "mean", "several_SAEs": "final"}
+_POOLINGS = {"stored": "none", "deflated": "mean", "several_SAEs": "final", "arrays": "final"}
 _MANIFEST = "manifest.json"
 
 
@@ -51,6 +52,17 @@ class Packs:
 
     def _make(self, sample: str, scratch: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
+        if sample == "arrays":
+            scratch.mkdir(parents=True)
+            arrays = _arrays()
+            sklprep.ActivationSet.from_arrays(**arrays).to_pack(scratch / "pack")
+            self._sound[sample] = content_of(scratch / "pack")
+            self._expected[sample] = {
+                **arrays,
+                "sae_layers": np.array([1, 3]),
+                "activations": np.stack(arrays["activations"]),
+            }
+            return
         (scratch / "files").mkdir(parents=True)
         files = []
         for k in range(3):
@@ -104,6 +116,20 @@ class Packs:
             judge_message(fault)
         verdict = samples.judge(forged, result, expected, exactly=not faults)
         return "refused by verify" if faults and verdict == "clean" else verdict
+
+
+def _arrays() -> dict[str, Any]:
+    """Rows of another collector, with labels and groups of their own."""
+    rng = np.random.default_rng(0)
+    return {
+        "hidden_states": rng.normal(size=(6, 2, 7)).astype(np.float32),
+        "embeddings": rng.normal(size=(6, 5)).astype(np.float32),
+        "activations": list(np.maximum(rng.normal(size=(2, 6, 9)), 0).astype(np.float32)),
+        "labels": np.array([7, -1, 7, 20, -1, 7]),
+        "layers": np.array([1, 3]),
+        "average_l0s": np.array([4.5, 60]),
+        "groups": np.array([0, 0, 1, 2, 2, 2]),
+    }
 
 
 def _verify(path: Path) -> list[str]:
