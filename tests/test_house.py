@@ -13,6 +13,7 @@ PACKAGE = Path(sklprep.__file__).parent
 ORDER = [
     "exceptions",
     "faults",
+    "temporary",
     "files",
     "layers",
     "arrays",
@@ -21,6 +22,7 @@ ORDER = [
     "curve",
     "sentences",
     "packs",
+    "outputs",
     "activations",
     "collectors",
     "synthetic",

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.packs import Pack, build_pack, is_pack
+    from sklprep.packs import Pack, build_pack, check_pack_output, is_pack
     from sklprep.sentences import SentenceFolder
 
     if arguments.output is None:
@@ -33,6 +33,7 @@ def _run(arguments: argparse.Namespace) -> int:
             raise UsageError("Give INPUT and OUT; one path alone is a pack to --verify.")
         pack = Pack(arguments.input, pooling=None)
     else:
+        check_pack_output(arguments.output)
         source = SentenceFolder(
             arguments.input,
             pooling=arguments.pooling,
