@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,13 +16,14 @@ from sklprep.exceptions import (
     DataError,
     FaultyFilesError,
     FileFormatError,
-    OutputError,
     SklprepError,
     UsageError,
 )
 from sklprep.faults import warn_left_out
+from sklprep.files import NpzReader, check_space
 from sklprep.layers import format_layers, parse_layers
 from sklprep.strategies import FEATURE, SAE, STRATEGIES, check_normalize, check_options
+from sklprep.temporary import remove_leftovers, temporary_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SPOOL_BYTES = 512 << 20
 """Rows of a raw folder beyond this go through a temporary pack instead of memory."""
 
+_ROWS = "rows"
 _EXPECTED = (SklprepError, OSError, MemoryError)
 _MEMBERS = {"embeddings": "embeddings", "layers": "hidden_states", "configs": "activations"}
 
@@ -154,6 +155,9 @@ def run_jobs(
     """
     from sklprep.activations import open_activations
 
+    for job in jobs:
+        remove_leftovers(job.output)
+        remove_leftovers(job.output.parent / _ROWS)
     report = Report()
     for source, group in itertools.groupby(jobs, key=lambda job: job.source):
         todo = list(group)
@@ -204,6 +208,7 @@ class _Maker:
                     self._warn(acts)
                     self.report.unchanged.append(job)
                 else:
+                    self._check_space(job, acts, prepared)
                     ready.append((job, prepared))
             except FaultyFilesError as error:
                 put_off.append((job, error.faults))
@@ -240,6 +245,7 @@ class _Maker:
             if doomed:
                 check_uses(rows, prepared.uses)
                 raise self._name_all(acts, {})
+            self._check_space(job, acts, prepared)  # others may have been written since
             fitted = prepared.fit(acts, rows, latest.get(prepared.input))
             latest.clear()
             latest[prepared.input] = fitted.fitted
@@ -255,6 +261,12 @@ class _Maker:
             self.report.written.append(job)
             self.on_written(job, fitted)
         return {}
+
+    def _check_space(self, job: Job, acts: ActivationSet, prepared: _Prepared) -> None:
+        from sklprep.dataset import x_bytes
+
+        if not self.compress:
+            check_space(job.output, x_bytes(len(acts), prepared.n_columns))
 
     def _warn(self, acts: ActivationSet) -> None:
         faults = self._faults_of(acts)
@@ -305,6 +317,7 @@ def preview_jobs(
 ) -> Iterator[tuple[Job, Preview | Exception]]:
     """Yield each job with what it would write, or why it would fail; activations are not read."""
     from sklprep.activations import leave_out_faulty, open_activations
+    from sklprep.dataset import x_bytes
 
     for source, group in itertools.groupby(jobs, key=lambda job: job.source):
         try:
@@ -333,7 +346,7 @@ def preview_jobs(
                 continue
             shape = (len(rest), prepared.n_columns)
             unchanged = _is_unchanged(job.output, prepared.provenance)
-            yield job, Preview(shape, 4 * shape[0] * shape[1], unchanged)
+            yield job, Preview(shape, x_bytes(*shape), unchanged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,8 +440,8 @@ def _with_rows_at_hand(
 
     place = jobs[0].output.parent
     place.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place, prefix=".sklprep-rows-") as temporary:
-        pack = build_pack(folder, Path(temporary) / "pack", **needs)
+    with temporary_folder(place, _ROWS) as temporary:
+        pack = build_pack(folder, temporary / "pack", **needs)
         pack.place = folder.path
         yield acts.read_from(pack)
 
@@ -440,8 +453,6 @@ def _bytes_of(folder: Any, embeddings: bool, layers: list[int], configs: list[in
 
 
 def _is_unchanged(path: Path, expected: str) -> bool:
-    from sklprep.files import NpzReader
-
     if not path.exists():
         return False
     try:
@@ -524,13 +535,6 @@ def _short_name(strategy: str, spec: str, options: dict[str, Any]) -> str:
 def _check_distinct(jobs: Sequence[Job], pattern: str) -> None:
     seen: dict[Path, Job] = {}
     for job in jobs:
-        if (
-            "sentence_" == job.output.name[:9]
-            and job.output.parent.resolve() == job.source.resolve()
-        ):
-            raise OutputError(
-                f"Output {job.output} would be taken for an input; name another file."
-            )
         other = seen.setdefault(job.output, job)
         if other is not job:
             raise UsageError(

@@ -27,8 +27,9 @@ from sklprep.exceptions import (
     UsageError,
 )
 from sklprep.faults import file_fault
-from sklprep.files import Blocks, NpzReader, check_output, write_npz
+from sklprep.files import Blocks, NpzReader, check_space, write_npz
 from sklprep.layers import EMBEDDINGS, format_layers
+from sklprep.outputs import check_outputs
 from sklprep.strategies import CONCEPT, FEATURE, HIDDEN, SAE
 
 if TYPE_CHECKING:
@@ -336,7 +337,7 @@ def generate_dataset(
     (32,)
     """
     if output is not None:
-        check_output(output)
+        _check_place(output, acts, pipeline, compress=compress)
     dataset = fit_dataset(acts, pipeline, target, strategy=strategy, fit_rows=fit_rows).to_dataset()
     if output is not None:
         dataset.save(output, compress=compress)
@@ -428,15 +429,7 @@ def fit_dataset(
     """
     from sklearn.base import clone
 
-    from sklprep.selectors import SELECTORS
-
-    selector = pipeline.steps[0][1]
-    if not isinstance(acts, ActivationSet) or not isinstance(selector, SELECTORS):
-        raise UsageError(
-            "generate_dataset needs an ActivationSet and a pipeline that starts with a"
-            f" LayerSelector or an SAEFeatureSelector, got {type(acts).__name__} and"
-            f" {type(selector).__name__}."
-        )
+    _check_start(acts, pipeline)
     rows = acts if rows is None else rows
     train = None if fit_rows is None else check_fit_rows(fit_rows, acts.groups)
     extractor = clone(target).fit(acts)
@@ -477,6 +470,35 @@ def _fit_pipeline(
     fitted[0].fit(acts)  # what else there is besides these rows is part of the fitted selector
     data, loaded = freeze_pipeline(fitted)
     return FittedPipeline(loaded, data)
+
+
+def _check_start(acts: ActivationSet, pipeline: Pipeline) -> None:
+    from sklprep.selectors import SELECTORS
+
+    selector = pipeline.steps[0][1]
+    if not isinstance(acts, ActivationSet) or not isinstance(selector, SELECTORS):
+        raise UsageError(
+            "generate_dataset needs an ActivationSet and a pipeline that starts with a"
+            f" LayerSelector or an SAEFeatureSelector, got {type(acts).__name__} and"
+            f" {type(selector).__name__}."
+        )
+
+
+def _check_place(
+    output: str | os.PathLike[str], acts: ActivationSet, pipeline: Pipeline, *, compress: bool
+) -> None:
+    """Refuse an output that cannot be, as far as that is known before the work."""
+    from sklearn.base import clone
+
+    _check_start(acts, pipeline)
+    check_outputs([output], [acts.path])
+    if _is_by_rows(pipeline) and not compress:
+        check_space(output, x_bytes(len(acts), clone(pipeline[0]).fit(acts).n_features_out_))
+
+
+def x_bytes(n_rows: int, n_columns: int) -> int:
+    """Bytes of X in a dataset, which are nearly all of it."""
+    return n_rows * n_columns * np.dtype(np.float32).itemsize
 
 
 def uses_of(selector: Any, extractor: Any) -> list[Callable[[ActivationSet], Any]]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import functools
 import math
 import os
 import re
-import secrets
 import shutil
 import stat
 import struct
@@ -32,6 +32,7 @@ from zlib_ng import zlib_ng
 
 from sklprep.exceptions import FileFormatError, OutputError
 from sklprep.faults import file_fault
+from sklprep.temporary import create_temporary_file, temporary_folder
 
 _MAX_MEMBERS = 64
 _MAX_DIRECTORY_BYTES = 1 << 20
@@ -51,6 +52,7 @@ _DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
 _MEMBER_NAME = re.compile(r"[^/\\]{1,100}")
 _INFLATE_ERROR: type[Exception] = zlib_ng.error  # type: ignore[assignment]
 _WRITE_BYTES = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _END_RECORD = struct.Struct("<4s4H2IH")
 _MAX_COMMENT = 0xFFFF
@@ -610,18 +612,44 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         If the path is a folder, a pipe or a device, lies below a file, or may not be written.
     """
     path = Path(path)
-    if path.is_dir():
-        raise OutputError(f"Output {path} is a folder; name a file, such as {path / 'x.npz'}.")
-    if path.exists() and not path.is_file():
-        raise OutputError(f"Output {path} is a pipe or a device; name a regular file.")
-    parent = path.parent
-    while not parent.exists():
-        parent = parent.parent
+    try:
+        if path.is_dir():
+            raise OutputError(f"Output {path} is a folder; name a file, such as {path / 'x.npz'}.")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"Output {path} is a pipe or a device; name a regular file.")
+        parent = _find_parent(path)
+    except OSError as error:  # a name that is too long, a loop of links, ...
+        raise OutputError(f"Output {path} cannot be written ({error.strerror}).") from None
     if not parent.is_dir():
-        raise OutputError(f"Output {path} cannot be written: {parent} is a file, not a folder.")
+        what = "a link to nothing" if parent.is_symlink() else "a file"
+        raise OutputError(f"Output {path} cannot be written: {parent} is {what}, not a folder.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"Output {path} cannot be written: folder {parent} is read-only for you.")
     return path
+
+
+def check_space(path: str | os.PathLike[str], n_bytes: int) -> None:
+    """Refuse, before any work is done, an output that does not fit on its disk.
+
+    Raises
+    ------
+    OutputError
+        If fewer bytes are free there.
+    """
+    disk = shutil.disk_usage(_find_parent(Path(path)))
+    if disk.total and n_bytes > disk.free:
+        raise OutputError(
+            f"Output {os.fspath(path)} needs {n_bytes / 1e6:,.1f} MB and {disk.free / 1e6:,.1f} MB"
+            " are free on its disk. Free some, or name a place that has more."
+        )
+
+
+def _find_parent(path: Path) -> Path:
+    """The innermost of its folders that is there already."""
+    parent = path.parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    return parent
 
 
 @contextlib.contextmanager
@@ -629,8 +657,9 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
     """Open a file that appears under its name whole, or not at all.
 
     The bytes go to a hidden temporary file in the same folder, which is synced to disk and renamed
-    on success and removed on failure. Parent folders are made. The mode follows the umask. Without
-    `sync` the file survives a killed process, but perhaps not a power cut.
+    on success and removed on failure; what a killed process left of it is removed by the next one
+    to write this file. Parent folders are made. The mode follows the umask. Without `sync` the file
+    survives a killed process, but perhaps not a power cut.
 
     Examples
     --------
@@ -642,26 +671,39 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
     b'whole'
     """
     path = check_output(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name[:50]}.{secrets.token_hex(8)}.tmp"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, temporary = create_temporary_file(path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from error
+    with name_full_disk(path), os.fdopen(fd, "wb") as file:  # its lock is held until the end
         try:
-            opened = temporary.open("xb")
-        except OSError as error:
-            raise OSError(
-                error.errno, f"cannot be written ({error.strerror})", str(path)
-            ) from error
-        with opened as file:
             yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
     if sync:
         sync_to_disk(path.parent)
+
+
+@contextlib.contextmanager
+def name_full_disk(path: Path) -> Iterator[None]:
+    """Say what could not be written and what to do where there is no space for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        raise OSError(
+            error.errno,
+            f"cannot be written ({error.strerror}); what was there before is as it was. Free some"
+            " space, or name a place that has more",
+            str(path),
+        ) from error
 
 
 def sync_to_disk(path: Path) -> None:
@@ -711,17 +753,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = check_new_folder(path)
     target = path.resolve() if path.is_symlink() else path
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name[:50]}.{secrets.token_hex(8)}.tmp"
-    try:
-        temporary.mkdir()
+    with name_full_disk(path), temporary_folder(target.parent, target.name) as temporary:
         yield temporary
         for written in (*temporary.rglob("*"), temporary):
             sync_to_disk(written)
         check_new_folder(path)  # another process may have been faster
         temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     sync_to_disk(target.parent)
 
 
@@ -732,6 +769,11 @@ class Blocks:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     blocks: Iterable[NDArray[Any]]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the whole array."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 def write_npz(
@@ -758,6 +800,8 @@ def write_npz(
         name: values if isinstance(values, Blocks) else _whole(path, name, values)
         for name, values in arrays.items()
     }
+    if not compress:
+        check_space(check_output(path), sum(whole.n_bytes for whole in wholes.values()))
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with atomic_write(path, sync=sync) as file, zipfile.ZipFile(file, "w", method) as archive:
         for name, whole in wholes.items():

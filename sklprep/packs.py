@@ -13,6 +13,7 @@ import copy
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -24,7 +25,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.exceptions import DataError, FaultyFilesError, FileFormatError, UsageError
+from sklprep.exceptions import (
+    DataError,
+    FaultyFilesError,
+    FileFormatError,
+    OutputError,
+    UsageError,
+)
 from sklprep.faults import brief, faulty_files, file_fault, warn_left_out
 from sklprep.files import (
     PIECE_BYTES,
@@ -32,6 +39,8 @@ from sklprep.files import (
     atomic_folder,
     atomic_write,
     check_output,
+    check_space,
+    name_full_disk,
     sync_to_disk,
 )
 from sklprep.sentences import (
@@ -42,6 +51,7 @@ from sklprep.sentences import (
     fingerprint_of,
     is_last_of_each,
 )
+from sklprep.temporary import is_at, remove_dead
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -390,31 +400,51 @@ def _build(
     embeddings: bool,
     configs: Iterable[int] | None,
 ) -> Pack:
-    if not is_pack(output):
-        check_output(output / MANIFEST)
-        if output.exists() and any(output.iterdir()):
-            raise UsageError(
-                f"{output} exists and is not a pack; name a folder that does not exist yet."
-            )
-    with _locked_work_folder(output) as work:
-        blank = _new_manifest(source, layers, embeddings, configs)
-        manifest = _read_manifest(work) if is_pack(work) else blank
+    check_pack_output(output)
+    if output.is_symlink():
+        output = output.resolve()
+    with name_full_disk(output), _locked_work_folder(output) as work:
+        blank = manifest = _new_manifest(source, layers, embeddings, configs)
         try:
+            if is_pack(work):
+                manifest = _read_manifest(work)
             _check_extends(work, manifest, blank, source)
-        except UsageError:
+        except FaultyFilesError:
+            raise
+        except (UsageError, FileFormatError):
             if work == output:
                 raise
             manifest = blank  # nobody has seen what an interrupted run began for other files
         if work != output and manifest is blank:
             _empty(work)
-        _append(work, manifest, source)
+        _append(work, output, manifest, source)
         _remove_leftovers(work, manifest)
         if work != output:
             with contextlib.suppress(FileNotFoundError):
                 output.rmdir()
             work.rename(output)
             sync_to_disk(output.parent)
+        else:
+            remove_dead(_partial(output))
     return Pack(output, pooling=source.pooling)
+
+
+def check_pack_output(output: Path) -> None:
+    """Refuse, before any work is done, a path that cannot become a pack.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or is there and not a pack.
+    """
+    with contextlib.suppress(OSError):  # the next line says what is wrong with the name
+        if is_pack(output):
+            return
+    check_output(output / MANIFEST)
+    if output.exists() and (any(output.iterdir()) or output.samefile(os.curdir)):
+        raise OutputError(
+            f"{output} exists and is not a pack; name a folder that does not exist yet."
+        )
 
 
 def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
@@ -521,7 +551,7 @@ def _without_place(error: DataError, source: Path | None) -> str:
 def _locked_work_folder(output: Path) -> Iterator[Path]:
     """Hold the only right to write: in the pack itself, or in a hidden folder that becomes it."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.parent / f".{output.name}.partial"
+    partial = _partial(output)
     while True:
         work = output if is_pack(output) else partial
         work.mkdir(exist_ok=True)
@@ -531,7 +561,7 @@ def _locked_work_folder(output: Path) -> Iterator[Path]:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if not (work.exists() and os.path.samestat(os.fstat(fd), work.stat())):
+            if not is_at(fd, work):
                 continue
             if work == partial and is_pack(output):
                 with contextlib.suppress(OSError):  # it is not empty
@@ -541,6 +571,11 @@ def _locked_work_folder(output: Path) -> Iterator[Path]:
             return
         finally:
             os.close(fd)
+
+
+def _partial(output: Path) -> Path:
+    """Where a pack is begun; what an interrupted run leaves there, the next one goes on with."""
+    return output.parent / f".{output.name}.partial"
 
 
 def _empty(work: Path) -> None:
@@ -709,6 +744,15 @@ def _check_extends(
 _GROWING = ("fingerprint", "n_rows", "n_sentences", "labels_fault", "arrays")
 
 
+def _row_bytes(manifest: dict[str, Any]) -> int:
+    """Bytes that a row takes at least: how many SAE features will be active is not known."""
+    return sum(
+        math.prod(entry["shape"][1:]) * np.dtype(entry["dtype"]).itemsize
+        for name, entry in manifest["arrays"].items()
+        if name not in _SMALL and not name.endswith(("_data", "_indices"))
+    )
+
+
 def _stream(
     source: SentenceFolder, manifest: dict[str, Any], numbers: Sequence[int]
 ) -> Iterator[list[Block]]:
@@ -720,11 +764,13 @@ def _stream(
     )
 
 
-def _append(work: Path, manifest: dict[str, Any], source: SentenceFolder) -> None:
+def _append(work: Path, output: Path, manifest: dict[str, Any], source: SentenceFolder) -> None:
     done = manifest["n_sentences"]
     left_out = manifest.get("left_out", [])
     if done == len(source.files) and left_out == [*source.left_out] and is_pack(work):
         return
+    check_output(work / MANIFEST)
+    check_space(output, (source.n_rows - manifest["n_rows"]) * _row_bytes(manifest))
     with contextlib.ExitStack() as stack:
         writers = _open_writers(work, manifest, stack)
         pending = 0

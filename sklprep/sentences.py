@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
+PATTERN = "sentence_*.npz"
 POOLINGS = ("final", "mean", "max", "none")
 
 _SMALL = 1 << 20
@@ -581,7 +582,7 @@ def is_last_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _list_sentence_files(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.glob("sentence_*.npz")) if folder.is_dir() else []
+    names = sorted(path.name for path in folder.glob(PATTERN)) if folder.is_dir() else []
     if names:
         numbers = {int(match[1]) for name in names if (match := _NUMBER.fullmatch(name))}
         start = min(1, *numbers) if numbers else 0
@@ -604,7 +605,7 @@ def _list_sentence_files(folder: Path) -> list[str]:
             "it holds layer_*_activations.npz, the old layer-wise format. Run the extraction that"
             " writes one file a sentence."
         )
-    elif subfolders := sorted(path.parent for path in folder.glob("*/sentence_*.npz")):
+    elif subfolders := sorted(path.parent for path in folder.glob(f"*/{PATTERN}")):
         hint = f"but in its subfolder. Did you mean {subfolders[0]}?"
     else:
         hint = "Run the extraction first, or check the path."

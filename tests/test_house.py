@@ -13,6 +13,7 @@ PACKAGE = Path(sklprep.__file__).parent
 ORDER = [
     "exceptions",
     "faults",
+    "temporary",
     "files",
     "layers",
     "arrays",
@@ -22,6 +23,7 @@ ORDER = [
     "sentences",
     "sentence_writer",
     "packs",
+    "outputs",
     "activations",
     "collectors",
     "synthetic",

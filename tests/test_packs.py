@@ -809,7 +809,10 @@ class TestKilled:
             process = subprocess.Popen(run, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             end = time.monotonic() + 20
             while process.poll() is None and time.monotonic() < end:
-                if sorted(content_of(tmp_path).items()) != before:  # it has begun to write
+                try:
+                    if sorted(content_of(tmp_path).items()) != before:  # it has begun to write
+                        break
+                except FileNotFoundError:  # renamed in between
                     break
             time.sleep(random_.uniform(0, 0.03))
             process.send_signal(signal.SIGKILL)

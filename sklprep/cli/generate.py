@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from sklprep.batch import plan_jobs, preview_jobs, run_jobs
-    from sklprep.files import check_output
+    from sklprep.outputs import check_outputs
     from sklprep.tables import read_features
 
     strategies = arguments.strategy
@@ -111,8 +111,9 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.output,
     )
     split = _read_split(arguments)
-    for job in jobs:
-        check_output(job.output)
+    check_outputs(
+        [job.output for job in jobs], [*arguments.input, *joined.values(), arguments.features_from]
+    )
     if arguments.dry_run:
         faults = []
         for job, found in preview_jobs(

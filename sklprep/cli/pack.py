@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.packs import Pack, build_pack, is_pack
+    from sklprep.packs import Pack, build_pack, check_pack_output, is_pack
     from sklprep.sentences import SentenceFolder
 
     if arguments.output is None:
@@ -38,6 +38,7 @@ def _run(arguments: argparse.Namespace) -> int:
             f" was made of. sklprep pack {arguments.input} --verify compares its digests."
         )
     else:
+        check_pack_output(arguments.output)
         source = SentenceFolder(
             arguments.input,
             pooling=arguments.pooling or "final",

@@ -126,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
     """Refuse what cannot be, and fill in what depends on the strategy."""
-    from sklprep.files import check_output
+    from sklprep.outputs import check_outputs
 
     arguments.normalize = arguments.normalize or strategy.default_normalize
     if strategy.input_member == SAE:
@@ -141,9 +141,9 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
         )
     if arguments.labels and not is_concept:
         raise UsageError("--labels is for a concept target; leave it out.")
-    for path in (arguments.output, arguments.plot):
-        if path is not None:
-            check_output(path)
+    check_outputs(
+        [arguments.output, arguments.plot], [arguments.input, arguments.labels, arguments.groups]
+    )
     if arguments.plot is not None:
         _picture_format(arguments.plot)
     if arguments.scoring is not None:
