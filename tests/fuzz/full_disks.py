@@ -71,7 +71,7 @@ class _NoSpace:
         output.judge_next()
 
     def judge(self, forged: _Forged, result: None) -> str:
-        return f"{forged.kind}s old, one error"
+        return f"{forged.kind}s intact"
 
 
 @contextlib.contextmanager

@@ -87,8 +87,8 @@ class _Kills:
             raise Fault(f"the next run gave {run.err}")
         output.judge_next()
         if not result:
-            return "after the end"
-        return f"{verdict}, in the middle of writing" if was_writing else verdict
+            return "too late"
+        return f"{verdict} (mid-write)" if was_writing else verdict
 
 
 def _wait_for_write(output: Output, is_running: Callable[[], bool]) -> None:

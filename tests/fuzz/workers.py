@@ -7,6 +7,7 @@ its parent knows the number, and another worker goes on behind it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
 import os
@@ -21,6 +22,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
+_POLL = 0.2
 _TRIES, _MAX_KILLS = 10, 3
 _MAX_MEMORY = 8 << 30  # of one process, so that a case that takes all of it harms no other
 
@@ -80,9 +82,11 @@ def run_cases(
         while workers:
             for worker in workers:
                 worker.ensure_running()
-            wait([worker.outcomes for worker in workers], timeout=0.2)
+            since = time.monotonic()
+            wait([worker.outcomes for worker in workers], timeout=_POLL)
+            waited = min(time.monotonic() - since, 2 * _POLL)  # more: all of this was suspended
             for worker in workers:
-                yield from worker.collect()
+                yield from worker.collect(waited)
             workers = [worker for worker in workers if worker.left]
     finally:
         for worker in workers:
@@ -107,7 +111,7 @@ class _Worker:
         self.left = share
         self._process: Any = None
         self.outcomes: Connection
-        self._began = 0.0
+        self._silent = 0.0
         self._n_kills = 0
 
     def ensure_running(self) -> None:
@@ -122,13 +126,15 @@ class _Worker:
             )
             self._process.start()
             theirs.close()
-            self._began = time.monotonic()
+            self._silent = 0.0
 
-    def collect(self) -> Iterator[Outcome]:
+    def collect(self, waited: float) -> Iterator[Outcome]:
+        """Take what the process has to say; end it where that is nothing for too long."""
+        self._silent += waited
         try:
             while self.outcomes.poll():
                 outcome = self.outcomes.recv()
-                self._began = time.monotonic()
+                self._silent = 0.0
                 if outcome is not None:  # None: the next case begins
                     self._n_kills = 0
                     self.left.remove(outcome.number)
@@ -140,7 +146,7 @@ class _Worker:
             if self.left:
                 yield self._lost(f"killed its process (exit code {code})")
             return
-        if time.monotonic() - self._began > self._limits.hangs:
+        if self._silent > self._limits.hangs:
             self.stop()
             self._n_kills += 1
             if self._n_kills == _MAX_KILLS:
@@ -198,9 +204,10 @@ def peak_memory() -> float:
 
 
 def _reset_peak() -> float:
-    """Let VmHWM begin anew at what the process takes now; give that."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
+    """Let VmHWM begin anew at what the process takes now, where that is allowed; give it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmHWM")
 
 
 def _status(key: str) -> float:
