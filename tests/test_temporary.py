@@ -448,14 +448,15 @@ def test_a_full_disk_stops_a_pack_that_goes_on_later(tmp_path, run_python):
     assert sorted(os.listdir(tmp_path)) == ["dump", "pack", "whole"]
 
 
-def test_a_dataset_too_large_for_the_disk_is_refused_before_the_work(tmp_path, capsys):
+def test_a_dataset_too_large_for_the_disk_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
     """A pack of sparse files, of which nothing but the size is large."""
     n = 20
     write_folder(tmp_path / "dump", n)
     build_pack(SentenceFolder(tmp_path / "dump"), tmp_path / "pack")
     manifest = tmp_path / "pack" / "manifest.json"
-    free = shutil.disk_usage(tmp_path).free
-    width = free // (n * 4) + 1_000_000
+    width = 1_000_000
+    usage = shutil.disk_usage(tmp_path)._replace(free=n * width * 4 - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     shape = f'"shape": [\n    {n},\n    7\n   ]'
     assert shape in manifest.read_text()
     manifest.write_text(
@@ -490,7 +491,7 @@ def test_arrays_too_large_for_the_disk_are_refused_before_a_block_is_made(tmp_pa
         raise AssertionError("made")
         yield
 
-    shape = (shutil.disk_usage(tmp_path).free // 4 + 1, 1)
+    shape = (shutil.disk_usage(tmp_path).total // 4 + 1, 1)
     with pytest.raises(OutputError, match="are free on its disk"):
         write_npz(tmp_path / "x.npz", {"X": Blocks(shape, np.dtype(np.float32), blocks())})
     assert os.listdir(tmp_path) == []
