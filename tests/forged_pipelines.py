@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Memory
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_selection import f_regression
@@ -171,6 +172,7 @@ FOREIGN: list[tuple[Callable[[], Any], str]] = [
     (lambda: make_pipeline(StandardScaler(), SVC()).fit(X, Y), "SVC"),
     (lambda: make_pipeline(RandomForestClassifier(2)).fit(X, Y), "RandomForestClassifier"),
     (lambda: Pipeline([("s", StandardScaler())], memory="/tmp/x").fit(X), "names a folder"),
+    (lambda: Pipeline([("s", StandardScaler())], memory=Memory(None)).fit(X), "memory.Memory"),
     (lambda: normalizer_holding(FunctionTransformer(np.log1p)), "FunctionTransformer"),
     (lambda: normalizer_holding(StandardScaler().fit(X), "minmax"), "MinMaxScaler"),
     (lambda: normalizer_holding(StandardScaler().fit(X), "none"), "expected None"),

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import random
 import struct
 import subprocess
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,6 +65,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 from sklearn.svm import SVC
+from skops.io._audit import NODE_TYPE_MAPPING
 
 import sklprep
 from sklprep import ActivationNormalizer, LayerSelector, SAEFeatureSelector, pipelines
@@ -127,6 +130,7 @@ def refusal(data: bytes) -> str:
 
 BUILD = """
 import hashlib, sys
+import joblib
 import numpy as np
 from sklearn.feature_selection import SelectKBest
 from sklearn.pipeline import make_pipeline
@@ -359,6 +363,92 @@ def planted(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_node_of_another_kind_is_refused_wherever_it_stands(evil: Any) -> None:
     for data in planted_everywhere(good_bytes(), evil):
         refusal(data)
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize("loader", sorted({loader for loader, _ in NODE_TYPE_MAPPING}))
+def test_a_type_is_refused_under_every_loader_but_its_own(loader: str) -> None:
+    """CVE-2025-54412 and -54413: the type that is shown and trusted is not the one in use."""
+    data = good_bytes()
+    kinds = {(module, name) for _, module, name in pipelines._ALLOWED_NODES}
+    foreign = [("planted", "Evil"), ("os", "system"), ("operator", "call"), ("builtins", "eval")]
+    refused = 0
+    for kind in [*sorted(kinds), *foreign]:
+        if (loader, *kind) not in pipelines._ALLOWED_NODES:
+            evil = node(loader, ".".join(kind), content=listed(), attrs=listed(), file="0.npy")
+            message = refusal(edited(data, set_attribute("scaler_", evil, 1)))
+            assert f"pipeline.steps[1][1].scaler_ is a '{loader} {'.'.join(kind)}'" in message
+            refused += 1
+    assert refused >= len(foreign)
+
+
+class Pickled:
+    """What pickle and joblib turn into a call."""
+
+    def __init__(self, marker: str) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.marker,)
+
+
+def test_nothing_foreign_is_imported_or_called_in_a_new_interpreter(
+    tmp_path: Any, run_python: Callable[..., str]
+) -> None:
+    """CVE-2024-37065, CVE-2025-54886 and the like, and what each does where nobody refuses it."""
+    markers = [str(tmp_path / name) for name in ("imported", "unpickled")]
+    (tmp_path / "planted.py").write_text(
+        f"open({markers[0]!r}, 'w').close()\nclass Evil: pass\ndef evil(*args): pass\n"
+    )
+    good = good_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        bad = [skops.io.dumps(build()) for build, _ in FOREIGN]
+    bad += [edited(good, set_attribute("scaler_", evil, 1)) for evil in EVIL]
+    pickled = pickle.dumps(Pickled(markers[1]))
+    joblib.dump(Pickled(markers[1]), buffer := io.BytesIO(), compress=3)
+    members = members_of(good)
+    bad += [pickled, buffer.getvalue(), zipped({**members, "schema.json": pickled})]
+    bad += [zipped({**members, name: pickled}) for name in members]
+    for number, data in enumerate(bad):
+        (tmp_path / f"{number}.bad").write_bytes(data)
+    (tmp_path / "good").write_bytes(good)
+    object_node = edited(good, set_attribute("verbose", EVIL[0]))
+    (tmp_path / "object_node").write_bytes(object_node)
+    (tmp_path / "pickled").write_bytes(pickled)
+
+    out = run_python(
+        """
+import pickle, sys
+from pathlib import Path
+import sklearn.decomposition, sklearn.feature_selection, skops.io
+from sklprep.exceptions import PipelineError
+from sklprep.pipelines import loads_pipeline
+
+folder = Path(sys.argv[1])
+sys.path.insert(0, str(folder))
+loads_pipeline((folder / "good").read_bytes(), where="good")
+bad = [path.read_bytes() for path in folder.glob("*.bad")]
+before, heard = set(sys.modules), []
+harmless = {"compile", "object.__getattr__", "builtins.id", "sys._getframe"}
+sys.addaudithook(lambda event, _: heard.append(event) if event not in harmless else None)
+refused = 0
+for data in bad:
+    try:
+        loads_pipeline(data, where="bad")
+    except PipelineError:
+        refused += 1
+print(refused, sorted(set(sys.modules) - before), set(heard))
+there = lambda: [name for name in ("imported", "unpickled") if (folder / name).exists()]
+print(there())
+data = (folder / "object_node").read_bytes()
+skops.io.loads(data, trusted=skops.io.get_untrusted_types(data=data))
+pickle.loads((folder / "pickled").read_bytes())
+print(there())
+""",
+        tmp_path,
+    )
+    assert out.splitlines() == [f"{len(bad)} [] set()", "[]", "['imported', 'unpickled']"]
 
 
 @pytest.mark.parametrize("protocol", [0, 1, -1, True, None, "2", 2.0, [2], 10**6])
