@@ -14,7 +14,7 @@ import numpy as np
 
 from sklprep.cli import main
 from sklprep.cli.messages import explain, one_line
-from sklprep.exceptions import SklprepError, SklprepWarning
+from sklprep.exceptions import FaultyFilesError, SklprepError, SklprepWarning
 
 from .workers import Fault
 
@@ -26,7 +26,7 @@ class Answer:
     """What was read, and every refusal and warning on the way."""
 
     values: dict[str, Any] = field(default_factory=dict)
-    errors: list[str] = field(default_factory=list)
+    errors: list[SklprepError] = field(default_factory=list)
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
 
 
@@ -38,13 +38,13 @@ def ask(open_it: Callable[[], Any], parts: Mapping[str, Callable[[Any], Any]]) -
         try:
             opened = open_it()
         except SklprepError as error:
-            answer.errors.append(str(error))
+            answer.errors.append(error.with_traceback(None))
             return answer
         for name, read in parts.items():
             try:
                 answer.values[name] = read(opened)
             except SklprepError as error:
-                answer.errors.append(str(error))
+                answer.errors.append(error.with_traceback(None))
     return answer
 
 
@@ -76,15 +76,21 @@ def run_function(function: Callable[[], object]) -> Run:
 
 
 def judge_messages(answer: Answer, path: Path) -> None:
-    """Every error and warning is one printable line that names the file or folder."""
+    """Every warning is one printable line, so is every error, and that names the path."""
     for warning in answer.warnings:
         if not issubclass(warning.category, SklprepWarning):
             raise Fault(f"warned {warning.category.__name__}: {warning.message}")
-    for message in [*answer.errors, *(str(warning.message) for warning in answer.warnings)]:
-        judge_message(message)
-    for message in answer.errors:
-        if str(path) not in message:
-            raise Fault(f"an error does not name {path}: {message}")
+        judge_message(str(warning.message))
+    for error in answer.errors:
+        for line in lines_of(error):
+            judge_message(line)
+        if str(path) not in str(error):
+            raise Fault(f"an error does not name {path}: {error}")
+
+
+def lines_of(error: SklprepError) -> list[str]:
+    """The lines of an error: one, or of several faulty files one each below a head."""
+    return str(error).split("\n") if isinstance(error, FaultyFilesError) else [str(error)]
 
 
 def judge_message(message: str) -> None:
@@ -100,7 +106,7 @@ def judge_run(run: Run, *, max_errors: int = 1) -> str:
     others = [line for line in lines if not line.startswith(("Error: ", "Warning: "))]
     if others or run.code not in (0, 1, 2) or bool(errors) != bool(run.code):
         raise Fault(f"the command ended with code {run.code} and on stderr:\n{run.err}")
-    if len(errors) > max_errors:
+    if len(errors) > max_errors and "files are at fault" not in errors[0]:
         raise Fault(f"the command gave {len(errors)} errors:\n{run.err}")
     for line in run.out.splitlines():
         if not line.isprintable():

@@ -31,7 +31,7 @@ _MANIFEST = "manifest.json"
 class Packs:
     """Cases: what sklprep makes of a damaged pack."""
 
-    asks = ("read", "read", "read", "inspect", "audit", "generate", "verify")
+    asks = ("read", "read", "read", "inspect", "audit", "generate", "skip", "verify")
     damages: tuple[str, ...] = ("bytes", "members")
     n_sound = len(_POOLINGS) * len(asks)
 
@@ -61,6 +61,7 @@ class Packs:
                 **arrays,
                 "sae_layers": np.array([1, 3]),
                 "activations": np.stack(arrays["activations"]),
+                "sentence_indices": arrays["groups"],
             }
             return
         (scratch / "files").mkdir(parents=True)

@@ -20,7 +20,7 @@ from .workers import Fault
 class SentenceFiles:
     """Cases: what sklprep makes of a folder with a damaged sentence file."""
 
-    asks = ("read", "read", "read", "inspect", "audit", "generate", "pack")
+    asks = ("read", "read", "read", "inspect", "audit", "generate", "skip", "pack")
     damages: tuple[str, ...] = ("bytes", "members")
     n_sound = len(SAMPLES) * len(asks)
 
