@@ -130,6 +130,8 @@ class Pack:
 
     def without(self, faults: Mapping[str, FileFormatError]) -> Pack:
         """Give the same pack without the rows of these sentence files."""
+        if not faults:
+            return self
         left_out = dict(sorted({**self.left_out, **faults}.items()))
         keep = np.flatnonzero([name not in faults for name in self.names_of_rows()])
         if not len(keep):
@@ -140,13 +142,13 @@ class Pack:
         pack.left_out = left_out
         pack._kept = keep if self._kept is None else self._kept[keep]
         pack.n_rows = len(keep)
-        pack.fingerprint = fingerprint_of(
-            (name, bytes(digest))
-            for name, digest in zip(
-                self._small("source_names").tolist(), self._small("source_digests"), strict=True
-            )
-            if name not in left_out
-        )
+        if self._has("source_digests"):
+            names, digests = self._small("source_names").tolist(), self._small("source_digests")
+            files = dict(zip(names, map(bytes, digests), strict=True))
+            kept = [(name, digest) for name, digest in files.items() if name not in left_out]
+        else:
+            kept = [(self.manifest["fingerprint"], b""), *((name, b"") for name in left_out)]
+        pack.fingerprint = fingerprint_of(kept)
         return pack
 
     @property
@@ -512,12 +514,14 @@ def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]
                 f"Labels of dtype {labels.dtype} cannot be packed; expected numbers or text."
                 " Convert them, for example with labels.astype(str)."
             )
-    facts = {
+    facts: dict[str, Any] = {
         "fingerprint": rows.fingerprint,
         "n_rows": len(rows),
         "n_sentences": len(firsts),
         "labels_fault": fault,
     }
+    if rows.left_out:
+        facts["left_out"] = list(rows.left_out)
     return facts, small
 
 

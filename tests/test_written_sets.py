@@ -90,6 +90,11 @@ def packed(place, name="pack"):
     return load_activations(place / name, pooling="none" if name == "tokens" else "final")
 
 
+def without(acts, *numbers):
+    fault = FileFormatError("It is at fault.")
+    return acts.without({f"sentence_{number:06d}.npz": fault for number in numbers})
+
+
 SETS = {
     "arrays": lambda place: ActivationSet.from_arrays(**arrays()),
     "rows of arrays": lambda place: ActivationSet.from_arrays(**arrays())[[4, 1, 1, 0]],
@@ -118,6 +123,9 @@ SETS = {
     "a pack": lambda place: packed(place),
     "tokens of a pack": lambda place: packed(place, "tokens")[4:20],
     "a mask of a pack": lambda place: packed(place)[packed(place).labels > 1],
+    "a folder without a file": lambda place: without(opened(place), 3),
+    "rows of a folder without a file": lambda place: without(opened(place, "none"), 3)[8:],
+    "a pack without a file": lambda place: without(packed(place, "tokens"), 0),
     "no rows": lambda place: opened(place)[[]],
 }
 
@@ -175,6 +183,7 @@ class TestPack:
         for name in ("name", "fingerprint", "is_pooled", "stored_dtype"):
             assert getattr(acts, name) == getattr(read, name)
         assert read.file_names.tolist() == acts.file_names.tolist()
+        assert list(read.left_out) == list(acts.left_out)
         n = len(acts) // 2
         assert_same(acts[n:], read[n:])
         assert Pack(tmp_path / "new" / "pack", pooling=None).verify() == []
@@ -207,7 +216,12 @@ class TestPack:
     @pytest.mark.filterwarnings("ignore::sklprep.exceptions.SklprepWarning")
     @pytest.mark.parametrize(
         ("kind", "layers"),
-        [("arrays", "1,7"), ("a folder with a CSV", "2"), ("tokens of sentences", "0,5")],
+        [
+            ("arrays", "1,7"),
+            ("a folder with a CSV", "2"),
+            ("tokens of sentences", "0,5"),
+            ("rows of a folder without a file", "5"),
+        ],
     )
     def test_a_dataset_of_it_has_the_bytes_of_the_one_of_the_set(
         self, dumps, tmp_path, kind, layers
@@ -253,6 +267,23 @@ class TestPack:
         with pytest.raises(UsageError, match=r"pack holds rows of an ActivationSet.* new folder"):
             build_pack(SentenceFolder(dumps / "dumps"), tmp_path / "pack")
         assert content_of(tmp_path / "pack") == before
+
+    def test_its_files_can_be_left_out(self, dumps, tmp_path):
+        acts = opened(dumps)[[5, 2, 7, 3]]
+        acts.to_pack(tmp_path / "pack")
+        read = load_activations(tmp_path / "pack")
+        fewer = without(read, 2, 7)
+        assert_same(read[[0, 3]], fewer)
+        assert list(fewer.left_out) == ["sentence_000002.npz", "sentence_000007.npz"]
+        assert fewer.fingerprint == without(without(read, 7), 2).fingerprint
+        assert len({one.fingerprint for one in (read, without(read, 7), fewer)}) == 3
+        assert without(read).fingerprint == read.fingerprint
+        fewer.to_pack(tmp_path / "fewer")
+        again = load_activations(tmp_path / "fewer")
+        assert (list(again.left_out), again.fingerprint) == (
+            list(fewer.left_out),
+            fewer.fingerprint,
+        )
 
     def test_a_bad_value_names_the_row_and_its_file_or_else_its_sentence(self, tmp_path):
         states = arrays()["hidden_states"].copy()
