@@ -53,7 +53,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The rows to fit on: those that `split_rows` puts into training."""
+    """The rows to fit on: those that `train_test_split` puts into training."""
 
     test_size: float
     random_state: int

@@ -564,37 +564,23 @@ def _write(
 def split_rows(
     acts: ActivationSet, test_size: float, random_state: int, *, stratify: bool = False
 ) -> NDArray[np.int64]:
-    """Row positions that scikit-learn puts into training, given the same arguments.
-
-    It is `train_test_split` that splits rows; where rows share groups, `GroupShuffleSplit` splits
-    these, and `test_size` is a share or number of groups.
+    """Row positions that `train_test_split` with the same arguments puts into training.
 
     Raises
     ------
     UsageError
-        If the rows cannot be split so.
+        If the rows cannot be split so, or groups would straddle the split.
     """
-    from sklearn.model_selection import GroupShuffleSplit, train_test_split
+    from sklearn.model_selection import train_test_split
 
-    rows = np.arange(len(acts))
-    grouped = len(np.unique(acts.groups)) < len(rows)
-    if grouped and stratify:
-        raise UsageError(
-            f"--stratify does not go with rows that share groups ({len(np.unique(acts.groups)):,}"
-            f" groups of {len(rows):,} rows), which are split by group; leave it out."
-        )
+    labels = acts.labels if stratify else None
     try:
-        if grouped:
-            splitter = GroupShuffleSplit(1, test_size=test_size, random_state=random_state)
-            train, _ = next(splitter.split(rows, groups=acts.groups))
-        else:
-            labels = acts.labels if stratify else None
-            train, _ = train_test_split(
-                rows, test_size=test_size, random_state=random_state, stratify=labels
-            )
+        train, _ = train_test_split(
+            np.arange(len(acts)), test_size=test_size, random_state=random_state, stratify=labels
+        )
     except ValueError as error:
         raise UsageError(f"The rows cannot be split with test size {test_size}: {error}") from None
-    return train
+    return check_fit_rows(train, acts.groups)
 
 
 def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> ProbeDataset:
@@ -698,9 +684,10 @@ def check_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np
     straddling = np.intersect1d(groups[rows], np.delete(groups, rows))
     if len(straddling):
         raise UsageError(
-            f"fit_rows splits {len(straddling)} groups between training and test rows (group"
-            f" {straddling[0]} first), so the test rows would not be unseen. Split by group, for"
-            " example with GroupShuffleSplit on acts.groups."
+            f"{len(straddling)} groups, such as tokens of one sentence, straddle the split between"
+            f" training and test rows (group {straddling[0]} first), so the test rows would not be"
+            " unseen. Split by group, for example with GroupShuffleSplit on acts.groups, and give"
+            " generate_dataset the training rows as fit_rows."
         )
     return rows.astype(np.int64)
 

@@ -310,7 +310,7 @@ def test_fit_rows_that_split_a_group_are_refused():
     )
     strategy = make_strategy("hidden-to-concept", layers=0)
 
-    with pytest.raises(UsageError, match="splits 1 groups"):
+    with pytest.raises(UsageError, match="1 groups, such as tokens of one sentence, straddle"):
         generate_dataset(acts, *strategy, fit_rows=np.arange(51))
     with pytest.warns(SklprepWarning, match="^The 100 rows belong to 50 groups"):
         ds = generate_dataset(acts, *strategy, fit_rows=np.arange(50))

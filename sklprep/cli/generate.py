@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--test-size",
         type=test_size,
         metavar="SIZE",
-        help="fit on training rows only; rows of a group stay together",
+        help="fit on training rows only",
     )
     add("--random-state", type=int, metavar="SEED", help="of the split; default: 42")
     add("--stratify", action="store_true", help="split by label")
