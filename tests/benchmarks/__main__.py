@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from . import commands, growth, packing, reading, row_space, sweeping
 from .data import REAL, SMALL, Data
-from .measure import describe_machine
+from .measure import ROOT, describe_machine
 from .table import HEAD, Row, Run, to_line
 
 BENCHMARKS: dict[str, Callable[[Run], Iterator[Row]]] = {
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1:
         parser.error("--repeats must be at least 1")
+    compileall.compile_dir(ROOT / "sklprep", quiet=1)  # as pip does when it installs
     shapes = SMALL if arguments.small else REAL
     with tempfile.TemporaryDirectory(prefix="sklprep_benchmarks_") as temporary:
         root = (arguments.data or Path(temporary)).resolve()
