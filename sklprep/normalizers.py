@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -117,7 +118,11 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
-        return X.copy() if self.scaler_ is None else _by_blocks(X, self.scaler_.transform)
+        return (
+            X.copy()
+            if self.scaler_ is None
+            else _by_blocks(X, _in_place(self.scaler_, "transform"))
+        )
 
     def inverse_transform(self, X: Any) -> NDArray[Any]:
         """Undo the normalization.
@@ -135,7 +140,7 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         X = self._validate(X, reset=False)
         if self.scaler_ is None:
             return X.copy()
-        return _by_blocks(X, self.scaler_.inverse_transform)
+        return _by_blocks(X, _in_place(self.scaler_, "inverse_transform"))
 
     @property
     def norm_params_(self) -> dict[str, Any]:
@@ -206,6 +211,12 @@ def _as_float64(block: Any) -> Any:
     if is_sparse:
         return block.astype(np.float64)
     return np.array(block, dtype=np.float64, order="C")
+
+
+def _in_place(scaler: Any, name: str) -> Callable[..., Any]:
+    """Let `StandardScaler` write into the block, which is a copy already; the others cannot."""
+    method: Callable[..., Any] = getattr(scaler, name)
+    return partial(method, copy=False) if isinstance(scaler, StandardScaler) else method
 
 
 def _by_blocks(

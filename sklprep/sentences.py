@@ -474,7 +474,10 @@ class SentenceFolder:
     ) -> csr_array:
         from scipy.sparse import csr_array
 
-        indptr = np.searchsorted(rows, np.arange(n_rows + 1)).astype(np.int32)
+        if n_rows == 1:  # thousands of times when a folder is packed
+            indptr = np.array([0, len(columns)], np.int32)
+        else:
+            indptr = np.searchsorted(rows, np.arange(n_rows + 1)).astype(np.int32)
         return csr_array((values, columns, indptr), shape=(n_rows, self.n_features))
 
     def _keep(
