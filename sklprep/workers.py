@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +85,10 @@ def _start_processes(n_jobs: int | None, job: Any) -> threading.Event:
         return started
 
     def start() -> None:
-        try:
+        with suppress(Exception):  # the jobs will meet it too
             _keep_interrupts_from_processes()
             Parallel(n_jobs=n_jobs)(delayed(_receive)(job) for _ in range(effective_n_jobs(n_jobs)))
-        finally:
-            started.set()
+        started.set()
 
     threading.Thread(target=start, daemon=True).start()
     return started

@@ -205,6 +205,16 @@ def workers_work(command):
     return True
 
 
+def workers_restart(command):
+    """Those that were killed while they started were replaced, without a word."""
+    command.wait_for(workers_start)
+    killed = workers_with("", command)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    command.wait_for(lambda command: {*workers_with("numpy", command)} - {*killed})
+    return True
+
+
 def workers_with(library, command):
     """Numbers of the worker processes that have loaded a library."""
     pids = []
@@ -226,6 +236,7 @@ def workers_with(library, command):
         (SWEEP, IN_THREADS, fitting, signal.SIGINT, False),
         (SWEEP, IN_PROCESSES, workers_start, signal.SIGINT, True),
         (SWEEP, IN_PROCESSES, workers_work, signal.SIGTERM, False),
+        (SWEEP, IN_PROCESSES, workers_restart, signal.SIGTERM, True),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
