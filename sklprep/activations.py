@@ -547,12 +547,17 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             layers=folder.layers.tolist() if folder.d_model is not None else [],
             configs=range(len(folder.sae_layers)),
         )
+        width = folder.n_features or 0
         for number, (start, stop), blocks in zip(numbers, bounds, files, strict=True):
+            matrices = [
+                (member, which, rows.as_csr(width) if member == "activations" else rows)
+                for member, which, rows in blocks
+            ]
             if self._rows is None:
-                yield blocks
+                yield matrices
             else:
                 places = self._rows[start:stop] - folder.n_rows_of(number)
-                yield [(member, which, values[places]) for member, which, values in blocks]
+                yield [(member, which, values[places]) for member, which, values in matrices]
 
     def to_pack(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as a pack: plain arrays that `load_activations` reads in place.

@@ -64,6 +64,7 @@ MANIFEST = "manifest.json"
 
 _MAX_MANIFEST_BYTES = 64 << 20
 _BATCH_BYTES = 64 << 20
+_WRITE_BYTES = 128 << 10
 _MAX_INT = 1 << 63
 _DTYPE = re.compile(r"<[fiu][248]|\|[iub]1|<U[1-9][0-9]{0,7}")
 _ARRAY_NAME = re.compile(r"[a-z_]+(/[\w.+-]+)?", re.ASCII)
@@ -899,6 +900,7 @@ class _Writer:
         self._file.truncate(end)
         self._segments = entry["segments"][: (end - offset) // PIECE_BYTES]
         self._file.seek(offset + len(self._segments) * PIECE_BYTES)
+        self._pending = bytearray()
         self._open = hashlib.sha256()
         rest = self._file.read(end - self._file.tell())
         self._open.update(rest)
@@ -914,18 +916,22 @@ class _Writer:
         return self._n
 
     def append(self, rows: Any) -> None:
-        """Write rows at the end."""
-        rows = np.ascontiguousarray(rows, self.dtype)
-        data = rows.tobytes()
-        self._file.write(data)
+        """Add rows at the end; they come to the file many at a time."""
+        self._pending += np.ascontiguousarray(rows, self.dtype).tobytes()
         self._n += len(rows)
-        for start in _cuts(self._open_bytes, len(data)):
-            piece = data[start[0] : start[1]]
-            self._open.update(piece)
-            self._open_bytes += len(piece)
+        if len(self._pending) >= _WRITE_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        self._file.write(self._pending)
+        data = memoryview(self._pending)
+        for start, stop in _cuts(self._open_bytes, len(data)):
+            self._open.update(data[start:stop])
+            self._open_bytes += stop - start
             if self._open_bytes == PIECE_BYTES:
                 self._segments.append(self._open.hexdigest())
                 self._open, self._open_bytes = hashlib.sha256(), 0
+        self._pending = bytearray()
 
     def segments(self) -> list[str]:
         """Digests of the whole segments, and of the rest if there is one."""
@@ -933,6 +939,7 @@ class _Writer:
 
     def finish(self, *, sync: bool) -> None:
         """Let the header say the new number of rows; hand all to the system, or to the disk."""
+        self._write()
         end = self._file.tell()
         self._write_header()
         self._file.seek(end)

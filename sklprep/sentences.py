@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,21 @@ _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 Block = tuple[str, int, Any]
 """Some rows of one member: ``("embeddings", 0, rows)``, ``("hidden_states", layer, rows)`` or
-``("activations", position of the SAE config, csr_array)``."""
+``("activations", position of the SAE config, csr_array or SparseRows)``."""
+
+
+class SparseRows(NamedTuple):
+    """The arrays of a ``csr_array``, which itself takes longer to make than a row to read."""
+
+    indptr: NDArray[np.int32]
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+
+    def as_csr(self, width: int) -> csr_array:
+        """(rows, width)."""
+        from scipy.sparse import csr_array
+
+        return csr_array((self.data, self.indices, self.indptr), (len(self.indptr) - 1, width))
 
 
 class RowSet(Protocol):
@@ -121,11 +135,11 @@ class SentenceInfo:
 
 @dataclass(frozen=True, slots=True)
 class SentenceRows:
-    """The pooled rows of one file: dense (k, rows, width), sparse (row, column, value) a config."""
+    """The pooled rows of one file: dense (k, rows, width), sparse ones a config."""
 
     embeddings: NDArray[np.float32] | None
     hidden_states: NDArray[np.float32] | None
-    activations: list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]]
+    activations: list[SparseRows]
 
 
 class SentenceFolder:
@@ -188,7 +202,7 @@ class SentenceFolder:
         self.config_layers = np.array(first.layers, np.int64)
         self.average_l0s = np.array(first.average_l0s)
         self.d_embed, self.d_model, self.n_features = first.widths
-        self.layers = np.unique(self.config_layers)
+        self.layers = np.array(sorted(set(first.layers)), np.int64)
         self._set_files(
             [  # they agree on these: share them, so that a pickle holds them once
                 replace(
@@ -453,32 +467,16 @@ class SentenceFolder:
         first = self.files[0].layers
         positions = sorted(first.index(layer) for layer in layers)
         parts = self.parts(numbers, embeddings=embeddings, positions=positions, configs=configs)
-        for number, part in zip(numbers, parts, strict=True):
+        for part in parts:
             blocks: list[Block] = []
             if part.embeddings is not None:
                 blocks.append(("embeddings", 0, part.embeddings))
             if part.hidden_states is not None:
                 for position, states in zip(positions, part.hidden_states, strict=True):
                     blocks.append(("hidden_states", first[position], states))
-            for config, entries in enumerate(part.activations):
-                matrix = self._as_csr(*entries, self.rows_of(number))
-                blocks.append(("activations", config, matrix))
+            for config, rows in enumerate(part.activations):
+                blocks.append(("activations", config, rows))
             yield blocks
-
-    def _as_csr(
-        self,
-        rows: NDArray[np.int32],
-        columns: NDArray[np.int32],
-        values: NDArray[np.float32],
-        n_rows: int,
-    ) -> csr_array:
-        from scipy.sparse import csr_array
-
-        if n_rows == 1:  # thousands of times when a folder is packed
-            indptr = np.array([0, len(columns)], np.int32)
-        else:
-            indptr = np.searchsorted(rows, np.arange(n_rows + 1)).astype(np.int32)
-        return csr_array((values, columns, indptr), shape=(n_rows, self.n_features))
 
     def _keep(
         self,
@@ -490,22 +488,21 @@ class SentenceFolder:
         n = self.n_rows
         tokens = np.empty((n, self.d_embed or 0), np.float32) if embeddings else None
         states = np.empty((len(positions), n, self.d_model or 0), np.float32) if positions else None
-        triplets: list[list[Any]] = [[] for _ in configs]
+        sparse: list[list[SparseRows]] = [[] for _ in configs]
         for part, start, stop in zip(parts, self._offsets[:-1], self._offsets[1:], strict=True):
             if tokens is not None:
                 tokens[start:stop] = part.embeddings
             if states is not None:
                 states[:, start:stop] = part.hidden_states
-            for kept, (rows, columns, values) in zip(triplets, part.activations, strict=True):
-                kept.append((rows + start, columns, values))
+            for kept, rows in zip(sparse, part.activations, strict=True):
+                kept.append(rows)
         if tokens is not None:
             self._embeddings = tokens
         if states is not None:
             for number, position in enumerate(positions):
                 self._layers[self.files[0].layers[position]] = states[number]
-        for config, kept in zip(configs, triplets, strict=True):
-            rows, columns, values = (np.concatenate(arrays) for arrays in zip(*kept, strict=True))
-            self._configs[config] = self._as_csr(rows, columns, values, n)
+        for config, kept in zip(configs, sparse, strict=True):
+            self._configs[config] = _stack(kept).as_csr(self.n_features or 0)
 
     def bytes_of(self, *, embeddings: bool, layers: int) -> int:
         """Bytes that dense rows take once they are read."""
@@ -840,7 +837,7 @@ def _check_finite(
     configs: Sequence[int],
 ) -> None:
     dense = () if rows.hidden_states is None else rows.hidden_states
-    sparse = (values for _, _, values in rows.activations)
+    sparse = (sparse.data for sparse in rows.activations)
     for member, layer, values in (
         *([] if rows.embeddings is None else [("embeddings", "", rows.embeddings)]),
         *(
@@ -884,24 +881,38 @@ def _read_dense(
 
 def _read_sparse(
     reader: NpzReader, info: SentenceInfo, pooling: str, configs: Sequence[int]
-) -> list[tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]]:
+) -> list[SparseRows]:
     width = info.widths[_WIDE_MEMBERS.index("activations")] or 0
     ranges = _token_ranges(info, pooling, configs)
     blocks = _by_range(reader.blocks("activations", ranges), ranges)
     if pooling in ("mean", "max"):
         pooled = _pool(blocks, pooling, info.n_tokens)
         blocks = ((number, 0, row[np.newaxis]) for number, row in enumerate(pooled))
-    found: list[list[tuple[NDArray[Any], NDArray[Any]]]] = [[] for _ in ranges]
-    for number, first, block in blocks:
-        places = np.flatnonzero(block != 0)  # three times as fast as on the numbers
-        found[number].append((places + first * width, block.reshape(-1)[places].astype(np.float32)))
-    entries = []
-    for parts in found:
-        places, values = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        entries.append(
-            ((places // width).astype(np.int32), (places % width).astype(np.int32), values)
+    found: list[list[SparseRows]] = [[] for _ in ranges]
+    for number, _, block in blocks:
+        flat = block.reshape(-1)
+        places = (flat != 0).nonzero()[0]  # three times as fast as on the numbers
+        if len(block) == 1:  # thousands of times when a folder is packed
+            ends, columns = np.array([0, len(places)]), places
+        else:
+            ends, columns = places.searchsorted(np.arange(len(block) + 1) * width), places % width
+        found[number].append(
+            SparseRows(
+                ends.astype(np.int32), columns.astype(np.int32), flat[places].astype(np.float32)
+            )
         )
-    return entries
+    return [_stack(parts) for parts in found]
+
+
+def _stack(parts: Sequence[SparseRows]) -> SparseRows:
+    if len(parts) == 1:
+        return parts[0]
+    counts = np.concatenate([np.diff(part.indptr) for part in parts])
+    return SparseRows(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.data for part in parts]),
+    )
 
 
 def _by_range(
