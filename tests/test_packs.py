@@ -831,7 +831,7 @@ class TestKilled:
         out = tmp_path / "pack"
         code = """
 import itertools, os, shutil, signal, sys
-import sklprep.files, sklprep.packs
+import scipy.sparse, sklprep.files, sklprep.packs
 from pathlib import Path
 from sklprep.packs import _Writer, build_pack
 from sklprep.sentences import SentenceFolder
@@ -861,8 +861,10 @@ def run(until):
     global left
     if not (child := os.fork()):
         left = until
-        build_pack(source, out)
-        os._exit(0)
+        try:
+            build_pack(source, out)
+        finally:
+            os._exit(sys.exc_info()[0] is not None)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 def files(folder):
