@@ -234,8 +234,9 @@ def workers_with(library, command):
         (INSPECT, None, importing, signal.SIGTERM, False),
         (INSPECT, None, reading, signal.SIGINT, False),
         (SWEEP, IN_THREADS, fitting, signal.SIGINT, False),
+        (SWEEP, IN_PROCESSES, workers_start, signal.SIGINT, True),
         (SWEEP, IN_PROCESSES, workers_work, signal.SIGTERM, False),
-        (SWEEP, IN_PROCESSES, workers_restart, signal.SIGINT, True),
+        (SWEEP, IN_PROCESSES, workers_restart, signal.SIGTERM, False),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
