@@ -462,7 +462,7 @@ def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
     Raises
     ------
     OutputError
-        If the path cannot be written.
+        If the path cannot be written, or the disk is too small.
     UsageError
         If the labels are neither numbers nor text.
     """
@@ -478,6 +478,7 @@ def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
             widths=rows.widths,
             dtype=rows.stored_dtype,
         )
+        check_space(output, len(rows) * _row_bytes(manifest))
         facts, small = _describe_rows(rows)
         with contextlib.ExitStack() as stack:
             writers = _open_writers(work, manifest, stack)
@@ -574,6 +575,11 @@ def _locked_work_folder(output: Path) -> Iterator[Path]:
                 continue
             yield work
             return
+        except BaseException:
+            if work == partial:
+                with contextlib.suppress(OSError):  # something was begun
+                    work.rmdir()
+            raise
         finally:
             os.close(fd)
 

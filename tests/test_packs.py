@@ -851,8 +851,9 @@ def dying(function):
 
 for name in ("finish", "_write_header"):
     setattr(_Writer, name, dying(getattr(_Writer, name)))
-for name in ("open", "replace", "rename", "mkdir", "rmdir", "unlink"):
+for name in ("replace", "rename", "mkdir", "rmdir", "unlink"):
     setattr(Path, name, dying(getattr(Path, name)))
+sklprep.files.create_temporary_file = dying(sklprep.files.create_temporary_file)
 os.fsync = lambda fd: None
 source = SentenceFolder(dumps, n_jobs=1)
 

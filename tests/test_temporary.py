@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sentence_files import write_folder
+from sentence_files import damage, write_folder
 
 import sklprep.temporary
 from sklprep import generate_dataset, load_activations, make_strategy
@@ -515,8 +515,22 @@ def test_a_pack_too_large_for_the_disk_is_refused_before_the_work(
     err = capsys.readouterr().err
     assert err.startswith(f"Error: Output {tmp_path / 'pack'} needs 0.0 MB and 0.0 MB are free")
     assert tree(tmp_path) == before
+    assert not (tmp_path / ".pack.partial").exists()
     free += 1
     assert main(command) == 0
+
+
+def test_rows_too_large_for_the_disk_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    write_folder(tmp_path / "dump", 6, compress=False)
+    acts = load_activations(tmp_path / "dump")[1:5]
+    for number in range(6):
+        damage(tmp_path / "dump" / f"sentence_{number:06d}.npz", "hidden_states")
+    usage = shutil.disk_usage(tmp_path)
+    free = 4 * (4 * (5 + 3 * 7) + 3 * 8) - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    with pytest.raises(OutputError, match=r"Output .*pack needs 0\.0 MB and 0\.0 MB are free"):
+        acts.to_pack(tmp_path / "pack")
+    assert os.listdir(tmp_path) == ["dump"]
 
 
 # --- outputs that cannot be ---------------------------------------------------------------------
