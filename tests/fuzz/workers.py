@@ -169,7 +169,10 @@ def _work(
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
+    parent = os.getppid()
     for number in list(numbers):
+        if os.getppid() != parent:
+            os._exit(1)
         outcomes.send(None)
         outcomes.send(measure(cases, number, limits, scratch))
     outcomes.close()
