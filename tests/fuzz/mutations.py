@@ -157,14 +157,10 @@ def mutate_array(rng: Rng, values: NDArray[Any]) -> NDArray[Any]:
         case 6:
             return np.asarray(pick(rng, (*_TEXTS, True, 5, -1, 2.5, float("nan"), 2**63, 1j)))
         case 7:
+            numbers = ("f2", "f4", "f8", ">f4", "i8", "u1", "?", "U4", "c8", "O", "u8")
+            dtype = pick(rng, ("U1", "U40", ">U8") if values.dtype.kind == "U" else numbers)
             with np.errstate(all="ignore"):
-                return (
-                    values.astype(str)
-                    if values.dtype.kind == "U"
-                    else values.astype(
-                        pick(rng, ("f2", "f4", "f8", ">f4", "i8", "u1", "?", "U4", "c8", "O", "u8"))
-                    )
-                )
+                return values.astype(dtype)
         case 8:
             return np.asfortranarray(values)
         case 9:
