@@ -28,7 +28,8 @@ from sklprep.exceptions import (
 from sklprep.faults import brief, faulty_files, not_finite, warn_left_out
 from sklprep.files import check_new_folder
 from sklprep.layers import check_layers_exist, format_layers
-from sklprep.packs import Pack, build_pack, is_pack, write_pack
+from sklprep.pack_writer import build_pack, write_pack
+from sklprep.packs import Pack, is_pack
 from sklprep.sentence_writer import export_sentences
 from sklprep.sentences import Block, SentenceFolder, is_last_of_each
 from sklprep.tables import read_groups, read_labels

@@ -436,7 +436,7 @@ def _with_rows_at_hand(
     if folder is None or _bytes_of(folder, **needs) <= SPOOL_BYTES:
         yield acts.prefetch(**needs)
         return
-    from sklprep.packs import build_pack
+    from sklprep.pack_writer import build_pack
 
     place = jobs[0].output.parent
     place.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sklprep.exceptions import OutputError
 from sklprep.files import check_output
-from sklprep.packs import MANIFEST, is_pack
+from sklprep.manifests import MANIFEST
+from sklprep.packs import is_pack
 from sklprep.sentences import PATTERN
 
 _Path = str | os.PathLike[str]

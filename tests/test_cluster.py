@@ -14,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 import sklprep
 from sklprep.activations import ActivationSet, load_activations
 from sklprep.exceptions import FileFormatError
-from sklprep.packs import Pack, build_pack
+from sklprep.pack_writer import build_pack
+from sklprep.packs import Pack
 from sklprep.sentences import SentenceFolder, _read_rows
 from sklprep.workers import RemoteRows
 

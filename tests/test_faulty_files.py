@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 import sklprep.activations
 import sklprep.batch
 import sklprep.dataset
-import sklprep.packs
+import sklprep.pack_writer
 import sklprep.sentences
 from sklprep import (
     ActivationNormalizer,
@@ -37,7 +37,8 @@ from sklprep.exceptions import (
     SklprepWarning,
     UsageError,
 )
-from sklprep.packs import Pack, build_pack, is_pack
+from sklprep.pack_writer import build_pack
+from sklprep.packs import Pack, is_pack
 from sklprep.sentences import SentenceFolder
 
 N = 16
@@ -735,8 +736,8 @@ def test_a_pack_with_files_left_out_grows(run, dump, tmp_path):
 
 def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeypatch):
     damage(dump / name(4), "hidden_states")
-    monkeypatch.setattr(sklprep.packs, "_BATCH_BYTES", 1)
-    commit, done = sklprep.packs._commit, []
+    monkeypatch.setattr(sklprep.pack_writer, "_BATCH_BYTES", 1)
+    commit, done = sklprep.pack_writer._commit, []
 
     def interrupt(work, manifest, writers, facts, *arguments, **options):
         commit(work, manifest, writers, facts, *arguments, **options)
@@ -744,7 +745,7 @@ def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeyp
         if done[-1] == 10:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sklprep.packs, "_commit", interrupt)
+    monkeypatch.setattr(sklprep.pack_writer, "_commit", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_pack(SentenceFolder(dump), tmp_path / "pack", skip_bad=True)
     assert not is_pack(tmp_path / "pack")

@@ -15,7 +15,8 @@ from sklprep.inspection import (
     describe_values,
     scan_dataset,
 )
-from sklprep.packs import Pack, build_pack
+from sklprep.pack_writer import build_pack
+from sklprep.packs import Pack
 from sklprep.sentences import SentenceFolder
 
 N, LAYERS, L0S = 7, (4, 2, 2), (70, 80, 90)

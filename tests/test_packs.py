@@ -17,7 +17,7 @@ import pytest
 from sentence_files import damage, rewrite, write_folder, write_sentence
 
 import sklprep.batch
-import sklprep.packs
+import sklprep.pack_writer
 from sklprep import (
     ActivationSet,
     generate_dataset,
@@ -28,7 +28,8 @@ from sklprep import (
 )
 from sklprep.exceptions import DataError, FileFormatError, OutputError, UsageError
 from sklprep.files import PIECE_BYTES, NpyFile
-from sklprep.packs import Pack, build_pack, is_pack
+from sklprep.pack_writer import build_pack
+from sklprep.packs import Pack, is_pack
 from sklprep.sentences import SentenceFolder
 
 POOLINGS = ("final", "mean", "max", "none")
@@ -629,7 +630,7 @@ class TestGrowing:
     def test_a_pack_that_grew_has_the_bytes_of_one_made_at_once(
         self, tmp_path, monkeypatch, pooling, batch
     ):
-        monkeypatch.setattr(sklprep.packs, "_BATCH_BYTES", batch)
+        monkeypatch.setattr(sklprep.pack_writer, "_BATCH_BYTES", batch)
         options = {"layers": CONFIGS, "dtype": "float16"}
         out = tmp_path / "grown"
         for n in (1, 4, 5, 9):
@@ -645,7 +646,7 @@ class TestGrowing:
 
     @pytest.mark.parametrize("n_old", [1, 3, 7])
     def test_segments_go_on_where_they_ended(self, tmp_path, monkeypatch, n_old):
-        monkeypatch.setattr(sklprep.packs, "PIECE_BYTES", 64)
+        monkeypatch.setattr(sklprep.pack_writer, "PIECE_BYTES", 64)
         monkeypatch.setattr(sklprep.files, "PIECE_BYTES", 64)
         write_folder(tmp_path / "dumps", n_old)
         pack(tmp_path / "dumps", tmp_path / "grown")
@@ -769,8 +770,8 @@ class TestGrowing:
 
 SMALL_BATCHES = """
 import runpy, sys
-import sklprep.packs
-sklprep.packs._BATCH_BYTES = 20_000
+import sklprep.pack_writer
+sklprep.pack_writer._BATCH_BYTES = 20_000
 sys.argv[0] = "sklprep"
 runpy.run_module("sklprep", run_name="__main__")
 """
@@ -831,13 +832,14 @@ class TestKilled:
         out = tmp_path / "pack"
         code = """
 import itertools, os, shutil, signal, sys
-import scipy.sparse, sklprep.files, sklprep.packs
+import scipy.sparse, sklprep.files, sklprep.pack_writer
 from pathlib import Path
-from sklprep.packs import _Writer, build_pack
+from sklprep.pack_writer import _Writer, build_pack
+from sklprep.packs import Pack
 from sklprep.sentences import SentenceFolder
 
 dumps, out, whole, old = sys.argv[1:]
-sklprep.packs._BATCH_BYTES = 300_000
+sklprep.pack_writer._BATCH_BYTES = 300_000
 left = 1 << 60  # in this process
 
 def dying(function):
@@ -849,7 +851,7 @@ def dying(function):
         return function(*args, **kwargs)
     return wrapper
 
-for name in ("finish", "_write_header"):
+for name in ("_write", "finish", "_write_header"):
     setattr(_Writer, name, dying(getattr(_Writer, name)))
 for name in ("replace", "rename", "mkdir", "rmdir", "unlink"):
     setattr(Path, name, dying(getattr(Path, name)))
@@ -880,7 +882,7 @@ for moment in itertools.count(0, 5):
         break
     run(moment * 7 % 40)
     if os.path.exists(out):
-        assert not sklprep.packs.Pack(out, pooling=None).verify()
+        assert not Pack(out, pooling=None).verify()
     assert not run(1 << 60)
     assert files(out) == expected, moment
     assert os.listdir(os.path.dirname(out)) == ["pack"]
@@ -955,7 +957,7 @@ class TestTogether:
     def test_many_racing_builds_leave_one_pack_and_nothing_else(self, packed, tmp_path, run_python):
         code = """
 import os, sys
-from sklprep.packs import build_pack
+from sklprep.pack_writer import build_pack
 from sklprep.sentences import SentenceFolder
 source = SentenceFolder(sys.argv[1], n_jobs=1)
 os.fsync = lambda fd: None

@@ -38,7 +38,7 @@ from sklprep.exceptions import (
     UsageError,
 )
 from sklprep.normalizers import METHODS
-from sklprep.packs import build_pack
+from sklprep.pack_writer import build_pack
 from tests.sentence_files import write_folder
 
 SAE_LAYERS, L0S = [7, 12, 12, 0], [40, 80, 20, 33]

@@ -12,7 +12,7 @@ import sklprep.batch
 from sklprep import LayerSelector, layer_sweep, load_activations, load_dataset
 from sklprep.cli import main
 from sklprep.exceptions import FileFormatError
-from sklprep.packs import build_pack
+from sklprep.pack_writer import build_pack
 from sklprep.sentences import SentenceFolder
 from sklprep.tables import read_labels
 

@@ -19,7 +19,7 @@ from sklprep import generate_dataset, load_activations, make_strategy
 from sklprep.cli import main
 from sklprep.exceptions import OutputError
 from sklprep.files import Blocks, atomic_write, write_npz
-from sklprep.packs import build_pack
+from sklprep.pack_writer import build_pack
 from sklprep.sentences import SentenceFolder
 from sklprep.temporary import create_temporary_file, remove_dead, temporary_folder
 
@@ -264,7 +264,7 @@ def test_a_temporary_folder_of_a_live_process_stays_and_that_of_a_dead_one_goes(
 
 KILLED = """
 import os, signal, sys
-import joblib, sklprep.batch, sklprep.dataset, sklprep.packs, skops.io
+import joblib, sklprep.batch, sklprep.dataset, sklprep.pack_writer, skops.io
 import sklprep.normalizers, sklprep.selectors, sklprep.targets
 from sklprep.cli import main
 out, *arguments = sys.argv[1:]
@@ -398,7 +398,7 @@ def test_a_pack_may_be_reached_by_a_link(tmp_path):
 
 FULL = """
 import os, resource, sys
-import joblib, sklprep.packs
+import joblib, sklprep.pack_writer
 from sklprep.cli import main
 limits, *arguments = sys.argv[1:]
 if arguments[0] == "generate":
@@ -649,7 +649,7 @@ def test_a_pack_is_not_written_over_the_folder_it_is_made_from(place, capsys):
 
 READ_ONLY = """
 import os, sys
-import joblib, sklprep.batch, sklprep.outputs, sklprep.packs, sklprep.tables
+import joblib, sklprep.batch, sklprep.outputs, sklprep.pack_writer, sklprep.tables
 from sklprep.cli import main
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:  # root may write everywhere, nobody may not

@@ -19,7 +19,8 @@ from sklprep import (
 )
 from sklprep.cli import main
 from sklprep.exceptions import DataError, FileFormatError, OutputError, UsageError
-from sklprep.packs import Pack, build_pack
+from sklprep.pack_writer import build_pack
+from sklprep.packs import Pack
 from sklprep.sentences import SentenceFolder
 
 CONFIGS = (5, 2, 2, 0)  # not ascending, and two SAE configs of layer 2
@@ -601,7 +602,7 @@ class TestProcess:
         """Each write, rename and removal is the last deed of one process, without a flush."""
         code = """
 import os, pathlib, shutil, signal, sys
-import sklprep, sklprep.packs
+import sklprep, sklprep.pack_writer
 
 left = 1 << 60
 
@@ -614,8 +615,8 @@ def dying(function):
         return function(*args, **kwargs)
     return wrapper
 
-for name in ("append", "finish"):
-    setattr(sklprep.packs._Writer, name, dying(getattr(sklprep.packs._Writer, name)))
+for name in ("_write", "finish"):
+    setattr(sklprep.pack_writer._Writer, name, dying(getattr(sklprep.pack_writer._Writer, name)))
 for name in ("open", "replace", "rename", "mkdir"):
     setattr(pathlib.Path, name, dying(getattr(pathlib.Path, name)))
 os.fsync = lambda fd: None

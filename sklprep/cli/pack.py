@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.packs import Pack, build_pack, check_pack_output, is_pack
+    from sklprep.pack_writer import build_pack, check_pack_output
+    from sklprep.packs import Pack, is_pack
     from sklprep.sentences import SentenceFolder
 
     if arguments.output is None:

@@ -130,7 +130,7 @@ class Data:
 
     def _pack_of(self, folder: Path) -> Path:
         def write(output: Path) -> None:
-            from sklprep.packs import build_pack
+            from sklprep.pack_writer import build_pack
             from sklprep.sentences import SentenceFolder
 
             build_pack(SentenceFolder(folder, pooling="final", n_jobs=-1), output)

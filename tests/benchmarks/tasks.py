@@ -116,7 +116,7 @@ def command(argv: list[str]) -> Spent:
     import sklprep.batch
     import sklprep.cli
     import sklprep.dataset
-    import sklprep.packs
+    import sklprep.pack_writer
     from sklprep.pipelines import dumps_pipeline, loads_pipeline
     from sklprep.strategies import make_strategy
 

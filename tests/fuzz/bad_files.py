@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sklprep import load_activations
-from sklprep.packs import build_pack
+from sklprep.pack_writer import build_pack
 from sklprep.sentences import SentenceFolder
 
 from ..forged_files import (

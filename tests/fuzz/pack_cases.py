@@ -13,7 +13,8 @@ import numpy as np
 
 import sklprep
 from sklprep.exceptions import SklprepError
-from sklprep.packs import Pack, build_pack
+from sklprep.pack_writer import build_pack
+from sklprep.packs import Pack
 from sklprep.sentences import SentenceFolder
 
 from ..sentence_files import write_sentence

@@ -1,0 +1,616 @@
+"""Building packs: from any rows, or from a folder of sentence files, with which they grow.
+
+Arrays only ever grow at their end, and the manifest, replaced last and atomically, says how many
+rows of each count. So whatever moment a run is killed at, the folder holds the old pack or the new
+one, and the next run goes on from the last manifest. A pack of other rows than all of a folder is
+written at once and does not grow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.exceptions import (
+    DataError,
+    FaultyFilesError,
+    FileFormatError,
+    OutputError,
+    UsageError,
+)
+from sklprep.faults import brief, warn_left_out
+from sklprep.files import (
+    PIECE_BYTES,
+    NpyFile,
+    atomic_folder,
+    atomic_write,
+    check_output,
+    check_space,
+    name_full_disk,
+    sync_to_disk,
+)
+from sklprep.manifests import (
+    MANIFEST,
+    SMALL,
+    STORED_DTYPE,
+    add_array,
+    blank_manifest,
+    config_names,
+    digest_of,
+    layer_name,
+    manifest_digest,
+    read_manifest,
+)
+from sklprep.packs import Pack, is_pack, segments_of, usual_final
+from sklprep.sentences import Block, RowSet, SentenceFolder, fingerprint_of
+from sklprep.temporary import is_at, remove_dead
+
+_BATCH_BYTES = 64 << 20
+_WRITE_BYTES = 128 << 10
+_GROWING = ("fingerprint", "n_rows", "n_sentences", "labels_fault", "arrays")
+
+
+def build_pack(
+    source: SentenceFolder,
+    output: str | os.PathLike[str],
+    *,
+    layers: Iterable[int] | None = None,
+    embeddings: bool = True,
+    configs: Iterable[int] | None = None,
+    skip_bad: bool = False,
+) -> Pack:
+    """Write a folder of sentence files as a pack, or add its new files to one.
+
+    Parameters
+    ----------
+    source : SentenceFolder
+    output : path-like
+        A pack of the same folder, or a path that does not exist yet.
+    layers, configs : iterable of int, or None
+        Which layers and SAE configs to keep; None for all there are.
+    embeddings : bool, default=True
+        Keep the embeddings, if there are any.
+    skip_bad : bool, default=False
+        Leave out files that turn out to be damaged or lack the label that others have, and warn of
+        all that are left out.
+
+    Returns
+    -------
+    Pack
+
+    Raises
+    ------
+    FaultyFilesError
+        If files are damaged; it names all of them.
+    OutputError
+        If the path cannot be written.
+    UsageError
+        If `output` is the pack of other files.
+    """
+    while True:
+        try:
+            if skip_bad:
+                source.check_labels()  # or the pack would have none
+            pack = _build(source, Path(output), layers, embeddings, configs)
+        except FaultyFilesError as error:
+            if not skip_bad:
+                raise
+            source = source.without(error.faults)
+        else:
+            if skip_bad:
+                n_files = len(source.files) + len(source.left_out)
+                warn_left_out(source.path, source.left_out, n_files)
+            return pack
+
+
+def _build(
+    source: SentenceFolder,
+    output: Path,
+    layers: Iterable[int] | None,
+    embeddings: bool,
+    configs: Iterable[int] | None,
+) -> Pack:
+    check_pack_output(output)
+    if output.is_symlink():
+        output = output.resolve()
+    with name_full_disk(output), _locked_work_folder(output) as work:
+        blank = manifest = _new_manifest(source, layers, embeddings, configs)
+        try:
+            if is_pack(work):
+                manifest = read_manifest(work)
+            _check_extends(work, manifest, blank, source)
+        except FaultyFilesError:
+            raise
+        except (UsageError, FileFormatError):
+            if work == output:
+                raise
+            manifest = blank  # nobody has seen what an interrupted run began for other files
+        if work != output and manifest is blank:
+            _empty(work)
+        _append(work, output, manifest, source)
+        _remove_leftovers(work, manifest)
+        if work != output:
+            with contextlib.suppress(FileNotFoundError):
+                output.rmdir()
+            work.rename(output)
+            sync_to_disk(output.parent)
+        else:
+            remove_dead(_partial(output))
+    return Pack(output, pooling=source.pooling)
+
+
+def check_pack_output(output: Path) -> None:
+    """Refuse, before any work is done, a path that cannot become a pack.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or is there and not a pack.
+    """
+    with contextlib.suppress(OSError):  # the next line says what is wrong with the name
+        if is_pack(output):
+            return
+    check_output(output / MANIFEST)
+    if output.exists() and (any(output.iterdir()) or output.samefile(os.curdir)):
+        raise OutputError(
+            f"{output} exists and is not a pack; name a folder that does not exist yet."
+        )
+
+
+def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
+    """Write any rows as a pack, block by block.
+
+    Parameters
+    ----------
+    rows : ActivationSet
+    output : path-like
+        A folder that does not exist yet, or is empty.
+
+    Raises
+    ------
+    OutputError
+        If the path cannot be written, or the disk is too small.
+    UsageError
+        If the labels are neither numbers nor text.
+    """
+    with atomic_folder(output) as work:
+        _, d_model, n_features = rows.widths
+        manifest = blank_manifest(
+            source=rows.name,
+            pooling=rows.pooling if rows.is_pooled else None,
+            layers=rows.layers.tolist() if d_model is not None else [],
+            configs=list(range(len(rows.sae_layers))),
+            sae_layers=rows.sae_layers.tolist(),
+            average_l0s=rows.average_l0s.tolist() if n_features is not None else [],
+            widths=rows.widths,
+            dtype=rows.stored_dtype,
+        )
+        check_space(output, len(rows) * _row_bytes(manifest))
+        facts, small = _describe_rows(rows)
+        with contextlib.ExitStack() as stack:
+            writers = _open_writers(work, manifest, stack)
+            for blocks in rows.blocks():
+                _append_blocks(writers, manifest, blocks)
+            _commit(work, manifest, writers, facts, small)
+
+
+def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What a manifest says of any rows, and the small arrays."""
+    indices, texts, names = rows.sentence_indices, rows.sentences, rows.file_names
+    groups = rows.groups
+    positions, firsts = _number_sentences([names, indices, *([] if texts is None else [texts])])
+    small = {
+        "sentence_indices": indices,
+        "groups": groups,
+        "source_names": names[firsts],
+    }
+    if not np.array_equal(positions, groups):
+        small["sentence_of_row"] = positions
+    final = rows.is_final_token
+    if not np.array_equal(final, usual_final(rows.pooling, positions)):
+        small["is_final_token"] = final
+    if texts is not None:
+        small["sentences"] = texts[firsts]
+    fault = ""
+    try:
+        labels = rows.labels
+    except DataError as error:
+        fault = _without_place(error, rows.path)
+    else:
+        small["labels"] = labels.astype(labels.dtype.newbyteorder("<"), copy=False)
+        if not STORED_DTYPE.fullmatch(small["labels"].dtype.str):
+            raise UsageError(
+                f"Labels of dtype {labels.dtype} cannot be packed; expected numbers or text."
+                " Convert them, for example with labels.astype(str)."
+            )
+    facts: dict[str, Any] = {
+        "fingerprint": rows.fingerprint,
+        "n_rows": len(rows),
+        "n_sentences": len(firsts),
+        "labels_fault": fault,
+    }
+    if rows.left_out:
+        facts["left_out"] = list(rows.left_out)
+    return facts, small
+
+
+def _number_sentences(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number sentences, which differ in any of their keys, in order of their first rows.
+
+    Returns the number of each row's sentence, and the first row of each sentence.
+    """
+    number = np.zeros(len(keys[0]), np.int64)
+    for key in keys:
+        values, inverse = np.unique(key, return_inverse=True)
+        number = np.unique(number * len(values) + inverse.reshape(-1), return_inverse=True)[1]
+    _, firsts, inverse = np.unique(number, return_index=True, return_inverse=True)
+    order = np.argsort(firsts)
+    return np.argsort(order)[inverse.reshape(-1)], firsts[order]
+
+
+def _without_place(error: DataError, source: Path | None) -> str:
+    """Say what is wrong without saying where the source lay."""
+    return brief(error).replace(f"{source} has no labels: ", "").replace(f"{source}{os.sep}", "")
+
+
+@contextlib.contextmanager
+def _locked_work_folder(output: Path) -> Iterator[Path]:
+    """Hold the only right to write: in the pack itself, or in a hidden folder that becomes it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(output)
+    while True:
+        work = output if is_pack(output) else partial
+        work.mkdir(exist_ok=True)
+        try:
+            fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:  # another process has just renamed it
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if not is_at(fd, work):
+                continue
+            if work == partial and is_pack(output):
+                with contextlib.suppress(OSError):  # it is not empty
+                    work.rmdir()
+                continue
+            yield work
+            return
+        except BaseException:
+            if work == partial:
+                with contextlib.suppress(OSError):  # something was begun
+                    work.rmdir()
+            raise
+        finally:
+            os.close(fd)
+
+
+def _partial(output: Path) -> Path:
+    """Where a pack is begun; what an interrupted run leaves there, the next one goes on with."""
+    return output.parent / f".{output.name}.partial"
+
+
+def _empty(work: Path) -> None:
+    """Remove what a killed run left in the hidden folder."""
+    for path in work.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _remove_leftovers(work: Path, manifest: dict[str, Any]) -> None:
+    """Remove the temporary files of a killed run, and small arrays that no longer hold."""
+    for path in work.glob(".*.tmp"):
+        path.unlink()
+    for name in SMALL:
+        if name not in manifest["arrays"]:
+            (work / f"{name}.npy").unlink(missing_ok=True)
+
+
+def _new_manifest(
+    source: SentenceFolder,
+    layers: Iterable[int] | None,
+    embeddings: bool,
+    configs: Iterable[int] | None,
+) -> dict[str, Any]:
+    kept = source.layers.tolist() if layers is None else sorted(set(layers))
+    kept = kept if source.d_model is not None else []
+    positions = list(range(len(source.sae_layers)) if configs is None else sorted(set(configs)))
+    return blank_manifest(
+        source=source.name,
+        pooling=source.pooling,
+        layers=kept,
+        configs=positions,
+        sae_layers=source.sae_layers[positions].tolist(),
+        average_l0s=source.average_l0s[positions].tolist(),
+        widths=(
+            source.d_embed if embeddings else None,
+            source.d_model if kept else None,
+            source.n_features if positions else None,
+        ),
+        dtype=source.stored_dtype,
+    )
+
+
+def _check_extends(
+    work: Path, manifest: dict[str, Any], blank: dict[str, Any], source: SentenceFolder
+) -> None:
+    """Refuse to go on with a pack of other files, of other members, or of another pooling."""
+    if manifest["n_sentences"] and "source_digests" not in manifest["arrays"]:
+        raise UsageError(
+            f"{work} holds rows of an ActivationSet, not a folder of sentence files, so it does"
+            " not grow. Pack the files into a new folder."
+        )
+    shape = [
+        (key, value) for key, value in blank.items() if key not in _GROWING and key != "source"
+    ]
+    for key, value in shape:
+        if manifest[key] != value:
+            raise UsageError(
+                f"{work} was packed with {key} {manifest[key]!r}, the sentence files now give"
+                f" {value!r}. Pack them into a new folder."
+            )
+    for name, entry in blank["arrays"].items():
+        packed = manifest["arrays"][name]["dtype"]
+        if packed != entry["dtype"]:
+            raise UsageError(
+                f"{work} holds {name} as {packed}, the sentence files now need {entry['dtype']}."
+                " Pack them into a new folder."
+            )
+    if manifest["n_sentences"] == 0:
+        return
+    packed = Pack(work, pooling=source.pooling).source_files()
+    there = {info.name: info.digest for info in source.files}
+    gone = [name for name in packed if name not in there]
+    changed = [name for name, digest in packed.items() if there.get(name) != digest]
+    ahead = [info.name for info in source.files[: len(packed)] if info.name not in packed]
+    again = set(ahead).intersection(manifest.get("left_out", ()))
+    for _ in _stream(
+        source, manifest, [n for n, info in enumerate(source.files) if info.name in again]
+    ):
+        pass  # raises if they still cannot be read
+    if gone or changed or ahead:
+        what = [
+            f"{len(files)} {word} ({files[0]} first)"
+            for word, files in (
+                ("gone", gone),
+                ("changed", [name for name in changed if name in there]),
+                ("sorted before packed ones", ahead),
+            )
+            if files
+        ]
+        raise UsageError(
+            f"The sentence files of {source.path} are not those packed in {work}:"
+            f" {', '.join(what)}. The pack still holds what was packed; pack the files into a new"
+            " folder to have them as they are now."
+        )
+
+
+def _row_bytes(manifest: dict[str, Any]) -> int:
+    """Bytes that a row takes at least: how many SAE features will be active is not known."""
+    return sum(
+        math.prod(entry["shape"][1:]) * np.dtype(entry["dtype"]).itemsize
+        for name, entry in manifest["arrays"].items()
+        if name not in SMALL and not name.endswith(("_data", "_indices"))
+    )
+
+
+def _stream(
+    source: SentenceFolder, manifest: dict[str, Any], numbers: Sequence[int]
+) -> Iterator[list[Block]]:
+    return source.stream(
+        numbers,
+        embeddings=manifest["d_embed"] is not None,
+        layers=manifest["layers"],
+        configs=manifest["configs"],
+    )
+
+
+def _append(work: Path, output: Path, manifest: dict[str, Any], source: SentenceFolder) -> None:
+    done = manifest["n_sentences"]
+    left_out = manifest.get("left_out", [])
+    if done == len(source.files) and left_out == [*source.left_out] and is_pack(work):
+        return
+    check_output(work / MANIFEST)
+    check_space(output, (source.n_rows - manifest["n_rows"]) * _row_bytes(manifest))
+    with contextlib.ExitStack() as stack:
+        writers = _open_writers(work, manifest, stack)
+        pending = 0
+        for blocks in _stream(source, manifest, range(done, len(source.files))):
+            _append_blocks(writers, manifest, blocks)
+            done += 1
+            pending += source.rows_of(done - 1) * sum(w.row_bytes for w in writers.values())
+            if pending > _BATCH_BYTES and done < len(source.files):
+                _commit(work, manifest, writers, *_describe_files(source, done))
+                pending = 0
+        _commit(work, manifest, writers, *_describe_files(source, done), sync=True)
+
+
+def _open_writers(
+    work: Path, manifest: dict[str, Any], stack: contextlib.ExitStack
+) -> dict[str, _Writer]:
+    writers = {
+        name: stack.enter_context(_Writer(work / f"{name}.npy", entry))
+        for name, entry in manifest["arrays"].items()
+        if name not in SMALL
+    }
+    for config in range(len(manifest["sae_layers"])):
+        indptr = writers[config_names(manifest, config)[-1]]
+        if not len(indptr):
+            indptr.append(np.zeros(1, np.int64))
+    return writers
+
+
+def _append_blocks(
+    writers: dict[str, _Writer], manifest: dict[str, Any], blocks: Iterable[Block]
+) -> None:
+    for member, number, rows in blocks:
+        if member == "embeddings":
+            writers[member].append(rows)
+        elif member == "hidden_states":
+            writers[layer_name(number)].append(rows)
+        else:
+            data, indices, indptr = (writers[name] for name in config_names(manifest, number))
+            indptr.append(len(data) + rows.indptr[1:].astype(np.int64))
+            data.append(rows.data)
+            indices.append(rows.indices)
+
+
+def _describe_files(
+    source: SentenceFolder, n_sentences: int
+) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What a manifest says of the first files, and the small arrays."""
+    files = source.files[:n_sentences]
+    n_rows = source.n_rows_of(n_sentences)
+    small: dict[str, NDArray[Any]] = {
+        "sentence_indices": source.sentence_indices[:n_rows],
+        "groups": source.groups[:n_rows],
+        "source_names": np.array([info.name for info in files]),
+        "source_digests": np.array([list(info.digest) for info in files], np.uint8),
+    }
+    final = source.is_final_token[:n_rows]
+    if not np.array_equal(final, usual_final(source.pooling, small["groups"])):
+        small["is_final_token"] = final
+    if all(info.sentence is not None for info in files):
+        small["sentences"] = np.array([info.sentence for info in files])
+    fault = ""
+    try:
+        small["labels"] = source.labels[:n_rows]
+    except DataError as error:
+        fault = _without_place(error, source.path)
+    facts: dict[str, Any] = {
+        "fingerprint": fingerprint_of((info.name, info.digest) for info in files),
+        "n_rows": n_rows,
+        "n_sentences": n_sentences,
+        "labels_fault": fault,
+    }
+    if source.left_out:
+        facts["left_out"] = list(source.left_out)
+    return facts, small
+
+
+def _commit(
+    work: Path,
+    manifest: dict[str, Any],
+    writers: dict[str, _Writer],
+    facts: Mapping[str, Any],
+    small: Mapping[str, NDArray[Any]],
+    *,
+    sync: bool = False,
+) -> None:
+    """Write the small arrays, then the manifest that makes the new rows count."""
+    for name in SMALL:
+        if name not in small:
+            manifest["arrays"].pop(name, None)
+    for name, values in small.items():
+        with atomic_write(work / f"{name}.npy", sync=sync) as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
+        add_array(manifest, name, values.dtype.str, list(values.shape))
+        with NpyFile(work / f"{name}.npy", len(values)) as array:
+            manifest["arrays"][name]["segments"] = segments_of(array)
+    for name, writer in writers.items():
+        writer.finish(sync=sync)
+        manifest["arrays"][name]["shape"][0] = len(writer)
+        manifest["arrays"][name]["segments"] = writer.segments()
+    for entry in manifest["arrays"].values():
+        entry["digest"] = digest_of(entry["segments"])
+    manifest.pop("left_out", None)
+    manifest |= facts
+    manifest["digest"] = manifest_digest(manifest)
+    with atomic_write(work / MANIFEST, sync=sync) as file:
+        file.write(json.dumps(manifest, sort_keys=True, indent=1).encode())
+
+
+class _Writer:
+    """An ``.npy`` file that grows at its end, with the digests of its 4 MiB segments."""
+
+    def __init__(self, path: Path, entry: dict[str, Any]) -> None:
+        path.parent.mkdir(exist_ok=True)
+        self.dtype = np.dtype(entry["dtype"])
+        self.row_shape = tuple(entry["shape"][1:])
+        self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
+        self._n = entry["shape"][0]
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+        self._write_header()
+        offset = self._file.tell()
+        end = offset + self._n * self.row_bytes
+        self._file.truncate(end)
+        self._segments = entry["segments"][: (end - offset) // PIECE_BYTES]
+        self._file.seek(offset + len(self._segments) * PIECE_BYTES)
+        self._pending = bytearray()
+        self._open = hashlib.sha256()
+        rest = self._file.read(end - self._file.tell())
+        self._open.update(rest)
+        self._open_bytes = len(rest)
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def append(self, rows: Any) -> None:
+        """Add rows at the end; they come to the file many at a time."""
+        self._pending += np.ascontiguousarray(rows, self.dtype).tobytes()
+        self._n += len(rows)
+        if len(self._pending) >= _WRITE_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        self._file.write(self._pending)
+        data = memoryview(self._pending)
+        for start, stop in _cuts(self._open_bytes, len(data)):
+            self._open.update(data[start:stop])
+            self._open_bytes += stop - start
+            if self._open_bytes == PIECE_BYTES:
+                self._segments.append(self._open.hexdigest())
+                self._open, self._open_bytes = hashlib.sha256(), 0
+        self._pending = bytearray()
+
+    def segments(self) -> list[str]:
+        """Digests of the whole segments, and of the rest if there is one."""
+        return [*self._segments, *([self._open.hexdigest()] if self._open_bytes else [])]
+
+    def finish(self, *, sync: bool) -> None:
+        """Let the header say the new number of rows; hand all to the system, or to the disk."""
+        self._write()
+        end = self._file.tell()
+        self._write_header()
+        self._file.seek(end)
+        self._file.flush()
+        if sync:
+            os.fsync(self._file.fileno())
+
+    def _write_header(self) -> None:
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(
+            self._file,
+            {
+                "descr": self.dtype.str,
+                "fortran_order": False,
+                "shape": (self._n, *self.row_shape),
+            },
+        )
+
+
+def _cuts(filled: int, n_bytes: int) -> Iterator[tuple[int, int]]:
+    """Where new bytes are cut so that segments end at multiples of their size."""
+    start = 0
+    while start < n_bytes:
+        stop = min(n_bytes, start + PIECE_BYTES - (filled + start) % PIECE_BYTES)
+        yield start, stop
+        start = stop
