@@ -462,7 +462,7 @@ def _append_blocks(
             writers[layer_name(number)].append(rows)
         else:
             data, indices, indptr = (writers[name] for name in config_names(manifest, number))
-            indptr.append(len(data) + rows.indptr[1:].astype(np.int64))
+            indptr.append(rows.indptr[1:] + np.int64(len(data)))
             data.append(rows.data)
             indices.append(rows.indices)
 

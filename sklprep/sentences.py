@@ -893,14 +893,12 @@ def _read_sparse(
         flat = block.reshape(-1)
         places = (flat != 0).nonzero()[0]  # three times as fast as on the numbers
         if len(block) == 1:  # thousands of times when a folder is packed
-            ends, columns = np.array([0, len(places)]), places
+            ends, columns = np.array([0, len(places)], np.int32), places
         else:
-            ends, columns = places.searchsorted(np.arange(len(block) + 1) * width), places % width
-        found[number].append(
-            SparseRows(
-                ends.astype(np.int32), columns.astype(np.int32), flat[places].astype(np.float32)
-            )
-        )
+            ends = places.searchsorted(np.arange(len(block) + 1) * width).astype(np.int32)
+            columns = places % width
+        values = flat[places].astype(np.float32, copy=False)
+        found[number].append(SparseRows(ends, columns.astype(np.int32), values))
     return [_stack(parts) for parts in found]
 
 

@@ -21,7 +21,7 @@ def packing(run: Run) -> Iterator[Row]:
     """Packing everything, against inflating the members once, and with two jobs."""
     folder = str(run.data.files())
     floors, walls = [], {1: list[float](), 2: list[float]()}
-    for _ in range(2 * run.repeats + 1):
+    for _ in range(4 * run.repeats + 1):
         floors.append(run_task("inflate", folder=folder, members=_WIDE).result["wall"])
         for n_jobs, found in walls.items():
             pack = _to_new_file(["pack", folder], "--jobs", str(n_jobs))
