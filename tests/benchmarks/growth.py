@@ -133,7 +133,7 @@ def _draw(curves: list[Curve], path: Path) -> None:
     from matplotlib.figure import Figure
 
     with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(8, 3.4), layout="constrained")
+        figure = Figure(figsize=(8, 3.9), layout="constrained")
         for axes, name, unit in zip(
             figure.subplots(1, 2), ("cpu", "hwm"), ("CPU time", "peak memory"), strict=True
         ):
@@ -150,5 +150,6 @@ def _draw(curves: list[Curve], path: Path) -> None:
             axes.loglog([1, end], [1, end], color="0.6", linestyle=":", label="proportional")
             axes.set(xlabel="size, relative to the smallest", ylabel=f"{unit}, relative")
             axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7)
+        handles, labels = axes.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
         figure.savefig(path, dpi=110)
