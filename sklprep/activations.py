@@ -1232,12 +1232,26 @@ def _as_configs(activations: Any) -> list[Any]:
                 "activations must be non-empty numeric matrices, got one of shape"
                 f" {matrix.shape} of {matrix.dtype}."
             )
-    configs = [csr_array(matrix, dtype=np.float32) for matrix in matrices]
+    configs = [_canonical(csr_array(matrix, dtype=np.float32)) for matrix in matrices]
     if len({config.shape for config in configs}) > 1:
         raise UsageError(
             f"activations must have one shape, got {sorted({c.shape for c in configs})}."
         )
     return configs
+
+
+def _canonical(matrix: csr_array) -> csr_array:
+    """One form of equal values, whatever collector stored them; the caller's arrays stay."""
+    from scipy.sparse import csr_array
+
+    if not matrix.has_canonical_format or not matrix.data.all():
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+        matrix.eliminate_zeros()
+    if matrix.indices.dtype == np.int32 or matrix.nnz > np.iinfo(np.int32).max:
+        return matrix
+    indices, indptr = (part.astype(np.int32) for part in (matrix.indices, matrix.indptr))
+    return csr_array((matrix.data, indices, indptr), shape=matrix.shape)
 
 
 def _numbers(values: Any, name: str, n: int, default: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -369,6 +369,20 @@ def test_activations_may_be_matrices_of_any_kind(kind):
     assert acts[[5, 0]].feature(2, 4).tolist() == dense[[5, 0], 1, 4].astype(np.float32).tolist()
 
 
+def test_one_set_of_sparse_values_is_one_however_it_is_stored():
+    dense = np.array([[1, 5, 0, 0], [0, 0, 0, 0], [0, 0, 0, 4]], np.float32)
+    values, columns = np.array([2, 1, 3, 0, 4], np.float32), np.array([1, 0, 1, 2, 3])
+    stored = csr_array((values, columns, np.array([0, 3, 4, 5])), shape=dense.shape)
+    acts = ActivationSet.from_arrays(activations=[stored])
+    (config,) = acts.activations
+    assert (config.nnz, config.indices.dtype, acts.average_l0s.tolist()) == (3, np.int32, [1])
+    np.testing.assert_array_equal(config.toarray(), dense)
+    plain = ActivationSet.from_arrays(activations=dense[:, np.newaxis])
+    assert acts.fingerprint == plain.fingerprint
+    assert stored.data.tolist() == [2, 1, 3, 0, 4]
+    assert stored.indices.tolist() == [1, 0, 1, 2, 3]
+
+
 def test_float32_arrays_are_not_copied():
     states = np.ones((4, 2, 3), np.float32)
     acts = ActivationSet.from_arrays(hidden_states=states)
