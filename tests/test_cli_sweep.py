@@ -446,12 +446,19 @@ def test_damaged_pack_is_named_by_its_array(pack, folder, tmp_path):
     assert "L1" in err
 
 
-@pytest.mark.parametrize("verify", [[], ["--verify"]])
-def test_pack_needs_a_place(pack, folder, verify):
-    code, out, err = pack(folder, *verify)
+def test_pack_needs_a_place(pack, folder):
+    code, out, err = pack(folder)
 
     assert (code, out) == (2, "")
     assert err.startswith("Error: Give INPUT and OUT; one path alone is a pack to --verify")
+
+
+@pytest.mark.parametrize("name", ["", "no such folder"])
+def test_what_is_no_pack_cannot_be_verified(pack, folder, name):
+    code, out, err = pack(folder / name, "--verify")
+
+    assert (code, out) == (1, "")
+    assert err.startswith(f"Error: {folder / name} is no pack: it has no manifest.json. ")
 
 
 def test_pack_does_not_write_into_a_folder_of_something_else(pack, folder):

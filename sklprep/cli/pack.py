@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sklprep.cli.arguments import add_common, add_skip_bad
 from sklprep.cli.messages import print_error
-from sklprep.exceptions import UsageError
+from sklprep.exceptions import DataError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,13 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from sklprep.manifests import MANIFEST
     from sklprep.pack_writer import build_pack, check_pack_output
     from sklprep.packs import Pack, is_pack
     from sklprep.sentences import SentenceFolder
 
     if arguments.output is None:
-        if not (arguments.verify and is_pack(arguments.input)):
+        if not arguments.verify:
             raise UsageError("Give INPUT and OUT; one path alone is a pack to --verify.")
+        if not is_pack(arguments.input):
+            raise DataError(
+                f"{arguments.input} is no pack: it has no {MANIFEST}. Check the path, or make a"
+                f" pack with sklprep pack {arguments.input} OUT."
+            )
         pack = Pack(arguments.input, pooling=None)
     elif is_pack(arguments.input):
         raise UsageError(
