@@ -537,9 +537,12 @@ class NpyFile:
                 self._fill(values[begin:end], int(rows[begin]))
         return values
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the data's bytes, in pieces of 4 MiB and a rest."""
-        position, end = self.offset, self.offset + self.shape[0] * self.row_bytes
+    def pieces(self, *, last: bool = False) -> Iterator[bytes]:
+        """Yield the data's bytes, in pieces of 4 MiB and a rest; or only the last of these."""
+        n_bytes = self.shape[0] * self.row_bytes
+        position, end = self.offset, self.offset + n_bytes
+        if last and n_bytes:
+            position += (n_bytes - 1) // PIECE_BYTES * PIECE_BYTES
         while position < end:
             piece = os.pread(self._fd, min(PIECE_BYTES, end - position), position)
             if not piece:

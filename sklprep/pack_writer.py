@@ -370,7 +370,9 @@ def _check_extends(
             )
     if manifest["n_sentences"] == 0:
         return
-    packed = Pack(work, pooling=source.pooling).source_files()
+    pack = Pack(work, pooling=source.pooling)
+    pack.check_ends()
+    packed = pack.source_files()
     there = {info.name: info.digest for info in source.files}
     gone = [name for name in packed if name not in there]
     changed = [name for name, digest in packed.items() if there.get(name) != digest]

@@ -30,6 +30,7 @@ from sklprep.sentences import fingerprint_of, is_last_of_each
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+_OF_SOURCE = ("source_names", "source_digests")
 _CACHED = ("labels", "sentence_indices", "groups", "sentence_of_row", "sentences")
 
 
@@ -253,6 +254,29 @@ class Pack:
                 faults.append(str(error))
         return faults
 
+    def check_ends(self) -> None:
+        """Compare the digests that new rows would change, so that none is made of damaged rows.
+
+        Arrays that are written anew, such as the labels, are not looked at.
+
+        Raises
+        ------
+        FileFormatError
+            If an array is missing, cut short, or differs from its last digest.
+        """
+        for name, entry in self.manifest["arrays"].items():
+            if name in SMALL and name not in _OF_SOURCE:
+                continue
+            with self._open(name) as array:
+                if segments_of(array, last=True) != entry["segments"][-1:]:
+                    raise file_fault(
+                        self.path / f"{name}.npy",
+                        None,
+                        "differs from its digest",
+                        "the rows that were packed",
+                        "Pack the sentence files into a new folder.",
+                    )
+
     def _fault(self, name: str, found: str, expected: str) -> FileFormatError:
         do = "Pack the sentence files again."
         return file_fault(self.path / f"{name}.npy", None, found, expected, do)
@@ -307,7 +331,7 @@ def usual_final(pooling: str, sentence_of_row: NDArray[np.int64]) -> NDArray[np.
     return is_last_of_each(sentence_of_row)
 
 
-def segments_of(array: NpyFile) -> list[str]:
+def segments_of(array: NpyFile, *, last: bool = False) -> list[str]:
     """Digests of the data's 4 MiB pieces; text counts as UTF-8, whatever its width in the file."""
     if array.dtype.kind == "U":
         return [
@@ -315,4 +339,4 @@ def segments_of(array: NpyFile) -> list[str]:
                 "\0".join(array.read().tolist()).encode("utf-8", "surrogatepass")
             ).hexdigest()
         ]
-    return [hashlib.sha256(piece).hexdigest() for piece in array.pieces()]
+    return [hashlib.sha256(piece).hexdigest() for piece in array.pieces(last=last)]

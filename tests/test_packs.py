@@ -675,6 +675,38 @@ class TestGrowing:
         pack(small.parent / "dumps", small)
         assert clocks() == before
 
+    @pytest.mark.parametrize("where", ["old pack", "interrupted run"])
+    @pytest.mark.parametrize("member", ["layer", "data", "source_digests"])
+    @pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
+    def test_damaged_rows_are_not_signed_with_new_ones(self, tmp_path, where, member, harm):
+        write_folder(tmp_path / "dumps", 3)
+        folder = pack(tmp_path / "dumps", tmp_path / "pack").path
+        if where == "interrupted run":
+            folder = folder.rename(tmp_path / ".pack.partial")
+        write_folder(tmp_path / "dumps", 2, first=3)
+        (path, *_) = {
+            "layer": sorted(folder.glob("hidden_states/*.npy")),
+            "data": sorted(folder.glob("activations/*_data.npy")),
+            "source_digests": [folder / "source_digests.npy"],
+        }[member]
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 64
+        {
+            "flipped": lambda: path.write_bytes(content),
+            "cut": lambda: os.truncate(path, len(content) - 1),
+            "gone": path.unlink,
+        }[harm]()
+        before = content_of(tmp_path)
+        if where == "interrupted run":
+            pack(tmp_path / "dumps", tmp_path / "pack")
+            pack(tmp_path / "dumps", tmp_path / "whole")
+            assert content_of(tmp_path / "pack") == content_of(tmp_path / "whole")
+        else:
+            with pytest.raises(FileFormatError) as error:
+                pack(tmp_path / "dumps", folder)
+            assert str(error.value).startswith(f"{path}: ")
+            assert content_of(tmp_path) == before
+
     def change(dumps):
         write_sentence(dumps / "sentence_000003.npz", index=3, seed=1)
 
