@@ -508,8 +508,9 @@ def _fill(
     try:
         return pattern.format(**fields)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        why = "a field has no name" if isinstance(error, IndexError) else error
         raise UsageError(
-            f"The output pattern {pattern!r} cannot be filled ({error}); its fields are"
+            f"The output pattern {pattern!r} cannot be filled ({why}); its fields are"
             f" {', '.join(f'{{{name}}}' for name in fields)}. Write {{{{ for a brace."
         ) from None
 
@@ -537,6 +538,12 @@ def _check_distinct(jobs: Sequence[Job], pattern: str) -> None:
     for job in jobs:
         other = seen.setdefault(job.output, job)
         if other is not job:
+            sources = {path.resolve() for path in (other.source, job.source)}
+            if len(sources) == 2 and len({path.name for path in sources}) == 1:
+                raise UsageError(
+                    f"{other.source} and {job.source} have one name, and so have the datasets of"
+                    f" both: {job.output}. Rename a folder, or run the command once for each."
+                )
             raise UsageError(
                 f"Two datasets would be written to {job.output}: {_difference(other, job)}. Give"
                 f" every field that varies in the output pattern, got {pattern!r}."

@@ -377,6 +377,9 @@ def test_two_folders_of_one_trait_need_the_input_field(generate, tmp_path):
     with pytest.raises(UsageError, match=r"\{input\} is dishonesty_100_features and"):
         plan_jobs(sources, output="{trait}.npz", **jobs)
     assert len(plan_jobs(sources, output="{input}.npz", **jobs)) == 2
+    sources = [tmp_path / "one" / "data", tmp_path / "two" / "data"]
+    with pytest.raises(UsageError, match=r"one/data and .*two/data have one name, .*: data.npz"):
+        plan_jobs(sources, output="{input}.npz", **jobs)
 
 
 @pytest.mark.parametrize(
@@ -472,6 +475,13 @@ def test_csv_of_a_spreadsheet_is_read(tmp_path):
     assert read_features(path, None) == [(1, 5, None), (2, 6, None)]
 
 
+def test_csv_of_a_table_with_gaps_holds_whole_numbers_as_floats(tmp_path):
+    path = tmp_path / "features.csv"
+    path.write_text("rank,layer,average_l0,feature_id\n2.0,1.0,8.0,5.0\n1.0,2.0,,6.0\n")
+
+    assert read_features(path, None) == [(2, 6, None), (1, 5, 8.0)]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -526,7 +536,7 @@ def test_feature_that_is_not_in_the_data_fails_alone(generate):
 
     assert code == 1
     assert set(contents("new")) == {"h3_to_f2.npz", "h25_to_f1299.npz"}
-    assert "2 written, 0 unchanged" in out
+    assert "2 written, 0 unchanged, 3 failed" in out
     lines = err.splitlines()
     assert len(lines) == 3
     for line, start in zip(

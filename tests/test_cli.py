@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -140,6 +141,17 @@ def test_module_and_command_are_the_same():
     )
 
     assert re.fullmatch(r"sklprep \d+\.\d+\.\d+\n", by_module.stdout)
+
+
+def test_output_that_nobody_reads_any_more_is_no_error(folder):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "sklprep", "inspect", str(folder)]
+
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_summary_says_shapes_classes_and_place(run, folder, output):

@@ -4,6 +4,7 @@ import csv
 import functools
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -417,6 +418,19 @@ def test_pack_says_what_it_wrote(pack, folder, tmp_path):
         f"{tokens}: 48 sentences, {n_tokens} rows\n",
         "",
     )
+
+
+def test_pack_says_what_was_new(pack, folder, tmp_path):
+    out, some = tmp_path / "pack", tmp_path / "some"
+    shutil.copytree(folder, some)
+    later = sorted(some.iterdir())[40:]
+    for path in later:
+        path.rename(tmp_path / path.name)
+    pack(some, out)
+    assert pack(some, out) == (0, f"{out}: 40 sentences, 40 rows, nothing new\n", "")
+    for path in later:
+        (tmp_path / path.name).rename(path)
+    assert pack(some, out) == (0, f"{out}: 48 sentences, 48 rows, 8 new\n", "")
 
 
 def test_quiet_pack_says_nothing(pack, folder, tmp_path):

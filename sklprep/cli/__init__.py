@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import traceback
 import warnings
@@ -34,7 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.simplefilter("always", SklprepWarning)
         warnings.showwarning = show_each_once()
         try:
-            return int(arguments.run(arguments) or 0)
+            code = int(arguments.run(arguments) or 0)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+            with open(os.devnull, "w") as silence:
+                os.dup2(silence.fileno(), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         except Exception as error:
             if arguments.debug:
                 traceback.print_exc()

@@ -146,7 +146,8 @@ def _run(arguments: argparse.Namespace) -> int:
         for job in report.unchanged:
             print(f"Unchanged: {job.output} (--force writes it again)")
         if len(jobs) > 1:
-            print(f"{len(report.written)} written, {len(report.unchanged)} unchanged")
+            failed = f", {len(report.failed)} failed" if report.failed else ""
+            print(f"{len(report.written)} written, {len(report.unchanged)} unchanged{failed}")
     return _print_faults(report.failed, "was not written", n_jobs=len(jobs))
 
 

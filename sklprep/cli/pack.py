@@ -30,6 +30,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from sklprep.packs import Pack, is_pack
     from sklprep.sentences import SentenceFolder
 
+    n_before = 0
     if arguments.output is None:
         if not arguments.verify:
             raise UsageError("Give INPUT and OUT; one path alone is a pack to --verify.")
@@ -53,6 +54,8 @@ def _run(arguments: argparse.Namespace) -> int:
             progress=not arguments.quiet,
             skip_bad=arguments.skip_bad,
         )
+        if is_pack(arguments.output):
+            n_before = Pack(arguments.output, pooling=None).manifest["n_sentences"]
         try:
             pack = build_pack(source, arguments.output, skip_bad=arguments.skip_bad)
         except KeyboardInterrupt:
@@ -64,6 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
         print_error(fault)
     if not arguments.quiet and not faults:
         n_files = pack.manifest["n_sentences"]
+        new = f", {n_files - n_before or 'nothing'} new" if n_before else ""
         verified = ", every digest is right" if arguments.verify else ""
-        print(f"{pack.path}: {n_files} sentences, {pack.n_rows} rows{verified}")
+        print(f"{pack.path}: {n_files} sentences, {pack.n_rows} rows{new}{verified}")
     return 1 if faults else 0
