@@ -75,12 +75,14 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     `QuadraticDiscriminantAnalysis`; naive Bayes; trees, forests and boosting; neural networks;
     metrics other than Euclidean; and what scales or selects single columns behind the projector.
 
-    Decision values agree to 1e-9 of the largest on float64, and on float32 to 1e-6 for SVMs and
-    neighbors. `Ridge` and `LogisticRegression` compute in float32 themselves: on 816 rows of 59,904
-    standardized columns the plain fits were off by 2e-4 and 2e-3, those on the projection by 5e-7
-    and 1e-3. On columns that are not centred, the projection can cost `Ridge` 4e-3 on float32,
-    unless it has ``solver="svd"``. Fits that stop early, at `max_iter` or at the default `tol` of
-    `LogisticRegression`, differ by about 1e-2.
+    Decision values agree to 1e-9 of the largest on float64, those of `LogisticRegression` at that
+    `tol` to 1e-4. On float32 they agree to 1e-6 for neighbors, and for SVMs to 1e-4, or 1e-5 at
+    ``tol=1e-9``. `Ridge` and `LogisticRegression` compute in float32 themselves and agree to 1e-3
+    and 1e-2: on 816 rows of 59,904 standardized columns the plain fits were off by 2e-4 and 2e-3,
+    those on the projection by 5e-7 and 1e-3. On columns that are not centred, the projection can
+    cost `Ridge` 4e-3 on float32, unless it has ``solver="svd"``. Fits that stop early, at
+    `max_iter`, at the default `tol` of `LogisticRegression`, or as `NuSVC` does at times on
+    float32, differ by up to 1e-1.
 
     Let :math:`K = X X^T = U \Lambda U^T` be the Gram matrix of the n training rows, and
     :math:`V = \Lambda^{-1/2} U^T X` the r rows of an orthonormal basis of their span. Then

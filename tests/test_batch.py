@@ -368,6 +368,15 @@ def test_pattern_without_a_field_that_varies_is_refused_before_any_work(
     assert not Path("new").exists()
 
 
+def test_help_names_the_fields_of_a_pattern(generate, capsys):
+    _, _, err = generate(f"{CONCEPT} --layer 1 --output '{{}}'")
+    fields = re.findall(r"\{\w+\}", err.split("its fields are")[1])
+
+    assert main(["generate", "--help"]) == 0
+    listed = capsys.readouterr().out.split("fields of an output pattern:")[1]
+    assert sorted(re.findall(r"\{\w+\}", listed)) == sorted(fields)
+
+
 def test_two_folders_of_one_trait_need_the_input_field(generate, tmp_path):
     (tmp_path / "dishonesty_50_features").symlink_to(FOLDER)
     (tmp_path / "other").mkdir()

@@ -29,13 +29,22 @@ if TYPE_CHECKING:
     from sklprep.dataset import FittedDataset
 
 
+_FIELDS = """\
+fields of an output pattern:
+  {input}, {trait}      name of the folder, and the same without _100_features
+  {strategy}, {name}    its name, and a short one such as h0-5_to_concept
+  {layers}, {norm}      input layers, normalization
+  {target_layer}, {feature}, {l0}, {input_layer}
+                        of a feature target"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Make a dataset (X, y, parameters, pipeline) from a folder of sentence files.\n"
         "Options marked * may be repeated: every value is combined with every other, each folder\n"
         "is read once, and FILE is a pattern such as out/{trait}_{name}_{norm}.npz."
     )
-    parser.epilog = strategies_text()
+    parser.epilog = f"{strategies_text()}\n\n{_FIELDS}"
     parser.set_defaults(run=_run)
     add = parser.add_argument
     add("--strategy", required=True, action="append", choices=STRATEGIES, metavar="NAME", help="*")
