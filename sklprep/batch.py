@@ -457,7 +457,10 @@ def _is_unchanged(path: Path, expected: str) -> bool:
         return False
     try:
         with NpzReader(path) as reader:
-            return bool(str(reader.array("meta_provenance", max_bytes=1 << 20)) == expected)
+            if str(reader.array("meta_provenance", max_bytes=1 << 20)) != expected:
+                return False
+            reader.check()
+            return True
     except (DataError, OSError):
         return False
 

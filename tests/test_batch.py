@@ -727,7 +727,7 @@ def test_datasets_of_other_versions_are_written_again(generate, three):
     assert contents("new") == before
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "foreign", "no provenance"])
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "no provenance"])
 def test_broken_file_is_written_again(generate, three, damage):
     before = contents("new")
     path = Path("new/2.npz")
@@ -736,7 +736,9 @@ def test_broken_file_is_written_again(generate, three, damage):
     else:
         content = path.read_bytes()
         half = content[: len(content) // 2]
-        path.write_bytes({"empty": b"", "cut": half, "foreign": b"text " * 99}[damage])
+        flipped = half[:-1] + bytes([half[-1] ^ 1]) + content[len(half) :]
+        harm = {"empty": b"", "cut": half, "flipped": flipped, "foreign": b"text " * 99}
+        path.write_bytes(harm[damage])
 
     code, out, _ = generate(three)
 
