@@ -143,6 +143,22 @@ def test_module_and_command_are_the_same():
     assert re.fullmatch(r"sklprep \d+\.\d+\.\d+\n", by_module.stdout)
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("--normalise minmax --output a.npz", "--normalise; did you mean --normalize?"),
+        ("--normalise=minmax --output a.npz", "--normalise; did you mean --normalize?"),
+        ("--ouput a.npz", "--ouput; did you mean --output?"),
+        ("--xyzzy", "--xyzzy"),
+    ],
+)
+def test_mistyped_flag_is_named_with_the_one_that_was_meant(capsys, typed, hint):
+    command = "generate --input dump --strategy hidden-to-concept --layer 1"
+    assert main([*command.split(), *typed.split()]) == 2
+    expected = f"Error: unrecognized argument {hint} (see sklprep generate --help)\n"
+    assert capsys.readouterr() == ("", expected)
+
+
 def test_output_that_nobody_reads_any_more_is_no_error(folder):
     reader, writer = os.pipe()
     os.close(reader)
@@ -273,7 +289,11 @@ def test_pooling_and_average_l0_reach_the_data(run, folder, output):
         ("--strategy hidden-to-concept --layer x", 2, ".*cannot be read"),
         ("--strategy nonsense", 2, ".*invalid choice: 'nonsense' .*hidden-to-concept"),
         ("--strategy hidden-to-concept --layer 1 --normalize z", 2, ".*invalid choice: 'z'"),
-        ("--strat hidden-to-concept --layer 1", 2, ".*required: --strategy"),
+        (
+            "--strategi hidden-to-concept --layer 1",
+            2,
+            ".*unrecognized argument --strategi; did you mean --strategy",
+        ),
         ("--strategy hidden-to-concept --layer 1 --stratify", 2, ".*belong to --test-size"),
         ("--strategy hidden-to-concept --layer 1 --test-size 1.5", 2, ".*fraction"),
         ("--strategy hidden-to-concept --layer 1 --test-size 104", 2, "The rows cannot be split"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sklprep import __version__
 from sklprep.cli import demo, generate, inspect, pack, sweep
-from sklprep.cli.arguments import Parser, join_negative
+from sklprep.cli.arguments import CommandParser, Parser, join_negative
 from sklprep.cli.messages import explain, print_error, show_each_once
 from sklprep.exceptions import SklprepWarning
 
@@ -57,7 +57,9 @@ def _parser() -> Parser:
         description="From LLM activation dumps to datasets, pipelines and leak-free answers.",
     )
     parser.add_argument("--version", action="version", version=f"sklprep {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=CommandParser
+    )
     for name, (module, summary) in _COMMANDS.items():
         module.add_arguments(commands.add_parser(name, help=summary))
     return parser

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -26,6 +28,27 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"Error: {one_line(message)} (see {self.prog} --help)\n")
         raise SystemExit(2)
+
+
+class CommandParser(Parser):
+    """Names a mistyped flag first, whatever else is missing for want of it."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._flags: list[str] = []
+        super().__init__(**kwargs)
+
+    def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:
+        self._flags += names
+        return super().add_argument(*names, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for text in itertools.takewhile(lambda text: text != "--", args):
+            flag = text.split("=")[0]
+            if flag.startswith("--") and flag not in self._flags:
+                close = difflib.get_close_matches(flag, self._flags, 1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                self.error(f"unrecognized argument {flag}{hint}")
+        return super().parse_known_args(args, namespace)
 
 
 def add_target(parser: argparse.ArgumentParser, *, repeated: bool) -> None:
