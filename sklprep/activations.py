@@ -1242,16 +1242,14 @@ def _as_configs(activations: Any) -> list[Any]:
 
 def _canonical(matrix: csr_array) -> csr_array:
     """One form of equal values, whatever collector stored them; the caller's arrays stay."""
-    from scipy.sparse import csr_array
-
     if not matrix.has_canonical_format or not matrix.data.all():
         matrix = matrix.copy()
         matrix.sum_duplicates()
         matrix.eliminate_zeros()
-    if matrix.indices.dtype == np.int32 or matrix.nnz > np.iinfo(np.int32).max:
-        return matrix
-    indices, indptr = (part.astype(np.int32) for part in (matrix.indices, matrix.indptr))
-    return csr_array((matrix.data, indices, indptr), shape=matrix.shape)
+    if matrix.nnz <= np.iinfo(np.int32).max:
+        matrix.indices = matrix.indices.astype(np.int32, copy=False)
+        matrix.indptr = matrix.indptr.astype(np.int32, copy=False)
+    return matrix
 
 
 def _numbers(values: Any, name: str, n: int, default: NDArray[np.int64]) -> NDArray[np.int64]:

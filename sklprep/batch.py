@@ -541,8 +541,8 @@ def _check_distinct(jobs: Sequence[Job], pattern: str) -> None:
     for job in jobs:
         other = seen.setdefault(job.output, job)
         if other is not job:
-            sources = {path.resolve() for path in (other.source, job.source)}
-            if len(sources) == 2 and len({path.name for path in sources}) == 1:
+            one, two = other.source.resolve(), job.source.resolve()
+            if one != two and one.name == two.name:
                 raise UsageError(
                     f"{other.source} and {job.source} have one name, and so have the datasets of"
                     f" both: {job.output}. Rename a folder, or run the command once for each."

@@ -488,20 +488,19 @@ class SentenceFolder:
         n = self.n_rows
         tokens = np.empty((n, self.d_embed or 0), np.float32) if embeddings else None
         states = np.empty((len(positions), n, self.d_model or 0), np.float32) if positions else None
-        sparse: list[list[SparseRows]] = [[] for _ in configs]
+        sparse: list[list[SparseRows]] = []
         for part, start, stop in zip(parts, self._offsets[:-1], self._offsets[1:], strict=True):
             if tokens is not None:
                 tokens[start:stop] = part.embeddings
             if states is not None:
                 states[:, start:stop] = part.hidden_states
-            for kept, rows in zip(sparse, part.activations, strict=True):
-                kept.append(rows)
+            sparse.append(part.activations)
         if tokens is not None:
             self._embeddings = tokens
         if states is not None:
             for number, position in enumerate(positions):
                 self._layers[self.files[0].layers[position]] = states[number]
-        for config, kept in zip(configs, sparse, strict=True):
+        for config, kept in zip(configs, zip(*sparse, strict=True), strict=True):
             self._configs[config] = _stack(kept).as_csr(self.n_features or 0)
 
     def bytes_of(self, *, embeddings: bool, layers: int) -> int:

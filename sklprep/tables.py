@@ -128,16 +128,16 @@ def _read_feature(
     try:
         rank = float(row.get("rank") or number)
         average_l0 = float(row["average_l0"]) if row.get("average_l0") else None
-        layer, feature = (float(row[name]) for name in ("layer", "feature_id"))
-        numbers = (layer, feature)  # a table with gaps may have them as 12.0
+        numbers = [float(row[name]) for name in ("layer", "feature_id")]  # 12.0 beside gaps
         if not math.isfinite(rank) or not all(n.is_integer() and 0 <= n < 1e9 for n in numbers):
             raise ValueError
+        layer, feature = map(int, numbers)
     except (TypeError, ValueError):
         raise FileFormatError(
             f"{path}: line {number} holds {list(row.values())}; expected numbers for rank and"
             " average_l0, and whole numbers from 0 for layer and feature_id."
         ) from None
-    return rank, (int(layer), int(feature), average_l0)
+    return rank, (layer, feature, average_l0)
 
 
 def _read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:

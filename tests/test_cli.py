@@ -170,6 +170,14 @@ def test_output_that_nobody_reads_any_more_is_no_error(folder):
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
 
 
+def test_a_closed_stdout_is_no_error(folder):
+    command = f'"{sys.executable}" -m sklprep inspect "{folder}" --quick >&-'
+
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_summary_says_shapes_classes_and_place(run, folder, output):
     code, out, err = run("--strategy hidden-to-concept --layers 0-1,3")
     labels = [int(np.load(path)["concept_strength_label"]) for path in folder.glob("*.npz")]

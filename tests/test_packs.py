@@ -675,6 +675,21 @@ class TestGrowing:
         pack(small.parent / "dumps", small)
         assert clocks() == before
 
+    def test_damage_before_the_end_is_found_after_growing_too(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sklprep.pack_writer, "PIECE_BYTES", 64)
+        monkeypatch.setattr(sklprep.files, "PIECE_BYTES", 64)
+        write_folder(tmp_path / "dumps", 5)
+        folder = pack(tmp_path / "dumps", tmp_path / "pack").path
+        write_folder(tmp_path / "dumps", 2, first=5)
+        path = folder / "hidden_states" / "L0.npy"
+        content = bytearray(path.read_bytes())
+        with NpyFile(path, 5) as array:
+            content[array.offset] ^= 64
+        path.write_bytes(content)
+        grown = pack(tmp_path / "dumps", folder)
+        assert grown.n_rows == 7
+        assert grown.verify() == [f"{path} differs from its digest"]
+
     @pytest.mark.parametrize("where", ["old pack", "interrupted run"])
     @pytest.mark.parametrize("member", ["layer", "data", "source_digests"])
     @pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])

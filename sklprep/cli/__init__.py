@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = show_each_once()
         try:
             code = int(arguments.run(arguments) or 0)
-            sys.stdout.flush()
+            print(end="", flush=True)  # there may be no stdout at all
             return code
         except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
             with open(os.devnull, "w") as silence:

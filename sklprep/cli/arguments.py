@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import itertools
 import re
 import sys
@@ -42,9 +41,11 @@ class CommandParser(Parser):
         return super().add_argument(*names, **kwargs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        for text in itertools.takewhile(lambda text: text != "--", args):
+        for text in itertools.takewhile(lambda text: text != "--", args or ()):
             flag = text.split("=")[0]
             if flag.startswith("--") and flag not in self._flags:
+                import difflib
+
                 close = difflib.get_close_matches(flag, self._flags, 1)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 self.error(f"unrecognized argument {flag}{hint}")
