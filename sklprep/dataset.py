@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklprep import __version__
+from sklprep._version import __version__
 from sklprep.activations import ActivationSet, check_uses
 from sklprep.displays import card, describe_y, table
 from sklprep.exceptions import (

@@ -22,7 +22,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, check_scoring, make_scorer
 from sklearn.pipeline import make_pipeline
 
-from sklprep import __version__
+from sklprep._version import __version__
 from sklprep.activations import ActivationSet
 from sklprep.exceptions import DataError, InsufficientDataError, SklprepWarning, UsageError
 from sklprep.folds import BOOTSTRAP, Design, Split, draw_design

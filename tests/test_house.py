@@ -11,6 +11,7 @@ import sklprep
 
 PACKAGE = Path(sklprep.__file__).parent
 ORDER = [
+    "_version",
     "exceptions",
     "faults",
     "temporary",

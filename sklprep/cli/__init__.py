@@ -9,7 +9,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from sklprep import __version__
+from sklprep._version import __version__
 from sklprep.cli import demo, generate, inspect, pack, sweep
 from sklprep.cli.arguments import CommandParser, Parser, join_negative
 from sklprep.cli.messages import explain, print_error, show_each_once
