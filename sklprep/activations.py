@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.arrays import is_array, to_numpy
-from sklprep.displays import card, describe_y, table
 from sklprep.exceptions import (
     DataError,
     FaultyFilesError,
@@ -28,6 +27,7 @@ from sklprep.exceptions import (
 from sklprep.faults import brief, faulty_files, not_finite, warn_left_out
 from sklprep.files import check_new_folder
 from sklprep.layers import check_layers_exist, format_layers
+from sklprep.notebook.cards import card, describe_y, table
 from sklprep.pack_writer import build_pack, write_pack
 from sklprep.packs import Pack, is_pack
 from sklprep.sentence_writer import export_sentences

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from sklprep.activations import ActivationSet
 from sklprep.dataset import ProbeDataset
-from sklprep.displays import count
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files import atomic_write
 from sklprep.inspection import DenseStats, Scan, units_of
 from sklprep.layers import EMBEDDINGS, check_layers_exist, format_layers
+from sklprep.notebook.cards import count
 from sklprep.targets import ENOUGH_ACTIVE
 
 TEXT = "text"

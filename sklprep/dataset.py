@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from sklprep._version import __version__
 from sklprep.activations import ActivationSet, check_uses
-from sklprep.displays import card, describe_y, table
 from sklprep.exceptions import (
     FaultyFilesError,
     FileFormatError,
@@ -29,6 +28,7 @@ from sklprep.exceptions import (
 from sklprep.faults import file_fault
 from sklprep.files import Blocks, NpzReader, check_space, write_npz
 from sklprep.layers import EMBEDDINGS, format_layers
+from sklprep.notebook.cards import card, describe_y, table
 from sklprep.outputs import check_outputs
 from sklprep.strategies import CONCEPT, FEATURE, HIDDEN, SAE
 

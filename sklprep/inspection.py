@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from sklprep.activations import ActivationSet
 from sklprep.dataset import ProbeDataset
-from sklprep.displays import count
 from sklprep.exceptions import DataError
 from sklprep.faults import brief
 from sklprep.files import NpzReader
+from sklprep.notebook.cards import count
 from sklprep.packs import Pack
 from sklprep.sentences import SentenceFolder
 from sklprep.targets import ENOUGH_ACTIVE

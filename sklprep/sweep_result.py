@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.curve import draw_curve
-from sklprep.displays import card, table
 from sklprep.files import atomic_write
 from sklprep.layers import EMBEDDINGS, format_layers
+from sklprep.notebook.cards import card, table
+from sklprep.notebook.curve import draw_curve
 from sklprep.resampling import N_DRAWS
 
 

@@ -22,9 +22,9 @@ from sklprep import (
     make_activations,
     make_strategy,
 )
-from sklprep.curve import _spread, _ticks, draw_curve
 from sklprep.dataset import ProbeDataset
 from sklprep.exceptions import SklprepWarning
+from sklprep.notebook.curve import _spread, _ticks, draw_curve
 from sklprep.sweep_result import LayerSweep
 
 EVIL = '<script>alert("x")</script> & <b>'

@@ -191,7 +191,7 @@ def _format(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
-    from sklprep.displays import format_counts
+    from sklprep.notebook.cards import format_counts
 
     yield f"{facts['path']}: {facts['kind']}, {facts['n_bytes'] / 1e6:,.1f} MB"
     rows = "one a sentence" if facts["n_rows"] == facts["n_sentences"] else "one a token"
@@ -228,7 +228,7 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
-    from sklprep.displays import format_counts
+    from sklprep.notebook.cards import format_counts
 
     yield f"{facts['path']}: dataset, {facts['n_bytes'] / 1e6:,.1f} MB"
     source, layers = facts["input"]["source"], facts["input"]["layers"]
