@@ -24,15 +24,15 @@ from sklprep.exceptions import (
     SklprepWarning,
     UsageError,
 )
-from sklprep.faults import brief, faulty_files, not_finite, warn_left_out
-from sklprep.files import check_new_folder
+from sklprep.files.atomic import check_new_folder
+from sklprep.files.csv_tables import read_groups, read_labels
+from sklprep.files.faults import brief, faulty_files, not_finite, warn_left_out
 from sklprep.layers import check_layers_exist, format_layers
 from sklprep.notebook.cards import card, describe_y, table
 from sklprep.pack_writer import build_pack, write_pack
 from sklprep.packs import Pack, is_pack
 from sklprep.sentence_writer import export_sentences
 from sklprep.sentences import Block, SentenceFolder, is_last_of_each
-from sklprep.tables import read_groups, read_labels
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -19,11 +19,12 @@ from sklprep.exceptions import (
     SklprepError,
     UsageError,
 )
-from sklprep.faults import warn_left_out
-from sklprep.files import NpzReader, check_space
+from sklprep.files.atomic import check_space
+from sklprep.files.faults import warn_left_out
+from sklprep.files.npz_reader import NpzReader
+from sklprep.files.temporary import remove_leftovers, temporary_folder
 from sklprep.layers import format_layers, parse_layers
 from sklprep.strategies import FEATURE, SAE, STRATEGIES, check_normalize, check_options
-from sklprep.temporary import remove_leftovers, temporary_folder
 
 if TYPE_CHECKING:
     import numpy as np

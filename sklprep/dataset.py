@@ -25,8 +25,10 @@ from sklprep.exceptions import (
     SklprepWarning,
     UsageError,
 )
-from sklprep.faults import file_fault
-from sklprep.files import Blocks, NpzReader, check_space, write_npz
+from sklprep.files.atomic import check_space
+from sklprep.files.faults import file_fault
+from sklprep.files.npz_reader import NpzReader
+from sklprep.files.npz_writer import Blocks, write_npz
 from sklprep.layers import EMBEDDINGS, format_layers
 from sklprep.notebook.cards import card, describe_y, table
 from sklprep.outputs import check_outputs

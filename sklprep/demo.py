@@ -45,7 +45,7 @@ def run_demo(
         If a command fails.
     """
     from sklprep.activations import load_activations
-    from sklprep.files import atomic_folder
+    from sklprep.files.atomic import atomic_folder
     from sklprep.synthetic import make_activations
 
     source = folder / _TRAIT

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sklprep.activations import ActivationSet
 from sklprep.dataset import ProbeDataset
 from sklprep.exceptions import DataError
-from sklprep.faults import brief
-from sklprep.files import NpzReader
+from sklprep.files.faults import brief
+from sklprep.files.npz_reader import NpzReader
 from sklprep.notebook.cards import count
 from sklprep.packs import Pack
 from sklprep.sentences import SentenceFolder

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sklprep.exceptions import FileFormatError
-from sklprep.faults import file_fault
+from sklprep.files.faults import file_fault
 from sklprep.sentences import MAX_WIDTH, fingerprint_of
 
 FORMAT = "sklprep pack"

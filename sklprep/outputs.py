@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sklprep.exceptions import OutputError
-from sklprep.files import check_output
+from sklprep.files.atomic import check_output
 from sklprep.manifests import MANIFEST
 from sklprep.packs import is_pack
 from sklprep.sentences import PATTERN

@@ -29,10 +29,7 @@ from sklprep.exceptions import (
     OutputError,
     UsageError,
 )
-from sklprep.faults import brief, warn_left_out
-from sklprep.files import (
-    PIECE_BYTES,
-    NpyFile,
+from sklprep.files.atomic import (
     atomic_folder,
     atomic_write,
     check_output,
@@ -40,6 +37,9 @@ from sklprep.files import (
     name_full_disk,
     sync_to_disk,
 )
+from sklprep.files.faults import brief, warn_left_out
+from sklprep.files.npy_file import PIECE_BYTES, NpyFile
+from sklprep.files.temporary import is_at, remove_dead
 from sklprep.manifests import (
     MANIFEST,
     SMALL,
@@ -54,7 +54,6 @@ from sklprep.manifests import (
 )
 from sklprep.packs import Pack, is_pack, segments_of, usual_final
 from sklprep.sentences import Block, RowSet, SentenceFolder, fingerprint_of
-from sklprep.temporary import is_at, remove_dead
 
 _BATCH_BYTES = 64 << 20
 _WRITE_BYTES = 128 << 10

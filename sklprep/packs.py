@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import DataError, FileFormatError, UsageError
-from sklprep.faults import faulty_files, file_fault
-from sklprep.files import NpyFile
+from sklprep.files.faults import faulty_files, file_fault
+from sklprep.files.npy_file import NpyFile
 from sklprep.manifests import (
     MANIFEST,
     SMALL,

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import DataError
-from sklprep.files import atomic_folder, check_new_folder, write_npz
+from sklprep.files.atomic import atomic_folder, check_new_folder
+from sklprep.files.npz_writer import write_npz
 from sklprep.sentences import Block, RowSet
 
 Members = dict[str, Any]

@@ -32,8 +32,8 @@ from sklprep.exceptions import (
     SklprepWarning,
     UsageError,
 )
-from sklprep.faults import faulty_files, file_fault, not_finite
-from sklprep.files import NpzReader
+from sklprep.files.faults import faulty_files, file_fault, not_finite
+from sklprep.files.npz_reader import NpzReader
 from sklprep.layers import check_layers_exist
 
 if TYPE_CHECKING:

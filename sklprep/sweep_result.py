@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.files import atomic_write
+from sklprep.files.atomic import atomic_write
 from sklprep.layers import EMBEDDINGS, format_layers
 from sklprep.notebook.cards import card, table
 from sklprep.notebook.curve import draw_curve

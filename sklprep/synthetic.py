@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import OutputError, UsageError
-from sklprep.files import check_output
+from sklprep.files.atomic import check_output
 from sklprep.sentence_writer import Members, write_sentence_files
 
 if TYPE_CHECKING:

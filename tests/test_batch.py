@@ -18,8 +18,8 @@ from sklprep import load_dataset, make_activations
 from sklprep.batch import plan_jobs, preview_jobs
 from sklprep.cli import main
 from sklprep.exceptions import UsageError
-from sklprep.files import NpzReader
-from sklprep.tables import read_features
+from sklprep.files.csv_tables import read_features
+from sklprep.files.npz_reader import NpzReader
 
 TRAITS = ("dishonesty", "aggression", "caring", "brave", "unfair")
 FOLDER = "dishonesty_100_features"

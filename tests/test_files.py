@@ -32,7 +32,9 @@ from forged_files import (
 )
 
 from sklprep.exceptions import FileFormatError, OutputError
-from sklprep.files import NpzReader, atomic_write, check_output, write_npz
+from sklprep.files.atomic import atomic_write, check_output
+from sklprep.files.npz_reader import NpzReader
+from sklprep.files.npz_writer import write_npz
 
 as_user = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
 
@@ -448,7 +450,7 @@ def test_folders_pipes_and_devices_are_refused_without_being_read(tmp_path, run_
     (tmp_path / "zero").symlink_to("/dev/zero")
     (tmp_path / "null").symlink_to("/dev/null")
     code = """
-from sklprep.files import NpzReader
+from sklprep.files.npz_reader import NpzReader
 before = peak()
 for path in sys.argv[1:]:
     try:
@@ -476,7 +478,7 @@ def test_the_memory_for_a_bomb_is_bounded(tmp_path, run_python):
     code = """
 import numpy as np
 from sklprep.exceptions import FileFormatError
-from sklprep.files import NpzReader
+from sklprep.files.npz_reader import NpzReader
 before = peak()
 with NpzReader(sys.argv[1]) as reader:
     assert reader.header("data").shape == (300, 1 << 20)
@@ -673,7 +675,8 @@ def test_two_writers_never_mix(tmp_path):
 KILLED = """
 import sys
 import numpy as np
-from sklprep.files import atomic_write, write_npz
+from sklprep.files.atomic import atomic_write
+from sklprep.files.npz_writer import write_npz
 print("ready", flush=True)
 if sys.argv[2] == "half":
     with atomic_write(sys.argv[1]) as file:

@@ -27,7 +27,7 @@ from sklprep import (
     make_strategy,
 )
 from sklprep.exceptions import DataError, FileFormatError, OutputError, UsageError
-from sklprep.files import PIECE_BYTES, NpyFile
+from sklprep.files.npy_file import PIECE_BYTES, NpyFile
 from sklprep.pack_writer import build_pack
 from sklprep.packs import Pack, is_pack
 from sklprep.sentences import SentenceFolder
@@ -647,7 +647,7 @@ class TestGrowing:
     @pytest.mark.parametrize("n_old", [1, 3, 7])
     def test_segments_go_on_where_they_ended(self, tmp_path, monkeypatch, n_old):
         monkeypatch.setattr(sklprep.pack_writer, "PIECE_BYTES", 64)
-        monkeypatch.setattr(sklprep.files, "PIECE_BYTES", 64)
+        monkeypatch.setattr(sklprep.files.npy_file, "PIECE_BYTES", 64)
         write_folder(tmp_path / "dumps", n_old)
         pack(tmp_path / "dumps", tmp_path / "grown")
         write_folder(tmp_path / "dumps", 5, first=n_old)
@@ -677,7 +677,7 @@ class TestGrowing:
 
     def test_damage_before_the_end_is_found_after_growing_too(self, tmp_path, monkeypatch):
         monkeypatch.setattr(sklprep.pack_writer, "PIECE_BYTES", 64)
-        monkeypatch.setattr(sklprep.files, "PIECE_BYTES", 64)
+        monkeypatch.setattr(sklprep.files.npy_file, "PIECE_BYTES", 64)
         write_folder(tmp_path / "dumps", 5)
         folder = pack(tmp_path / "dumps", tmp_path / "pack").path
         write_folder(tmp_path / "dumps", 2, first=5)
@@ -879,7 +879,7 @@ class TestKilled:
         out = tmp_path / "pack"
         code = """
 import itertools, os, shutil, signal, sys
-import scipy.sparse, sklprep.files, sklprep.pack_writer
+import scipy.sparse, sklprep.files.npz_reader, sklprep.pack_writer
 from pathlib import Path
 from sklprep.pack_writer import _Writer, build_pack
 from sklprep.packs import Pack
@@ -902,7 +902,7 @@ for name in ("_write", "finish", "_write_header"):
     setattr(_Writer, name, dying(getattr(_Writer, name)))
 for name in ("replace", "rename", "mkdir", "rmdir", "unlink"):
     setattr(Path, name, dying(getattr(Path, name)))
-sklprep.files.create_temporary_file = dying(sklprep.files.create_temporary_file)
+sklprep.files.atomic.create_temporary_file = dying(sklprep.files.atomic.create_temporary_file)
 os.fsync = lambda fd: None
 source = SentenceFolder(dumps, n_jobs=1)
 

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from sentence_files import damage, write_folder
 
-import sklprep.temporary
+import sklprep.files.temporary
 from sklprep import generate_dataset, load_activations, make_strategy
 from sklprep.cli import main
 from sklprep.exceptions import OutputError
-from sklprep.files import Blocks, atomic_write, write_npz
+from sklprep.files.atomic import atomic_write
+from sklprep.files.npz_writer import Blocks, write_npz
+from sklprep.files.temporary import create_temporary_file, remove_dead, temporary_folder
 from sklprep.pack_writer import build_pack
 from sklprep.sentences import SentenceFolder
-from sklprep.temporary import create_temporary_file, remove_dead, temporary_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklprep.exceptions.SklprepWarning")
 
@@ -41,7 +42,7 @@ def writing(path):
     """Another process that is in the middle of writing a file; give it a line and it finishes."""
     code = (
         "import sys\n"
-        "from sklprep.files import atomic_write\n"
+        "from sklprep.files.atomic import atomic_write\n"
         "with atomic_write(sys.argv[1]) as file:\n"
         "    file.write(b'half')\n"
         "    file.flush()\n"
@@ -204,7 +205,7 @@ def test_without_locks_files_are_written_and_nothing_is_removed(tmp_path, monkey
 
 RACE = """
 import os, random, signal, sys, time
-from sklprep.files import atomic_write
+from sklprep.files.atomic import atomic_write
 path, seed = sys.argv[1], int(sys.argv[2])
 os.fsync = lambda fd: None
 children = []
@@ -254,7 +255,7 @@ def test_a_temporary_folder_of_a_live_process_stays_and_that_of_a_dead_one_goes(
         (one / "a").touch()
         with temporary_folder(tmp_path, "rows") as two:
             assert one != two
-            sklprep.temporary.remove_leftovers(tmp_path / "rows")
+            sklprep.files.temporary.remove_leftovers(tmp_path / "rows")
             assert (one / "a").exists()
             assert two.exists()
     assert os.listdir(tmp_path) == []
@@ -649,7 +650,7 @@ def test_a_pack_is_not_written_over_the_folder_it_is_made_from(place, capsys):
 
 READ_ONLY = """
 import os, sys
-import joblib, sklprep.batch, sklprep.outputs, sklprep.pack_writer, sklprep.tables
+import joblib, sklprep.batch, sklprep.outputs, sklprep.pack_writer, sklprep.files.csv_tables
 from sklprep.cli import main
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:  # root may write everywhere, nobody may not

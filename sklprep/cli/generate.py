@@ -92,8 +92,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     from sklprep.batch import plan_jobs, preview_jobs, run_jobs
+    from sklprep.files.csv_tables import read_features
     from sklprep.outputs import check_outputs
-    from sklprep.tables import read_features
 
     strategies = arguments.strategy
     _check_combinations(arguments)
@@ -175,7 +175,7 @@ def _check_combinations(arguments: argparse.Namespace) -> None:
 def _print_faults(faults: Sequence[tuple[Job, Exception]], what: str, *, n_jobs: int) -> int:
     if faults and n_jobs == 1:
         raise faults[0][1]
-    from sklprep.faults import brief
+    from sklprep.files.faults import brief
 
     said: set[str] = set()
     for job, error in faults:

@@ -108,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the facts as they become known."""
     from sklprep.activations import ActivationSet, leave_out_faulty
-    from sklprep.faults import warn_left_out
+    from sklprep.files.faults import warn_left_out
     from sklprep.inspection import Scan, describe_activations, describe_values
     from sklprep.packs import Pack, is_pack
     from sklprep.sentences import SentenceFolder

@@ -168,7 +168,7 @@ def _read(
 
     from sklearn.base import clone
 
-    from sklprep.faults import warn_left_out
+    from sklprep.files.faults import warn_left_out
     from sklprep.sweep import find_inputs
 
     layers = arguments.layers or "each"
@@ -214,7 +214,7 @@ def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:
 def _save_plot(sweep: LayerSweep, path: Path) -> None:
     import matplotlib as mpl
 
-    from sklprep.files import atomic_write
+    from sklprep.files.atomic import atomic_write
     from sklprep.plotting import LayerSweepDisplay
 
     mpl.use("Agg")

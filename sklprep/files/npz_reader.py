@@ -1,4 +1,4 @@
-"""Reading NPZ files that may be broken or hostile, and writing files that cannot be half-done.
+"""Reading NPZ files that may be broken or hostile.
 
 The reader trusts nothing that a file says about itself: it opens regular files only, limits the
 number of members and the size of every header, compares each size with every other, and hands out
@@ -8,35 +8,29 @@ maps a file into memory, and the memory it takes does not depend on what a heade
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import errno
-import functools
-import math
 import os
 import re
-import shutil
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import deflate
 import numpy as np
 from numpy.typing import NDArray
 from zlib_ng import zlib_ng
 
-from sklprep.exceptions import FileFormatError, OutputError
-from sklprep.faults import file_fault
-from sklprep.temporary import create_temporary_file, temporary_folder
+from sklprep.exceptions import FileFormatError
+from sklprep.files.faults import file_fault
+from sklprep.files.npy_file import COPY_AGAIN, MAX_CHAR, ArrayHeader, parse_npy_header
 
 _MAX_MEMBERS = 64
 _MAX_DIRECTORY_BYTES = 1 << 20
-_MAX_HEADER_BYTES = 4096
 _MAX_DEFLATE_RATIO = 1040
 _SLICE_IN = 64 << 10
 _SLICE_OUT = 512 << 10
@@ -44,15 +38,8 @@ _HEADER_SLICE = 8 << 10
 _MIN_AT_ONCE, _MAX_AT_ONCE = 256 << 10, 16 << 20
 _DENSE_RATIO = 4
 _BLOCK_BYTES = 1 << 20
-PIECE_BYTES = 4 << 20
-_MAX_DIMS = 32
-_MAX_ARRAY_BYTES = 1 << 48
-_MAX_CHAR = 0x10FFFF
-_DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
 _MEMBER_NAME = re.compile(r"[^/\\]{1,100}")
 _INFLATE_ERROR: type[Exception] = zlib_ng.error  # type: ignore[assignment]
-_WRITE_BYTES = 1 << 20
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _END_RECORD = struct.Struct("<4s4H2IH")
 _MAX_COMMENT = 0xFFFF
@@ -69,25 +56,6 @@ class Member:
     packed_size: int
     size: int
     start: int
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayHeader:
-    """The npy header of a member: what numpy would make of the bytes that follow."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    data_offset: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one vector along the last axis."""
-        return self.shape[-1] * self.dtype.itemsize
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the whole array."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class NpzReader:
@@ -175,11 +143,7 @@ class NpzReader:
                 break
         if header.dtype == bool and n_bytes and values.view(np.uint8).max() > 1:
             raise self.fault(name, "has bytes other than 0 and 1", "booleans")
-        if (
-            header.dtype.kind == "U"
-            and n_bytes
-            and values.reshape(-1).view("<u4").max() > _MAX_CHAR
-        ):
+        if header.dtype.kind == "U" and n_bytes and values.reshape(-1).view("<u4").max() > MAX_CHAR:
             raise self.fault(name, "has characters beyond unicode", "text")
         return values
 
@@ -275,7 +239,7 @@ class NpzReader:
                 None,
                 f"has {len(entries)} members in its zip directory",
                 f"{claimed}, as its end record says",
-                _AGAIN,
+                COPY_AGAIN,
             )
         members: dict[str, Member] = {}
         for entry in entries:
@@ -373,7 +337,7 @@ class NpzReader:
                 member.name,
                 f"has {size:,} bytes with CRC-32 {crc:08x}",
                 f"{member.size:,} with {member.crc:08x}",
-                _AGAIN,
+                COPY_AGAIN,
             )
 
     def _stored_pieces(self, member: Member, max_piece: int) -> Iterator[bytes]:
@@ -421,7 +385,7 @@ class NpzReader:
             member.name,
             "inflates to another size than its entry claims",
             f"{member.size:,} bytes",
-            _AGAIN,
+            COPY_AGAIN,
         )
 
     def _damaged(self, member: Member, what: object) -> FileFormatError:
@@ -429,149 +393,8 @@ class NpzReader:
             member.name,
             f"does not inflate ({what})",
             f"deflate data of {member.size:,} bytes",
-            _AGAIN,
+            COPY_AGAIN,
         )
-
-
-_AGAIN = "The file is damaged; copy or extract it again."
-
-
-@functools.lru_cache(maxsize=256)  # the files of a folder repeat their headers
-def _literal(header: str) -> Any:
-    return ast.literal_eval(header)
-
-
-def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> ArrayHeader:
-    """Read the npy header at the start of a member or file, refusing what numpy should not get.
-
-    `fault` makes the error from what was found, what was expected, and what to do.
-    """
-    if len(start) < 12 or start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
-        raise fault("is not a numpy array", "an npy header of version 1 to 3")
-    prefix = 10 if start[6] == 1 else 12
-    length = int.from_bytes(start[8:prefix], "little")
-    if length > _MAX_HEADER_BYTES or prefix + length > len(start):
-        raise fault(f"has a header of {length:,} bytes", f"at most {_MAX_HEADER_BYTES:,}")
-    try:
-        fields = _literal(start[prefix : prefix + length].decode("utf-8").strip())
-        descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
-        descr_text, shape_text = str(descr)[:60], repr(shape)[:60]
-    except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
-        raise fault("has a header that cannot be read", "descr, fortran_order, shape") from None
-    if not isinstance(descr, str) or not _DTYPE.fullmatch(descr):
-        raise fault(
-            f"has dtype {descr_text!r}",
-            "little-endian float, integer, bool or unicode",
-            "Save it as float32 (bfloat16 included)." if "V" in descr_text else "",
-        )
-    dtype = np.dtype(descr)
-    if (
-        type(shape) is not tuple
-        or len(shape) > _MAX_DIMS
-        or any(type(n) is not int or n < 0 for n in shape)
-        or math.prod(max(n, 1) for n in shape) * dtype.itemsize > _MAX_ARRAY_BYTES
-    ):
-        raise fault(f"has shape {shape_text}", f"at most {_MAX_DIMS} numbers of sensible size")
-    if fortran not in (False, True) or (fortran and len(shape) > 1):
-        raise fault("is in Fortran order", "C order", "Save np.ascontiguousarray(array).")
-    return ArrayHeader(dtype, shape, prefix + length)
-
-
-class NpyFile:
-    """An ``.npy`` file, read in bounded pieces: whole, by rows, never mapped.
-
-    Parameters
-    ----------
-    path : path-like
-        A regular file.
-    n_rows : int
-        Rows that count; the file may hold more, which are not looked at.
-
-    Raises
-    ------
-    FileFormatError
-        If the file does not hold such an array.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], n_rows: int) -> None:
-        self.path = Path(path)
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            info = os.fstat(self._fd)
-            if not stat.S_ISREG(info.st_mode):
-                raise self._fault("is not a regular file", "an npy file")
-            header = parse_npy_header(os.pread(self._fd, _MAX_HEADER_BYTES, 0), self._fault)
-            if not header.shape or header.shape[0] < n_rows:
-                raise self._fault(f"has shape {header.shape}", f"at least {n_rows} rows")
-            self.dtype = header.dtype
-            self.shape = (n_rows, *header.shape[1:])
-            self.offset = header.data_offset
-            self.row_bytes = math.prod(header.shape[1:]) * header.dtype.itemsize
-            if info.st_size < self.offset + n_rows * self.row_bytes:
-                raise self._fault(
-                    f"has {info.st_size:,} bytes",
-                    f"{self.offset + n_rows * self.row_bytes:,} or more",
-                    _AGAIN,
-                )
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
-
-    def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Read the rows from `start` to `stop`."""
-        stop = self.shape[0] if stop is None else stop
-        values = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        self._fill(values, start)
-        return values
-
-    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read rows by position, runs of neighbours at once."""
-        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        if len(rows):
-            breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-            for begin, end in zip([0, *breaks], [*breaks, len(rows)], strict=True):
-                self._fill(values[begin:end], int(rows[begin]))
-        return values
-
-    def pieces(self, *, last: bool = False) -> Iterator[bytes]:
-        """Yield the data's bytes, in pieces of 4 MiB and a rest; or only the last of these."""
-        n_bytes = self.shape[0] * self.row_bytes
-        position, end = self.offset, self.offset + n_bytes
-        if last and n_bytes:
-            position += (n_bytes - 1) // PIECE_BYTES * PIECE_BYTES
-        while position < end:
-            piece = os.pread(self._fd, min(PIECE_BYTES, end - position), position)
-            if not piece:
-                raise self._fault("was cut short while it was read", "a file that stays")
-            position += len(piece)
-            yield piece
-
-    def _fill(self, values: NDArray[Any], start: int) -> None:
-        buffer = values.reshape(-1).view(np.uint8).data if values.size else memoryview(b"")
-        position = self.offset + start * self.row_bytes
-        done = 0
-        while done < len(buffer):
-            n = os.preadv(self._fd, [buffer[done : done + (64 << 20)]], position + done)
-            if n == 0:
-                raise self._fault("was cut short while it was read", "a file that stays")
-            done += n
-        if values.dtype.kind == "U" and done and values.reshape(-1).view("<u4").max() > _MAX_CHAR:
-            raise self._fault("has characters beyond unicode", "text", _AGAIN)
-        if values.dtype == bool and done and values.view(np.uint8).max() > 1:
-            raise self._fault("has bytes other than 0 and 1", "booleans", _AGAIN)
-
-    def _fault(self, found: str, expected: str, do: str = "") -> FileFormatError:
-        return file_fault(self.path, None, found, expected, do)
 
 
 class _DirectoryTooLargeError(Exception):
@@ -608,235 +431,3 @@ class _CappedFile:
 
     def close(self) -> None:
         pass
-
-
-def check_output(path: str | os.PathLike[str]) -> Path:
-    """Refuse, before any work is done, an output path that cannot be written.
-
-    Missing parent folders are fine: they are made when the file is written.
-
-    Raises
-    ------
-    OutputError
-        If the path is a folder, a pipe or a device, lies below a file, or may not be written.
-    """
-    path = Path(path)
-    try:
-        if path.is_dir():
-            raise OutputError(f"Output {path} is a folder; name a file, such as {path / 'x.npz'}.")
-        if path.exists() and not path.is_file():
-            raise OutputError(f"Output {path} is a pipe or a device; name a regular file.")
-        parent = _find_parent(path)
-    except OSError as error:  # a name that is too long, a loop of links, ...
-        raise OutputError(f"Output {path} cannot be written ({error.strerror}).") from None
-    if not parent.is_dir():
-        what = "a link to nothing" if parent.is_symlink() else "a file"
-        raise OutputError(f"Output {path} cannot be written: {parent} is {what}, not a folder.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"Output {path} cannot be written: folder {parent} is read-only for you.")
-    return path
-
-
-def check_space(path: str | os.PathLike[str], n_bytes: int) -> None:
-    """Refuse, before any work is done, an output that does not fit on its disk.
-
-    Raises
-    ------
-    OutputError
-        If fewer bytes are free there.
-    """
-    disk = shutil.disk_usage(_find_parent(Path(path)))
-    if disk.total and n_bytes > disk.free:
-        raise OutputError(
-            f"Output {os.fspath(path)} needs {n_bytes / 1e6:,.1f} MB and {disk.free / 1e6:,.1f} MB"
-            " are free on its disk. Free some, or name a place that has more."
-        )
-
-
-def _find_parent(path: Path) -> Path:
-    """The innermost of its folders that is there already."""
-    parent = path.parent
-    while not os.path.lexists(parent):
-        parent = parent.parent
-    return parent
-
-
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name whole, or not at all.
-
-    The bytes go to a hidden temporary file in the same folder, which is synced to disk and renamed
-    on success and removed on failure; what a killed process left of it is removed by the next one
-    to write this file. Parent folders are made. The mode follows the umask. Without `sync` the file
-    survives a killed process, but perhaps not a power cut.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_write(pathlib.Path(folder, "new", "a.txt")) as file:
-    ...         _ = file.write(b"whole")
-    ...     pathlib.Path(folder, "new", "a.txt").read_bytes()
-    b'whole'
-    """
-    path = check_output(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd, temporary = create_temporary_file(path)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from error
-    with name_full_disk(path), os.fdopen(fd, "wb") as file:  # its lock is held until the end
-        try:
-            yield file
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    if sync:
-        sync_to_disk(path.parent)
-
-
-@contextlib.contextmanager
-def name_full_disk(path: Path) -> Iterator[None]:
-    """Say what could not be written and what to do where there is no space for it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL or error.filename is not None:
-            raise
-        raise OSError(
-            error.errno,
-            f"cannot be written ({error.strerror}); what was there before is as it was. Free some"
-            " space, or name a place that has more",
-            str(path),
-        ) from error
-
-
-def sync_to_disk(path: Path) -> None:
-    """Bring a file, or what was renamed in a folder, to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def check_new_folder(path: str | os.PathLike[str]) -> Path:
-    """Refuse, before any work is done, a folder that is there already or cannot be made.
-
-    An empty folder is fine, and so are missing parents.
-
-    Raises
-    ------
-    OutputError
-    """
-    path = Path(path)
-    if not path.exists():
-        return check_output(path)
-    if not path.is_dir():
-        raise OutputError(f"Output {path} is no folder; name one that does not exist yet.")
-    if any(path.iterdir()):
-        raise OutputError(f"Output {path} is not empty; name a folder that does not exist yet.")
-    return path
-
-
-@contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Make a folder that appears under its name whole, or not at all.
-
-    Yields a hidden temporary folder beside it, which is synced to disk with all files in it and
-    renamed on success, and removed on failure. Parent folders are made.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with atomic_folder(pathlib.Path(folder, "new")) as work:
-    ...         _ = (work / "a.txt").write_bytes(b"whole")
-    ...     pathlib.Path(folder, "new", "a.txt").read_bytes()
-    b'whole'
-    """
-    path = check_new_folder(path)
-    target = path.resolve() if path.is_symlink() else path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with name_full_disk(path), temporary_folder(target.parent, target.name) as temporary:
-        yield temporary
-        for written in (*temporary.rglob("*"), temporary):
-            sync_to_disk(written)
-        check_new_folder(path)  # another process may have been faster
-        temporary.rename(target)
-    sync_to_disk(target.parent)
-
-
-@dataclass(frozen=True, slots=True)
-class Blocks:
-    """An array that is too large to be held: its shape and dtype, and its rows block by block."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    blocks: Iterable[NDArray[Any]]
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the whole array."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def write_npz(
-    path: str | os.PathLike[str],
-    arrays: Mapping[str, Any],
-    *,
-    compress: bool = False,
-    sync: bool = True,
-) -> None:
-    """Write arrays as an NPZ file, atomically; the same arrays give the same bytes.
-
-    Parameters
-    ----------
-    path : path-like
-        Used as it is: no ``.npz`` is appended.
-    arrays : mapping of str to array-like or Blocks
-        No object arrays.
-    compress : bool, default=False
-        Deflate the members instead of storing them.
-    sync : bool, default=True
-        As `atomic_write` takes it.
-    """
-    wholes = {
-        name: values if isinstance(values, Blocks) else _whole(path, name, values)
-        for name, values in arrays.items()
-    }
-    if not compress:
-        check_space(check_output(path), sum(whole.n_bytes for whole in wholes.values()))
-    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with atomic_write(path, sync=sync) as file, zipfile.ZipFile(file, "w", method) as archive:
-        for name, whole in wholes.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array_header_1_0(
-                    member,
-                    {
-                        "descr": np.lib.format.dtype_to_descr(whole.dtype),
-                        "fortran_order": False,
-                        "shape": whole.shape,
-                    },
-                )
-                for block in whole.blocks:
-                    flat = np.ascontiguousarray(block, whole.dtype).reshape(-1).view(np.uint8)
-                    for start in range(0, len(flat), _WRITE_BYTES):
-                        member.write(flat[start : start + _WRITE_BYTES].data)
-
-
-def _whole(path: str | os.PathLike[str], name: str, values: Any) -> Blocks:
-    try:
-        array = np.asarray(values)
-    except ValueError:
-        array = np.asarray(values, object)
-    if array.dtype.hasobject:
-        raise OutputError(
-            f"{os.fspath(path)}: {name!r} is an object array, which only a pickle could hold;"
-            " expected numbers, booleans or strings of one shape."
-        )
-    return Blocks(array.shape, array.dtype, [array])

@@ -1,0 +1,1 @@
+"""Bytes on disk that may be broken or hostile; knows nothing of activations."""

@@ -1,0 +1,177 @@
+"""Writing files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from sklprep.exceptions import OutputError
+from sklprep.files.temporary import create_temporary_file, temporary_folder
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_output(path: str | os.PathLike[str]) -> Path:
+    """Refuse, before any work is done, an output path that cannot be written.
+
+    Missing parent folders are fine: they are made when the file is written.
+
+    Raises
+    ------
+    OutputError
+        If the path is a folder, a pipe or a device, lies below a file, or may not be written.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise OutputError(f"Output {path} is a folder; name a file, such as {path / 'x.npz'}.")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"Output {path} is a pipe or a device; name a regular file.")
+        parent = find_parent(path)
+    except OSError as error:  # a name that is too long, a loop of links, ...
+        raise OutputError(f"Output {path} cannot be written ({error.strerror}).") from None
+    if not parent.is_dir():
+        what = "a link to nothing" if parent.is_symlink() else "a file"
+        raise OutputError(f"Output {path} cannot be written: {parent} is {what}, not a folder.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"Output {path} cannot be written: folder {parent} is read-only for you.")
+    return path
+
+
+def check_space(path: str | os.PathLike[str], n_bytes: int) -> None:
+    """Refuse, before any work is done, an output that does not fit on its disk.
+
+    Raises
+    ------
+    OutputError
+        If fewer bytes are free there.
+    """
+    disk = shutil.disk_usage(find_parent(Path(path)))
+    if disk.total and n_bytes > disk.free:
+        raise OutputError(
+            f"Output {os.fspath(path)} needs {n_bytes / 1e6:,.1f} MB and {disk.free / 1e6:,.1f} MB"
+            " are free on its disk. Free some, or name a place that has more."
+        )
+
+
+def find_parent(path: Path) -> Path:
+    """The innermost of its folders that is there already."""
+    parent = path.parent
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    return parent
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name whole, or not at all.
+
+    The bytes go to a hidden temporary file in the same folder, which is synced to disk and renamed
+    on success and removed on failure; what a killed process left of it is removed by the next one
+    to write this file. Parent folders are made. The mode follows the umask. Without `sync` the file
+    survives a killed process, but perhaps not a power cut.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_write(pathlib.Path(folder, "new", "a.txt")) as file:
+    ...         _ = file.write(b"whole")
+    ...     pathlib.Path(folder, "new", "a.txt").read_bytes()
+    b'whole'
+    """
+    path = check_output(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd, temporary = create_temporary_file(path)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from error
+    with name_full_disk(path), os.fdopen(fd, "wb") as file:  # its lock is held until the end
+        try:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    if sync:
+        sync_to_disk(path.parent)
+
+
+@contextlib.contextmanager
+def name_full_disk(path: Path) -> Iterator[None]:
+    """Say what could not be written and what to do where there is no space for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or error.filename is not None:
+            raise
+        raise OSError(
+            error.errno,
+            f"cannot be written ({error.strerror}); what was there before is as it was. Free some"
+            " space, or name a place that has more",
+            str(path),
+        ) from error
+
+
+def sync_to_disk(path: Path) -> None:
+    """Bring a file, or what was renamed in a folder, to the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def check_new_folder(path: str | os.PathLike[str]) -> Path:
+    """Refuse, before any work is done, a folder that is there already or cannot be made.
+
+    An empty folder is fine, and so are missing parents.
+
+    Raises
+    ------
+    OutputError
+    """
+    path = Path(path)
+    if not path.exists():
+        return check_output(path)
+    if not path.is_dir():
+        raise OutputError(f"Output {path} is no folder; name one that does not exist yet.")
+    if any(path.iterdir()):
+        raise OutputError(f"Output {path} is not empty; name a folder that does not exist yet.")
+    return path
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Make a folder that appears under its name whole, or not at all.
+
+    Yields a hidden temporary folder beside it, which is synced to disk with all files in it and
+    renamed on success, and removed on failure. Parent folders are made.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with atomic_folder(pathlib.Path(folder, "new")) as work:
+    ...         _ = (work / "a.txt").write_bytes(b"whole")
+    ...     pathlib.Path(folder, "new", "a.txt").read_bytes()
+    b'whole'
+    """
+    path = check_new_folder(path)
+    target = path.resolve() if path.is_symlink() else path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with name_full_disk(path), temporary_folder(target.parent, target.name) as temporary:
+        yield temporary
+        for written in (*temporary.rglob("*"), temporary):
+            sync_to_disk(written)
+        check_new_folder(path)  # another process may have been faster
+        temporary.rename(target)
+    sync_to_disk(target.parent)
