@@ -27,12 +27,14 @@ from sklprep.exceptions import (
 from sklprep.files.atomic import check_new_folder
 from sklprep.files.csv_tables import read_groups, read_labels
 from sklprep.files.faults import brief, faulty_files, not_finite, warn_left_out
-from sklprep.layers import check_layers_exist, format_layers
+from sklprep.formats.layers import check_layers_exist, format_layers
+from sklprep.formats.members import Block
+from sklprep.formats.pack_reader import Pack, is_pack
+from sklprep.formats.pack_writer import build_pack, write_pack
+from sklprep.formats.pooling import is_last_of_each
+from sklprep.formats.sentence_folder import SentenceFolder
+from sklprep.formats.sentence_writer import export_sentences
 from sklprep.notebook.cards import card, describe_y, table
-from sklprep.pack_writer import build_pack, write_pack
-from sklprep.packs import Pack, is_pack
-from sklprep.sentence_writer import export_sentences
-from sklprep.sentences import Block, SentenceFolder, is_last_of_each
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -18,8 +18,8 @@ from sklprep.activations import ActivationSet
 from sklprep.dataset import ProbeDataset
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files.atomic import atomic_write
+from sklprep.formats.layers import EMBEDDINGS, check_layers_exist, format_layers
 from sklprep.inspection import DenseStats, Scan, units_of
-from sklprep.layers import EMBEDDINGS, check_layers_exist, format_layers
 from sklprep.notebook.cards import count
 from sklprep.targets import ENOUGH_ACTIVE
 

@@ -23,7 +23,7 @@ from sklprep.files.atomic import check_space
 from sklprep.files.faults import warn_left_out
 from sklprep.files.npz_reader import NpzReader
 from sklprep.files.temporary import remove_leftovers, temporary_folder
-from sklprep.layers import format_layers, parse_layers
+from sklprep.formats.layers import format_layers, parse_layers
 from sklprep.strategies import FEATURE, SAE, STRATEGIES, check_normalize, check_options
 
 if TYPE_CHECKING:
@@ -437,7 +437,7 @@ def _with_rows_at_hand(
     if folder is None or _bytes_of(folder, **needs) <= SPOOL_BYTES:
         yield acts.prefetch(**needs)
         return
-    from sklprep.pack_writer import build_pack
+    from sklprep.formats.pack_writer import build_pack
 
     place = jobs[0].output.parent
     place.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklprep.activations import ActivationSet, ArraySource
 from sklprep.arrays import is_array, to_numpy
 from sklprep.exceptions import SklprepWarning, UsageError
-from sklprep.layers import format_layers
-from sklprep.sentences import POOLINGS
+from sklprep.formats.layers import format_layers
+from sklprep.formats.pooling import POOLINGS
 
 _HOOK = re.compile(r"blocks\.([0-9]{1,6})\.hook_resid_post")
 _EMBED = "hook_embed"
@@ -192,7 +192,7 @@ def _pool_batch(batch: Any, mask: Any, pooling: str, what: str) -> _Part:
                 f"{what}: {name} has shape {array.shape}, layer {first} {shape}; expected the same"
                 " sentences and tokens in all, and one d_model."
             )
-        return _pool(array, real, pooling)
+        return pool(array, real, pooling)
 
     return _Part(
         list(layers),
@@ -276,7 +276,7 @@ def _read_mask(mask: Any, shape: tuple[int, ...], what: str) -> NDArray[np.bool_
     return real
 
 
-def _pool(array: NDArray[Any], real: NDArray[np.bool_], pooling: str) -> NDArray[np.float32]:
+def pool(array: NDArray[Any], real: NDArray[np.bool_], pooling: str) -> NDArray[np.float32]:
     """Rows of the real tokens; means are taken in float64 and rounded once."""
     with np.errstate(over="ignore", invalid="ignore"):
         if pooling == "final":

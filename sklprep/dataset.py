@@ -29,9 +29,9 @@ from sklprep.files.atomic import check_space
 from sklprep.files.faults import file_fault
 from sklprep.files.npz_reader import NpzReader
 from sklprep.files.npz_writer import Blocks, write_npz
-from sklprep.layers import EMBEDDINGS, format_layers
+from sklprep.formats.layers import EMBEDDINGS, format_layers
+from sklprep.formats.outputs import check_outputs
 from sklprep.notebook.cards import card, describe_y, table
-from sklprep.outputs import check_outputs
 from sklprep.strategies import CONCEPT, FEATURE, HIDDEN, SAE
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, Stan
 from sklearn.utils.validation import check_is_fitted
 
 from sklprep.exceptions import UsageError
-from sklprep.layers import EMBEDDINGS
+from sklprep.formats.layers import EMBEDDINGS
 from sklprep.normalizers import ActivationNormalizer
 from sklprep.rowspace import RowSpaceProjector
 from sklprep.selectors import LayerSelector

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklprep.activations import ActivationSet, load_activations
 from sklprep.exceptions import UsageError
 from sklprep.files.npz_writer import write_npz
-from sklprep.layers import parse_layers
+from sklprep.formats.layers import parse_layers
 from sklprep.normalizers import ActivationNormalizer
 
 _KEYS = (

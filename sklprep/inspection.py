@@ -16,9 +16,9 @@ from sklprep.dataset import ProbeDataset
 from sklprep.exceptions import DataError
 from sklprep.files.faults import brief
 from sklprep.files.npz_reader import NpzReader
+from sklprep.formats.pack_reader import Pack
+from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.notebook.cards import count
-from sklprep.packs import Pack
-from sklprep.sentences import SentenceFolder
 from sklprep.targets import ENOUGH_ACTIVE
 
 MASSIVE = 20

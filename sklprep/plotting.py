@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklprep.layers import EMBEDDINGS
+from sklprep.formats.layers import EMBEDDINGS
 from sklprep.sweep import EACH, layer_sweep
 from sklprep.sweep_result import LayerSweep, format_score
 

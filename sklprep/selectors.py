@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklprep.activations import ActivationSet, Siblings, check_feature_exists
 from sklprep.exceptions import FeatureNotFoundError, SklprepWarning
-from sklprep.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
+from sklprep.formats.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
 
 _TOLD: set[str] = set()
 """Sources that this process has warned about: every fold of a search would say it again."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sklprep.exceptions import UsageError
-from sklprep.layers import EMBEDDINGS
+from sklprep.formats.layers import EMBEDDINGS
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator

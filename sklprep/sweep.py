@@ -26,7 +26,7 @@ from sklprep._version import __version__
 from sklprep.activations import ActivationSet
 from sklprep.exceptions import DataError, InsufficientDataError, SklprepWarning, UsageError
 from sklprep.folds import BOOTSTRAP, Design, Split, draw_design
-from sklprep.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
+from sklprep.formats.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
 from sklprep.normalizers import ActivationNormalizer
 from sklprep.resampling import N_DRAWS, Answers, score_resamples
 from sklprep.selectors import LayerSelector, find_members

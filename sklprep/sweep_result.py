@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.files.atomic import atomic_write
-from sklprep.layers import EMBEDDINGS, format_layers
+from sklprep.formats.layers import EMBEDDINGS, format_layers
 from sklprep.notebook.cards import card, table
 from sklprep.notebook.curve import draw_curve
 from sklprep.resampling import N_DRAWS

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sklprep.exceptions import OutputError, UsageError
 from sklprep.files.atomic import check_output
-from sklprep.sentence_writer import Members, write_sentence_files
+from sklprep.formats.sentence_writer import Members, write_sentence_files
 
 if TYPE_CHECKING:
     from sklprep.activations import ActivationSet

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklprep.activations import ActivationSet
 from sklprep.exceptions import DataError, SklprepWarning
-from sklprep.layers import check_layers_exist
+from sklprep.formats.layers import check_layers_exist
 from sklprep.selectors import check_features, refuse_average_l0, validate_layers
 
 ENOUGH_ACTIVE = 10

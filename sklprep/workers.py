@@ -18,7 +18,7 @@ from sklearn import config_context, get_config
 from threadpoolctl import threadpool_limits
 
 from sklprep.activations import ActivationSet
-from sklprep.layers import ALL, parse_layers
+from sklprep.formats.layers import ALL, parse_layers
 from sklprep.selectors import LayerSelector, SAEFeatureSelector
 
 PROCESSES_PAY_SECONDS = 15

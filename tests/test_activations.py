@@ -551,7 +551,7 @@ def test_arrays_travel_through_pickle_with_their_view():
 
 def test_rows_that_do_not_fit_in_memory_say_what_they_need_and_name_pack(tmp_path, monkeypatch):
     write_folder(tmp_path / "dump", 3)
-    monkeypatch.setattr("sklprep.sentences.available_memory", lambda: 100)
+    monkeypatch.setattr("sklprep.formats.sentence_folder.available_memory", lambda: 100)
 
     with pytest.warns(SklprepWarning, match=r"need .* GB of memory .* sklprep pack"):
         acts = load_activations(tmp_path / "dump")

@@ -14,9 +14,10 @@ from sklearn.pipeline import make_pipeline
 import sklprep
 from sklprep.activations import ActivationSet, load_activations
 from sklprep.exceptions import FileFormatError
-from sklprep.pack_writer import build_pack
-from sklprep.packs import Pack
-from sklprep.sentences import SentenceFolder, _read_rows
+from sklprep.formats.pack_reader import Pack
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_file import read_rows
+from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.workers import RemoteRows
 
 dask = pytest.importorskip("dask", reason="no cluster to test on: pip install sklprep[dask]")
@@ -172,7 +173,7 @@ class TestWhatTravels:
     def test_a_task_that_reads_a_file_is_a_path_and_what_is_known_of_the_file(self, dumps):
         folder = SentenceFolder(dumps)
         for info in folder.files:
-            task = (_read_rows, dumps / info.name, info, "final", True, [0, 1], [0, 1, 2])
+            task = (read_rows, dumps / info.name, info, "final", True, [0, 1], [0, 1, 2])
             assert len(pickle.dumps(task)) < 1_000
 
     def test_the_rows_that_come_back_are_the_pooled_ones(self, dumps):

@@ -18,8 +18,8 @@ from sklearn.pipeline import make_pipeline
 import sklprep.activations
 import sklprep.batch
 import sklprep.dataset
-import sklprep.pack_writer
-import sklprep.sentences
+import sklprep.formats.pack_writer
+import sklprep.formats.sentence_folder
 from sklprep import (
     ActivationNormalizer,
     ActivationSet,
@@ -37,9 +37,9 @@ from sklprep.exceptions import (
     SklprepWarning,
     UsageError,
 )
-from sklprep.pack_writer import build_pack
-from sklprep.packs import Pack, is_pack
-from sklprep.sentences import SentenceFolder
+from sklprep.formats.pack_reader import Pack, is_pack
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_folder import SentenceFolder
 
 N = 16
 
@@ -267,14 +267,14 @@ def test_rows_of_arrays_have_no_files_to_be_named():
 
 
 def test_what_the_system_runs_out_of_is_no_fault_of_a_file(dump, monkeypatch):
-    reader = sklprep.sentences.NpzReader
+    reader = sklprep.formats.sentence_file.NpzReader
 
     def fail(path):
         if path.name == name(4):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
         return reader(path)
 
-    monkeypatch.setattr(sklprep.sentences, "NpzReader", fail)
+    monkeypatch.setattr(sklprep.formats.sentence_file, "NpzReader", fail)
     with pytest.raises(OSError, match="Too many open files"):
         load_activations(dump, skip_bad=True)
 
@@ -736,8 +736,8 @@ def test_a_pack_with_files_left_out_grows(run, dump, tmp_path):
 
 def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeypatch):
     damage(dump / name(4), "hidden_states")
-    monkeypatch.setattr(sklprep.pack_writer, "_BATCH_BYTES", 1)
-    commit, done = sklprep.pack_writer._commit, []
+    monkeypatch.setattr(sklprep.formats.pack_writer, "_BATCH_BYTES", 1)
+    commit, done = sklprep.formats.pack_writer._commit, []
 
     def interrupt(work, manifest, writers, facts, *arguments, **options):
         commit(work, manifest, writers, facts, *arguments, **options)
@@ -745,7 +745,7 @@ def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeyp
         if done[-1] == 10:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(sklprep.pack_writer, "_commit", interrupt)
+    monkeypatch.setattr(sklprep.formats.pack_writer, "_commit", interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_pack(SentenceFolder(dump), tmp_path / "pack", skip_bad=True)
     assert not is_pack(tmp_path / "pack")

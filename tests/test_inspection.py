@@ -5,6 +5,9 @@ import pytest
 from sentence_files import write_folder
 
 from sklprep import ActivationSet, generate_dataset, load_activations, make_strategy
+from sklprep.formats.pack_reader import Pack
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.inspection import (
     MASSIVE,
     DenseStats,
@@ -15,9 +18,6 @@ from sklprep.inspection import (
     describe_values,
     scan_dataset,
 )
-from sklprep.pack_writer import build_pack
-from sklprep.packs import Pack
-from sklprep.sentences import SentenceFolder
 
 N, LAYERS, L0S = 7, (4, 2, 2), (70, 80, 90)
 

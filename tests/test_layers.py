@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklprep.exceptions import LayerNotFoundError, LayerSpecError
-from sklprep.layers import check_layers_exist, format_layers, parse_layers
+from sklprep.formats.layers import check_layers_exist, format_layers, parse_layers
 
 HINT = "write single layers, ranges and commas, such as 12, 0-5 or 0-2,10,15-17"
 

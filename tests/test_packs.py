@@ -17,7 +17,7 @@ import pytest
 from sentence_files import damage, rewrite, write_folder, write_sentence
 
 import sklprep.batch
-import sklprep.pack_writer
+import sklprep.formats.pack_writer
 from sklprep import (
     ActivationSet,
     generate_dataset,
@@ -28,9 +28,9 @@ from sklprep import (
 )
 from sklprep.exceptions import DataError, FileFormatError, OutputError, UsageError
 from sklprep.files.npy_file import PIECE_BYTES, NpyFile
-from sklprep.pack_writer import build_pack
-from sklprep.packs import Pack, is_pack
-from sklprep.sentences import SentenceFolder
+from sklprep.formats.pack_reader import Pack, is_pack
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_folder import SentenceFolder
 
 POOLINGS = ("final", "mean", "max", "none")
 CONFIGS = (0, 2, 2, 5)  # two SAE configs of layer 2
@@ -630,7 +630,7 @@ class TestGrowing:
     def test_a_pack_that_grew_has_the_bytes_of_one_made_at_once(
         self, tmp_path, monkeypatch, pooling, batch
     ):
-        monkeypatch.setattr(sklprep.pack_writer, "_BATCH_BYTES", batch)
+        monkeypatch.setattr(sklprep.formats.pack_writer, "_BATCH_BYTES", batch)
         options = {"layers": CONFIGS, "dtype": "float16"}
         out = tmp_path / "grown"
         for n in (1, 4, 5, 9):
@@ -646,7 +646,7 @@ class TestGrowing:
 
     @pytest.mark.parametrize("n_old", [1, 3, 7])
     def test_segments_go_on_where_they_ended(self, tmp_path, monkeypatch, n_old):
-        monkeypatch.setattr(sklprep.pack_writer, "PIECE_BYTES", 64)
+        monkeypatch.setattr(sklprep.formats.pack_writer, "PIECE_BYTES", 64)
         monkeypatch.setattr(sklprep.files.npy_file, "PIECE_BYTES", 64)
         write_folder(tmp_path / "dumps", n_old)
         pack(tmp_path / "dumps", tmp_path / "grown")
@@ -676,7 +676,7 @@ class TestGrowing:
         assert clocks() == before
 
     def test_damage_before_the_end_is_found_after_growing_too(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(sklprep.pack_writer, "PIECE_BYTES", 64)
+        monkeypatch.setattr(sklprep.formats.pack_writer, "PIECE_BYTES", 64)
         monkeypatch.setattr(sklprep.files.npy_file, "PIECE_BYTES", 64)
         write_folder(tmp_path / "dumps", 5)
         folder = pack(tmp_path / "dumps", tmp_path / "pack").path
@@ -817,8 +817,8 @@ class TestGrowing:
 
 SMALL_BATCHES = """
 import runpy, sys
-import sklprep.pack_writer
-sklprep.pack_writer._BATCH_BYTES = 20_000
+import sklprep.formats.pack_writer
+sklprep.formats.pack_writer._BATCH_BYTES = 20_000
 sys.argv[0] = "sklprep"
 runpy.run_module("sklprep", run_name="__main__")
 """
@@ -879,14 +879,14 @@ class TestKilled:
         out = tmp_path / "pack"
         code = """
 import itertools, os, shutil, signal, sys
-import scipy.sparse, sklprep.files.npz_reader, sklprep.pack_writer
+import scipy.sparse, sklprep.files.npz_reader, sklprep.formats.pack_writer
 from pathlib import Path
-from sklprep.pack_writer import _Writer, build_pack
-from sklprep.packs import Pack
-from sklprep.sentences import SentenceFolder
+from sklprep.formats.pack_writer import _Writer, build_pack
+from sklprep.formats.pack_reader import Pack
+from sklprep.formats.sentence_folder import SentenceFolder
 
 dumps, out, whole, old = sys.argv[1:]
-sklprep.pack_writer._BATCH_BYTES = 300_000
+sklprep.formats.pack_writer._BATCH_BYTES = 300_000
 left = 1 << 60  # in this process
 
 def dying(function):
@@ -1004,8 +1004,8 @@ class TestTogether:
     def test_many_racing_builds_leave_one_pack_and_nothing_else(self, packed, tmp_path, run_python):
         code = """
 import os, sys
-from sklprep.pack_writer import build_pack
-from sklprep.sentences import SentenceFolder
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_folder import SentenceFolder
 source = SentenceFolder(sys.argv[1], n_jobs=1)
 os.fsync = lambda fd: None
 for round in range(12):

@@ -37,8 +37,8 @@ from sklprep.exceptions import (
     SklprepWarning,
     UsageError,
 )
+from sklprep.formats.pack_writer import build_pack
 from sklprep.normalizers import METHODS
-from sklprep.pack_writer import build_pack
 from tests.sentence_files import write_folder
 
 SAE_LAYERS, L0S = [7, 12, 12, 0], [40, 80, 20, 33]

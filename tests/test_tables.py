@@ -13,8 +13,8 @@ from sklprep import LayerSelector, layer_sweep, load_activations, load_dataset
 from sklprep.cli import main
 from sklprep.exceptions import FileFormatError
 from sklprep.files.csv_tables import read_labels
-from sklprep.pack_writer import build_pack
-from sklprep.sentences import SentenceFolder
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_folder import SentenceFolder
 
 N = 24
 INDICES = [7 + 3 * position for position in range(N)]  # their own numbers, not positions

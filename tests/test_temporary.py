@@ -21,8 +21,8 @@ from sklprep.exceptions import OutputError
 from sklprep.files.atomic import atomic_write
 from sklprep.files.npz_writer import Blocks, write_npz
 from sklprep.files.temporary import create_temporary_file, remove_dead, temporary_folder
-from sklprep.pack_writer import build_pack
-from sklprep.sentences import SentenceFolder
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_folder import SentenceFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklprep.exceptions.SklprepWarning")
 
@@ -265,7 +265,7 @@ def test_a_temporary_folder_of_a_live_process_stays_and_that_of_a_dead_one_goes(
 
 KILLED = """
 import os, signal, sys
-import joblib, sklprep.batch, sklprep.dataset, sklprep.pack_writer, skops.io
+import joblib, sklprep.batch, sklprep.dataset, sklprep.formats.pack_writer, skops.io
 import sklprep.normalizers, sklprep.selectors, sklprep.targets
 from sklprep.cli import main
 out, *arguments = sys.argv[1:]
@@ -399,7 +399,7 @@ def test_a_pack_may_be_reached_by_a_link(tmp_path):
 
 FULL = """
 import os, resource, sys
-import joblib, sklprep.pack_writer
+import joblib, sklprep.formats.pack_writer
 from sklprep.cli import main
 limits, *arguments = sys.argv[1:]
 if arguments[0] == "generate":
@@ -650,7 +650,8 @@ def test_a_pack_is_not_written_over_the_folder_it_is_made_from(place, capsys):
 
 READ_ONLY = """
 import os, sys
-import joblib, sklprep.batch, sklprep.outputs, sklprep.pack_writer, sklprep.files.csv_tables
+import joblib, sklprep.batch, sklprep.files.csv_tables
+import sklprep.formats.outputs, sklprep.formats.pack_writer
 from sklprep.cli import main
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:  # root may write everywhere, nobody may not

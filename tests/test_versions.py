@@ -20,7 +20,7 @@ import sklprep
 from sklprep import generate_dataset, load_activations, load_dataset, make_strategy
 from sklprep.cli import main
 from sklprep.exceptions import FileFormatError, PipelineError, SklprepWarning
-from sklprep.packs import Pack
+from sklprep.formats.pack_reader import Pack
 
 V1 = Path(__file__).parent / "data" / "format_v1"
 SENTENCES = range(8)

@@ -19,9 +19,9 @@ from sklprep import (
 )
 from sklprep.cli import main
 from sklprep.exceptions import DataError, FileFormatError, OutputError, UsageError
-from sklprep.pack_writer import build_pack
-from sklprep.packs import Pack
-from sklprep.sentences import SentenceFolder
+from sklprep.formats.pack_reader import Pack
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_folder import SentenceFolder
 
 CONFIGS = (5, 2, 2, 0)  # not ascending, and two SAE configs of layer 2
 
@@ -602,7 +602,7 @@ class TestProcess:
         """Each write, rename and removal is the last deed of one process, without a flush."""
         code = """
 import os, pathlib, shutil, signal, sys
-import sklprep, sklprep.pack_writer
+import sklprep, sklprep.formats.pack_writer
 
 left = 1 << 60
 
@@ -616,7 +616,8 @@ def dying(function):
     return wrapper
 
 for name in ("_write", "finish"):
-    setattr(sklprep.pack_writer._Writer, name, dying(getattr(sklprep.pack_writer._Writer, name)))
+    Writer = sklprep.formats.pack_writer._Writer
+    setattr(Writer, name, dying(getattr(Writer, name)))
 for name in ("open", "replace", "rename", "mkdir"):
     setattr(pathlib.Path, name, dying(getattr(pathlib.Path, name)))
 os.fsync = lambda fd: None

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from sklprep.cli.messages import one_line
 from sklprep.exceptions import LayerSpecError
-from sklprep.layers import ALL, EMBEDDINGS, format_layers, parse_layers
+from sklprep.formats.layers import ALL, EMBEDDINGS, format_layers, parse_layers
 from sklprep.strategies import STRATEGIES
 
 NORMALIZE = ("standardize", "minmax", "maxabs", "none")

@@ -21,7 +21,7 @@ from sklprep.cli.arguments import (
 )
 from sklprep.cli.messages import explain, print_error
 from sklprep.exceptions import UsageError
-from sklprep.layers import format_layers
+from sklprep.formats.layers import format_layers
 from sklprep.strategies import FEATURE, STRATEGIES
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from sklprep.batch import plan_jobs, preview_jobs, run_jobs
     from sklprep.files.csv_tables import read_features
-    from sklprep.outputs import check_outputs
+    from sklprep.formats.outputs import check_outputs
 
     strategies = arguments.strategy
     _check_combinations(arguments)

@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 from sklprep.cli.arguments import add_common, add_skip_bad, one_layer
 from sklprep.cli.messages import printable
 from sklprep.exceptions import UsageError
-from sklprep.layers import format_layers
+from sklprep.formats.layers import format_layers
 
 if TYPE_CHECKING:
     from sklprep.audit import Finding
@@ -85,7 +85,7 @@ _cosine.__name__ = "cosine above 0 and up to 1"
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.outputs import check_outputs
+    from sklprep.formats.outputs import check_outputs
 
     for name in ("near", "threshold", "groups_out"):
         if getattr(arguments, name) is not None and not arguments.audit:
@@ -109,9 +109,9 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
     """Yield the facts as they become known."""
     from sklprep.activations import ActivationSet, leave_out_faulty
     from sklprep.files.faults import warn_left_out
+    from sklprep.formats.pack_reader import Pack, is_pack
+    from sklprep.formats.sentence_folder import SentenceFolder
     from sklprep.inspection import Scan, describe_activations, describe_values
-    from sklprep.packs import Pack, is_pack
-    from sklprep.sentences import SentenceFolder
 
     source: SentenceFolder | Pack
     if is_pack(arguments.path):

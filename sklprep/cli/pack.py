@@ -25,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.manifests import MANIFEST
-    from sklprep.pack_writer import build_pack, check_pack_output
-    from sklprep.packs import Pack, is_pack
-    from sklprep.sentences import SentenceFolder
+    from sklprep.formats.pack_manifest import MANIFEST
+    from sklprep.formats.pack_reader import Pack, is_pack
+    from sklprep.formats.pack_writer import build_pack, check_pack_output
+    from sklprep.formats.sentence_folder import SentenceFolder
 
     n_before = 0
     if arguments.output is None:

@@ -18,7 +18,7 @@ from sklprep.cli.arguments import (
     sweep_layers,
 )
 from sklprep.exceptions import UsageError
-from sklprep.layers import ALL, EMBEDDINGS
+from sklprep.formats.layers import ALL, EMBEDDINGS
 from sklprep.strategies import (
     CONCEPT,
     SAE,
@@ -126,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
     """Refuse what cannot be, and fill in what depends on the strategy."""
-    from sklprep.outputs import check_outputs
+    from sklprep.formats.outputs import check_outputs
 
     arguments.normalize = arguments.normalize or strategy.default_normalize
     if strategy.input_member == SAE:

@@ -130,8 +130,8 @@ class Data:
 
     def _pack_of(self, folder: Path) -> Path:
         def write(output: Path) -> None:
-            from sklprep.pack_writer import build_pack
-            from sklprep.sentences import SentenceFolder
+            from sklprep.formats.pack_writer import build_pack
+            from sklprep.formats.sentence_folder import SentenceFolder
 
             build_pack(SentenceFolder(folder, pooling="final", n_jobs=-1), output)
 

@@ -116,7 +116,7 @@ def command(argv: list[str]) -> Spent:
     import sklprep.batch
     import sklprep.cli
     import sklprep.dataset
-    import sklprep.pack_writer
+    import sklprep.formats.pack_writer
     from sklprep.pipelines import dumps_pipeline, loads_pipeline
     from sklprep.strategies import make_strategy
 

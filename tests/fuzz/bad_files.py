@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from sklprep import load_activations
-from sklprep.pack_writer import build_pack
-from sklprep.sentences import SentenceFolder
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_folder import SentenceFolder
 
 from ..forged_files import (
     BAD_ARCHIVES,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sklprep
-from sklprep.packs import Pack
+from sklprep.formats.pack_reader import Pack
 
 from .folders import content_of, write_all
 from .meetings import judge_run, run_command

@@ -13,9 +13,9 @@ import numpy as np
 
 import sklprep
 from sklprep.exceptions import SklprepError
-from sklprep.pack_writer import build_pack
-from sklprep.packs import Pack
-from sklprep.sentences import SentenceFolder
+from sklprep.formats.pack_reader import Pack
+from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.sentence_folder import SentenceFolder
 
 from ..sentence_files import write_sentence
 from . import samples

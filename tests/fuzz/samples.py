@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sklprep
-from sklprep.packs import Pack
+from sklprep.formats.pack_reader import Pack
 
 from .meetings import Answer, ask, judge_messages, judge_run, run_command, same
 from .mutations import Rng, pick

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklprep.exceptions import DataError
 from sklprep.files.atomic import atomic_folder, check_new_folder
 from sklprep.files.npz_writer import write_npz
-from sklprep.sentences import Block, RowSet
+from sklprep.formats.members import Block, RowSet
 
 Members = dict[str, Any]
 """The arrays of one sentence file."""

@@ -40,7 +40,9 @@ from sklprep.files.atomic import (
 from sklprep.files.faults import brief, warn_left_out
 from sklprep.files.npy_file import PIECE_BYTES, NpyFile
 from sklprep.files.temporary import is_at, remove_dead
-from sklprep.manifests import (
+from sklprep.formats.fingerprint import fingerprint_of
+from sklprep.formats.members import Block, RowSet
+from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,
     STORED_DTYPE,
@@ -52,8 +54,8 @@ from sklprep.manifests import (
     manifest_digest,
     read_manifest,
 )
-from sklprep.packs import Pack, is_pack, segments_of, usual_final
-from sklprep.sentences import Block, RowSet, SentenceFolder, fingerprint_of
+from sklprep.formats.pack_reader import Pack, is_pack, segments_of, usual_final
+from sklprep.formats.sentence_folder import SentenceFolder
 
 _BATCH_BYTES = 64 << 20
 _WRITE_BYTES = 128 << 10

@@ -11,7 +11,8 @@ from typing import Any
 
 from sklprep.exceptions import FileFormatError
 from sklprep.files.faults import file_fault
-from sklprep.sentences import MAX_WIDTH, fingerprint_of
+from sklprep.formats.fingerprint import fingerprint_of
+from sklprep.formats.sentence_file import MAX_WIDTH
 
 FORMAT = "sklprep pack"
 FORMAT_VERSION = 1

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sklprep.exceptions import OutputError
 from sklprep.files.atomic import check_output
-from sklprep.manifests import MANIFEST
-from sklprep.packs import is_pack
-from sklprep.sentences import PATTERN
+from sklprep.formats.pack_manifest import MANIFEST
+from sklprep.formats.pack_reader import is_pack
+from sklprep.formats.sentence_folder import PATTERN
 
 _Path = str | os.PathLike[str]
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sklprep.exceptions import DataError, FileFormatError, UsageError
 from sklprep.files.faults import faulty_files, file_fault
 from sklprep.files.npy_file import NpyFile
-from sklprep.manifests import (
+from sklprep.formats.fingerprint import fingerprint_of
+from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,
     config_names,
@@ -25,7 +26,7 @@ from sklprep.manifests import (
     manifest_digest,
     read_manifest,
 )
-from sklprep.sentences import fingerprint_of, is_last_of_each
+from sklprep.formats.pooling import is_last_of_each
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

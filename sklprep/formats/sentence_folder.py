@@ -1,4 +1,4 @@
-"""The sentence-file format: validate a folder of ``sentence_*.npz``, read the rows asked for.
+"""A folder of sentence files as a source of rows.
 
 Opening a folder reads the small members and the array headers of each file. The large members are
 inflated when they are first asked for, each at most once, and only pooled rows are kept. A faulty
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import errno
-import hashlib
 import itertools
 import os
 import re
@@ -18,9 +17,9 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,114 +31,27 @@ from sklprep.exceptions import (
     SklprepWarning,
     UsageError,
 )
-from sklprep.files.faults import faulty_files, file_fault, not_finite
-from sklprep.files.npz_reader import NpzReader
-from sklprep.layers import check_layers_exist
+from sklprep.files.faults import faulty_files, file_fault
+from sklprep.formats.layers import check_layers_exist
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
+from sklprep.formats.fingerprint import fingerprint_of
+from sklprep.formats.members import MEMBERS, Block, SparseRows
+from sklprep.formats.pooling import POOLINGS
+from sklprep.formats.sentence_file import (
+    SentenceInfo,
+    SentenceRows,
+    _stack,
+    index_sentence,
+    read_rows,
+)
+
 _NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
 PATTERN = "sentence_*.npz"
-POOLINGS = ("final", "mean", "max", "none")
-
-_SMALL = 1 << 20
-_MAX_INT = (1 << 63) - 1
-MAX_WIDTH = 1 << 20
-_WIDE_MEMBERS = ("embeddings", "hidden_states", "activations")
-_FLOATS = (np.dtype("<f2"), np.dtype("<f4"), np.dtype("<f8"))
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What the system runs out of is no fault of a file."""
-
-Block = tuple[str, int, Any]
-"""Some rows of one member: ``("embeddings", 0, rows)``, ``("hidden_states", layer, rows)`` or
-``("activations", position of the SAE config, csr_array or SparseRows)``."""
-
-
-class SparseRows(NamedTuple):
-    """The arrays of a ``csr_array``, which itself takes longer to make than a row to read."""
-
-    indptr: NDArray[np.int32]
-    indices: NDArray[np.int32]
-    data: NDArray[np.float32]
-
-    def as_csr(self, width: int) -> csr_array:
-        """(rows, width)."""
-        from scipy.sparse import csr_array
-
-        return csr_array((self.data, self.indices, self.indptr), (len(self.indptr) - 1, width))
-
-
-class RowSet(Protocol):
-    """Rows to be written to disk: an `ActivationSet`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def path(self) -> Path | None: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def pooling(self) -> str: ...
-    @property
-    def is_pooled(self) -> bool: ...
-    @property
-    def widths(self) -> tuple[int | None, int | None, int | None]: ...
-    @property
-    def stored_dtype(self) -> str: ...
-    @property
-    def layers(self) -> NDArray[np.int64]: ...
-    @property
-    def sae_layers(self) -> NDArray[np.int64]: ...
-    @property
-    def average_l0s(self) -> NDArray[Any]: ...
-    @property
-    def labels(self) -> NDArray[Any]: ...
-    @property
-    def groups(self) -> NDArray[np.int64]: ...
-    @property
-    def sentence_indices(self) -> NDArray[np.int64]: ...
-    @property
-    def sentences(self) -> NDArray[np.str_] | None: ...
-    @property
-    def is_final_token(self) -> NDArray[np.bool_]: ...
-    @property
-    def file_names(self) -> NDArray[np.str_]: ...
-    @property
-    def left_out(self) -> Mapping[str, FileFormatError]: ...
-    def __len__(self) -> int: ...
-    def blocks(self, bounds: Sequence[int] | None = ...) -> Iterator[Iterable[Block]]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class SentenceInfo:
-    """What the small members and the headers of one sentence file say."""
-
-    name: str
-    digest: bytes
-    n_tokens: int
-    final_tokens: tuple[int, ...]
-    label: float | None
-    sentence_index: int | None
-    sentence: str | None
-    layers: tuple[int, ...]
-    average_l0s: tuple[float, ...]
-    widths: tuple[int | None, ...]
-    dtypes: tuple[str | None, ...]
-
-    @property
-    def is_float16(self) -> bool:
-        """Whether all values were dumped as float16."""
-        return set(self.dtypes) <= {"float16", None}
-
-
-@dataclass(frozen=True, slots=True)
-class SentenceRows:
-    """The pooled rows of one file: dense (k, rows, width), sparse ones a config."""
-
-    embeddings: NDArray[np.float32] | None
-    hidden_states: NDArray[np.float32] | None
-    activations: list[SparseRows]
 
 
 class SentenceFolder:
@@ -187,7 +99,7 @@ class SentenceFolder:
         infos, faults = _split_faults(
             names,
             self._each_file(
-                _try, [(_index_sentence, self.path / name) for name in names], "Indexing"
+                _try, [(index_sentence, self.path / name) for name in names], "Indexing"
             ),
         )
         if infos:
@@ -393,7 +305,7 @@ class SentenceFolder:
             self._check_memory(self.bytes_of(embeddings=embeddings, layers=len(layers)))
             check_layers_exist(layers, self.layers.tolist())
             positions = self.positions_of(layers)
-            for member, wanted in zip(_WIDE_MEMBERS, (embeddings, layers, configs), strict=True):
+            for member, wanted in zip(MEMBERS, (embeddings, layers, configs), strict=True):
                 if wanted:
                     self.require(member)
             parts = self.parts(
@@ -420,7 +332,7 @@ class SentenceFolder:
             _try,
             [
                 (
-                    *(_read_rows, self.path / info.name, info),
+                    *(read_rows, self.path / info.name, info),
                     *(self.pooling, embeddings, positions, configs, finite),
                 )
                 for info in infos
@@ -524,7 +436,7 @@ class SentenceFolder:
 
     def require(self, member: str) -> None:
         """Raise `FileFormatError` unless the files hold this member."""
-        if self.files[0].widths[_WIDE_MEMBERS.index(member)] is None:
+        if self.files[0].widths[MEMBERS.index(member)] is None:
             raise file_fault(
                 self.path / self.files[0].name,
                 member,
@@ -565,21 +477,6 @@ def available_memory() -> int | None:
         return None
     found = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return 1024 * found[0] if found else None
-
-
-def fingerprint_of(files: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 over names of files, and digests of every member's name, size and CRC-32."""
-    whole = hashlib.sha256()
-    for name, digest in files:
-        whole.update(name.encode() + b"\0" + digest)
-    return whole.hexdigest()
-
-
-def is_last_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark where each value stands for the last time."""
-    last = np.zeros(len(values), bool)
-    last[len(values) - 1 - np.unique(values[::-1], return_index=True)[1]] = True
-    return last
 
 
 def _list_sentence_files(folder: Path) -> list[str]:
@@ -662,7 +559,7 @@ def _compare(folder: Path, info: SentenceInfo, model: SentenceInfo) -> FileForma
     for what, found, expected in (
         ("layers", info.layers, model.layers),
         ("average_l0s", info.average_l0s, model.average_l0s),
-        *zip((f"{name} width" for name in _WIDE_MEMBERS), info.widths, model.widths, strict=True),
+        *zip((f"{name} width" for name in MEMBERS), info.widths, model.widths, strict=True),
         ("sentence_index", info.sentence_index is None, model.sentence_index is None),
     ):
         if found != expected:
@@ -708,232 +605,3 @@ def _brief(value: object) -> str:
         return "present"
     text = str(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _index_sentence(path: Path) -> SentenceInfo:
-    with NpzReader(path) as reader:
-        digest = _directory_digest(reader)
-        layers = _small(reader, "layers", 1, "iu")
-        if layers.dtype.kind == "u" and (layers > _MAX_INT).any():
-            raise reader.fault("layers", f"has layer {layers.max()}", f"at most {_MAX_INT}")
-        n_configs = len(layers)
-        average_l0s = _small(reader, "average_l0s", 1, "iuf", shape=(n_configs,))
-        headers = [
-            reader.header(name) if name in reader.members else None for name in _WIDE_MEMBERS
-        ]
-        if all(header is None for header in headers):
-            raise reader.fault(None, "holds no activations", " or ".join(_WIDE_MEMBERS))
-        n_tokens = next((*header.shape[-2:], 0)[0] for header in headers if header is not None)
-        for name, header in zip(_WIDE_MEMBERS, headers, strict=True):
-            if header is None:
-                continue
-            expected = (n_tokens,) if name == "embeddings" else (n_configs, n_tokens)
-            if header.dtype not in _FLOATS:
-                raise reader.fault(name, f"has dtype {header.dtype}", "float32 or float16")
-            if header.shape[:-1] != expected or not header.shape:
-                raise reader.fault(
-                    name, f"has shape {header.shape}", f"({', '.join(map(str, expected))}, width)"
-                )
-            if not 1 <= header.shape[-1] <= MAX_WIDTH:
-                raise reader.fault(
-                    name, f"has vectors of width {header.shape[-1]:,}", f"1 to {MAX_WIDTH:,}"
-                )
-        if n_tokens == 0:
-            raise reader.fault(None, "has no tokens", "at least 1")
-        if n_configs == 0 and any(headers[1:]):
-            raise reader.fault("layers", "is empty", "at least 1 layer")
-        final = _small(reader, "is_final_token", 1, "b", shape=(n_tokens,))
-        return SentenceInfo(
-            name=path.name,
-            digest=digest,
-            n_tokens=n_tokens,
-            final_tokens=tuple(np.flatnonzero(final).tolist()),
-            label=_scalar(reader, "concept_strength_label"),
-            sentence_index=_sentence_index(reader),
-            sentence=_sentence(reader),
-            layers=tuple(layers.tolist()),
-            average_l0s=tuple(average_l0s.tolist()),
-            widths=tuple(header.shape[-1] if header else None for header in headers),
-            dtypes=tuple(header.dtype.name if header else None for header in headers),
-        )
-
-
-def _directory_digest(reader: NpzReader) -> bytes:
-    digest = hashlib.blake2b(digest_size=16)
-    for member in reader.members.values():
-        digest.update(f"{member.name}\0{member.size}\0{member.crc}\0".encode())
-    return digest.digest()
-
-
-def _small(
-    reader: NpzReader, name: str, ndim: int, kinds: str, shape: tuple[int, ...] | None = None
-) -> NDArray[Any]:
-    values = reader.array(name, max_bytes=_SMALL)
-    if values.ndim != ndim or values.dtype.kind not in kinds or shape not in (None, values.shape):
-        wanted = {"iu": "integers", "iuf": "numbers", "b": "booleans", "U": "text"}[kinds]
-        raise reader.fault(
-            name,
-            f"has shape {values.shape} of {values.dtype}",
-            f"{wanted} of shape {shape}" if shape else f"{wanted} in {ndim} dimensions",
-        )
-    return values
-
-
-def _scalar(reader: NpzReader, name: str) -> int | float | None:
-    if name not in reader.members:
-        return None
-    values = _small(reader, name, 0, "iuf") if reader.header(name).shape == () else None
-    if values is None:
-        raise reader.fault(name, f"has shape {reader.header(name).shape}", "one number, shape ()")
-    return values.item()
-
-
-def _sentence_index(reader: NpzReader) -> int | None:
-    value = _scalar(reader, "sentence_index")
-    if value is None:
-        return None
-    if value % 1 != 0 or abs(value) > _MAX_INT:  # NaN and infinities fail the first
-        raise reader.fault("sentence_index", f"is {value:g}", "a whole number")
-    return int(value)
-
-
-def _sentence(reader: NpzReader) -> str | None:
-    return str(_small(reader, "sentence", 0, "U")) if "sentence" in reader.members else None
-
-
-def _read_rows(
-    path: Path,
-    info: SentenceInfo,
-    pooling: str,
-    embeddings: bool,
-    positions: Sequence[int],
-    configs: Sequence[int],
-    finite: bool,
-) -> SentenceRows:
-    with NpzReader(path) as reader, np.errstate(over="ignore", invalid="ignore"):
-        if _directory_digest(reader) != info.digest:
-            raise reader.fault(
-                None,
-                "has changed since its folder was opened",
-                "the same content",
-                "Load it again.",
-            )
-        rows = SentenceRows(
-            _read_dense(reader, "embeddings", info, pooling, [0])[0] if embeddings else None,
-            _read_dense(reader, "hidden_states", info, pooling, positions) if positions else None,
-            _read_sparse(reader, info, pooling, configs) if configs else [],
-        )
-    if finite:
-        _check_finite(path, info, rows, positions, configs)
-    return rows
-
-
-def _check_finite(
-    path: Path,
-    info: SentenceInfo,
-    rows: SentenceRows,
-    positions: Sequence[int],
-    configs: Sequence[int],
-) -> None:
-    dense = () if rows.hidden_states is None else rows.hidden_states
-    sparse = (sparse.data for sparse in rows.activations)
-    for member, layer, values in (
-        *([] if rows.embeddings is None else [("embeddings", "", rows.embeddings)]),
-        *(
-            (member, f" layer {info.layers[place]}", values)
-            for member, places, arrays in (
-                ("hidden_states", positions, dense),
-                ("activations", configs, sparse),
-            )
-            for place, values in zip(places, arrays, strict=False)
-        ),
-    ):
-        n_bad = values.size - np.count_nonzero(np.isfinite(values))
-        if n_bad:
-            raise not_finite(str(path), member, layer, n_bad)
-
-
-def _token_ranges(
-    info: SentenceInfo, pooling: str, positions: Sequence[int]
-) -> list[tuple[int, int]]:
-    starts = [position * info.n_tokens for position in positions]
-    if pooling == "final":
-        return [
-            (start + info.final_tokens[0], start + info.final_tokens[0] + 1) for start in starts
-        ]
-    return [(start, start + info.n_tokens) for start in starts]
-
-
-def _read_dense(
-    reader: NpzReader, member: str, info: SentenceInfo, pooling: str, positions: Sequence[int]
-) -> NDArray[np.float32]:
-    width = info.widths[_WIDE_MEMBERS.index(member)] or 0
-    ranges = _token_ranges(info, pooling, positions)
-    blocks = _by_range(reader.blocks(member, ranges), ranges)
-    if pooling in ("mean", "max"):
-        return np.stack(list(_pool(blocks, pooling, info.n_tokens)))[:, np.newaxis]
-    rows = np.empty((len(ranges), ranges[0][1] - ranges[0][0], width), np.float32)
-    for number, first, block in blocks:
-        rows[number, first : first + len(block)] = block
-    return rows
-
-
-def _read_sparse(
-    reader: NpzReader, info: SentenceInfo, pooling: str, configs: Sequence[int]
-) -> list[SparseRows]:
-    width = info.widths[_WIDE_MEMBERS.index("activations")] or 0
-    ranges = _token_ranges(info, pooling, configs)
-    blocks = _by_range(reader.blocks("activations", ranges), ranges)
-    if pooling in ("mean", "max"):
-        pooled = _pool(blocks, pooling, info.n_tokens)
-        blocks = ((number, 0, row[np.newaxis]) for number, row in enumerate(pooled))
-    found: list[list[SparseRows]] = [[] for _ in ranges]
-    for number, _, block in blocks:
-        flat = block.reshape(-1)
-        places = (flat != 0).nonzero()[0]  # three times as fast as on the numbers
-        if len(block) == 1:  # thousands of times when a folder is packed
-            ends, columns = np.array([0, len(places)], np.int32), places
-        else:
-            ends = places.searchsorted(np.arange(len(block) + 1) * width).astype(np.int32)
-            columns = places % width
-        values = flat[places].astype(np.float32, copy=False)
-        found[number].append(SparseRows(ends, columns.astype(np.int32), values))
-    return [_stack(parts) for parts in found]
-
-
-def _stack(parts: Sequence[SparseRows]) -> SparseRows:
-    if len(parts) == 1:
-        return parts[0]
-    counts = np.concatenate([np.diff(part.indptr) for part in parts])
-    return SparseRows(
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
-        np.concatenate([part.indices for part in parts]),
-        np.concatenate([part.data for part in parts]),
-    )
-
-
-def _by_range(
-    blocks: Iterator[tuple[int, NDArray[Any]]], ranges: Sequence[tuple[int, int]]
-) -> Iterator[tuple[int, int, NDArray[Any]]]:
-    """Turn row numbers of the member into (number of the range, row within it)."""
-    number = 0
-    for row, block in blocks:
-        while row >= ranges[number][1]:
-            number += 1
-        yield number, row - ranges[number][0], block
-
-
-def _pool(
-    blocks: Iterator[tuple[int, int, NDArray[Any]]], pooling: str, n_tokens: int
-) -> Iterator[NDArray[np.float32]]:
-    """Reduce the blocks of each range to one row; means are taken in float64 and rounded once."""
-    total: Any = None
-    for _, first, block in blocks:
-        if pooling == "mean":
-            part = block.sum(axis=0, dtype=np.float64)
-            total = part if first == 0 else total + part
-        else:
-            part = block.max(axis=0)
-            total = part if first == 0 else np.maximum(total, part)
-        if first + len(block) == n_tokens:
-            yield (total / n_tokens if pooling == "mean" else total).astype(np.float32)

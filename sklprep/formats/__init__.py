@@ -1,0 +1,1 @@
+"""What lies on disk: sentence files and packs."""

@@ -1,0 +1,49 @@
+"""Pooling: how the tokens of a sentence become rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    pass
+
+
+POOLINGS = ("final", "mean", "max", "none")
+
+
+def is_last_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mark where each value stands for the last time."""
+    last = np.zeros(len(values), bool)
+    last[len(values) - 1 - np.unique(values[::-1], return_index=True)[1]] = True
+    return last
+
+
+def by_range(
+    blocks: Iterator[tuple[int, NDArray[Any]]], ranges: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Turn row numbers of the member into (number of the range, row within it)."""
+    number = 0
+    for row, block in blocks:
+        while row >= ranges[number][1]:
+            number += 1
+        yield number, row - ranges[number][0], block
+
+
+def pool(
+    blocks: Iterator[tuple[int, int, NDArray[Any]]], pooling: str, n_tokens: int
+) -> Iterator[NDArray[np.float32]]:
+    """Reduce the blocks of each range to one row; means are taken in float64 and rounded once."""
+    total: Any = None
+    for _, first, block in blocks:
+        if pooling == "mean":
+            part = block.sum(axis=0, dtype=np.float64)
+            total = part if first == 0 else total + part
+        else:
+            part = block.max(axis=0)
+            total = part if first == 0 else np.maximum(total, part)
+        if first + len(block) == n_tokens:
+            yield (total / n_tokens if pooling == "mean" else total).astype(np.float32)

@@ -1,0 +1,250 @@
+"""One ``sentence_*.npz``: validate its small members, read the pooled rows that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.files.faults import not_finite
+from sklprep.files.npz_reader import NpzReader
+
+if TYPE_CHECKING:
+    pass
+
+from sklprep.formats.fingerprint import directory_digest
+from sklprep.formats.members import MEMBERS, SparseRows
+from sklprep.formats.pooling import by_range, pool
+
+_SMALL = 1 << 20
+_MAX_INT = (1 << 63) - 1
+MAX_WIDTH = 1 << 20
+_FLOATS = (np.dtype("<f2"), np.dtype("<f4"), np.dtype("<f8"))
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceInfo:
+    """What the small members and the headers of one sentence file say."""
+
+    name: str
+    digest: bytes
+    n_tokens: int
+    final_tokens: tuple[int, ...]
+    label: float | None
+    sentence_index: int | None
+    sentence: str | None
+    layers: tuple[int, ...]
+    average_l0s: tuple[float, ...]
+    widths: tuple[int | None, ...]
+    dtypes: tuple[str | None, ...]
+
+    @property
+    def is_float16(self) -> bool:
+        """Whether all values were dumped as float16."""
+        return set(self.dtypes) <= {"float16", None}
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceRows:
+    """The pooled rows of one file: dense (k, rows, width), sparse ones a config."""
+
+    embeddings: NDArray[np.float32] | None
+    hidden_states: NDArray[np.float32] | None
+    activations: list[SparseRows]
+
+
+def index_sentence(path: Path) -> SentenceInfo:
+    with NpzReader(path) as reader:
+        digest = directory_digest(reader)
+        layers = _small(reader, "layers", 1, "iu")
+        if layers.dtype.kind == "u" and (layers > _MAX_INT).any():
+            raise reader.fault("layers", f"has layer {layers.max()}", f"at most {_MAX_INT}")
+        n_configs = len(layers)
+        average_l0s = _small(reader, "average_l0s", 1, "iuf", shape=(n_configs,))
+        headers = [reader.header(name) if name in reader.members else None for name in MEMBERS]
+        if all(header is None for header in headers):
+            raise reader.fault(None, "holds no activations", " or ".join(MEMBERS))
+        n_tokens = next((*header.shape[-2:], 0)[0] for header in headers if header is not None)
+        for name, header in zip(MEMBERS, headers, strict=True):
+            if header is None:
+                continue
+            expected = (n_tokens,) if name == "embeddings" else (n_configs, n_tokens)
+            if header.dtype not in _FLOATS:
+                raise reader.fault(name, f"has dtype {header.dtype}", "float32 or float16")
+            if header.shape[:-1] != expected or not header.shape:
+                raise reader.fault(
+                    name, f"has shape {header.shape}", f"({', '.join(map(str, expected))}, width)"
+                )
+            if not 1 <= header.shape[-1] <= MAX_WIDTH:
+                raise reader.fault(
+                    name, f"has vectors of width {header.shape[-1]:,}", f"1 to {MAX_WIDTH:,}"
+                )
+        if n_tokens == 0:
+            raise reader.fault(None, "has no tokens", "at least 1")
+        if n_configs == 0 and any(headers[1:]):
+            raise reader.fault("layers", "is empty", "at least 1 layer")
+        final = _small(reader, "is_final_token", 1, "b", shape=(n_tokens,))
+        return SentenceInfo(
+            name=path.name,
+            digest=digest,
+            n_tokens=n_tokens,
+            final_tokens=tuple(np.flatnonzero(final).tolist()),
+            label=_scalar(reader, "concept_strength_label"),
+            sentence_index=_sentence_index(reader),
+            sentence=_sentence(reader),
+            layers=tuple(layers.tolist()),
+            average_l0s=tuple(average_l0s.tolist()),
+            widths=tuple(header.shape[-1] if header else None for header in headers),
+            dtypes=tuple(header.dtype.name if header else None for header in headers),
+        )
+
+
+def _small(
+    reader: NpzReader, name: str, ndim: int, kinds: str, shape: tuple[int, ...] | None = None
+) -> NDArray[Any]:
+    values = reader.array(name, max_bytes=_SMALL)
+    if values.ndim != ndim or values.dtype.kind not in kinds or shape not in (None, values.shape):
+        wanted = {"iu": "integers", "iuf": "numbers", "b": "booleans", "U": "text"}[kinds]
+        raise reader.fault(
+            name,
+            f"has shape {values.shape} of {values.dtype}",
+            f"{wanted} of shape {shape}" if shape else f"{wanted} in {ndim} dimensions",
+        )
+    return values
+
+
+def _scalar(reader: NpzReader, name: str) -> int | float | None:
+    if name not in reader.members:
+        return None
+    values = _small(reader, name, 0, "iuf") if reader.header(name).shape == () else None
+    if values is None:
+        raise reader.fault(name, f"has shape {reader.header(name).shape}", "one number, shape ()")
+    return values.item()
+
+
+def _sentence_index(reader: NpzReader) -> int | None:
+    value = _scalar(reader, "sentence_index")
+    if value is None:
+        return None
+    if value % 1 != 0 or abs(value) > _MAX_INT:  # NaN and infinities fail the first
+        raise reader.fault("sentence_index", f"is {value:g}", "a whole number")
+    return int(value)
+
+
+def _sentence(reader: NpzReader) -> str | None:
+    return str(_small(reader, "sentence", 0, "U")) if "sentence" in reader.members else None
+
+
+def read_rows(
+    path: Path,
+    info: SentenceInfo,
+    pooling: str,
+    embeddings: bool,
+    positions: Sequence[int],
+    configs: Sequence[int],
+    finite: bool,
+) -> SentenceRows:
+    with NpzReader(path) as reader, np.errstate(over="ignore", invalid="ignore"):
+        if directory_digest(reader) != info.digest:
+            raise reader.fault(
+                None,
+                "has changed since its folder was opened",
+                "the same content",
+                "Load it again.",
+            )
+        rows = SentenceRows(
+            _read_dense(reader, "embeddings", info, pooling, [0])[0] if embeddings else None,
+            _read_dense(reader, "hidden_states", info, pooling, positions) if positions else None,
+            _read_sparse(reader, info, pooling, configs) if configs else [],
+        )
+    if finite:
+        _check_finite(path, info, rows, positions, configs)
+    return rows
+
+
+def _check_finite(
+    path: Path,
+    info: SentenceInfo,
+    rows: SentenceRows,
+    positions: Sequence[int],
+    configs: Sequence[int],
+) -> None:
+    dense = () if rows.hidden_states is None else rows.hidden_states
+    sparse = (sparse.data for sparse in rows.activations)
+    for member, layer, values in (
+        *([] if rows.embeddings is None else [("embeddings", "", rows.embeddings)]),
+        *(
+            (member, f" layer {info.layers[place]}", values)
+            for member, places, arrays in (
+                ("hidden_states", positions, dense),
+                ("activations", configs, sparse),
+            )
+            for place, values in zip(places, arrays, strict=False)
+        ),
+    ):
+        n_bad = values.size - np.count_nonzero(np.isfinite(values))
+        if n_bad:
+            raise not_finite(str(path), member, layer, n_bad)
+
+
+def _token_ranges(
+    info: SentenceInfo, pooling: str, positions: Sequence[int]
+) -> list[tuple[int, int]]:
+    starts = [position * info.n_tokens for position in positions]
+    if pooling == "final":
+        return [
+            (start + info.final_tokens[0], start + info.final_tokens[0] + 1) for start in starts
+        ]
+    return [(start, start + info.n_tokens) for start in starts]
+
+
+def _read_dense(
+    reader: NpzReader, member: str, info: SentenceInfo, pooling: str, positions: Sequence[int]
+) -> NDArray[np.float32]:
+    width = info.widths[MEMBERS.index(member)] or 0
+    ranges = _token_ranges(info, pooling, positions)
+    blocks = by_range(reader.blocks(member, ranges), ranges)
+    if pooling in ("mean", "max"):
+        return np.stack(list(pool(blocks, pooling, info.n_tokens)))[:, np.newaxis]
+    rows = np.empty((len(ranges), ranges[0][1] - ranges[0][0], width), np.float32)
+    for number, first, block in blocks:
+        rows[number, first : first + len(block)] = block
+    return rows
+
+
+def _read_sparse(
+    reader: NpzReader, info: SentenceInfo, pooling: str, configs: Sequence[int]
+) -> list[SparseRows]:
+    width = info.widths[MEMBERS.index("activations")] or 0
+    ranges = _token_ranges(info, pooling, configs)
+    blocks = by_range(reader.blocks("activations", ranges), ranges)
+    if pooling in ("mean", "max"):
+        pooled = pool(blocks, pooling, info.n_tokens)
+        blocks = ((number, 0, row[np.newaxis]) for number, row in enumerate(pooled))
+    found: list[list[SparseRows]] = [[] for _ in ranges]
+    for number, _, block in blocks:
+        flat = block.reshape(-1)
+        places = (flat != 0).nonzero()[0]  # three times as fast as on the numbers
+        if len(block) == 1:  # thousands of times when a folder is packed
+            ends, columns = np.array([0, len(places)], np.int32), places
+        else:
+            ends = places.searchsorted(np.arange(len(block) + 1) * width).astype(np.int32)
+            columns = places % width
+        values = flat[places].astype(np.float32, copy=False)
+        found[number].append(SparseRows(ends, columns.astype(np.int32), values))
+    return [_stack(parts) for parts in found]
+
+
+def _stack(parts: Sequence[SparseRows]) -> SparseRows:
+    if len(parts) == 1:
+        return parts[0]
+    counts = np.concatenate([np.diff(part.indptr) for part in parts])
+    return SparseRows(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        np.concatenate([part.indices for part in parts]),
+        np.concatenate([part.data for part in parts]),
+    )
