@@ -12,7 +12,7 @@ from sklprep._version import __version__
 
 _HOME = {
     "ActivationNormalizer": "normalizers",
-    "ActivationSet": "activations",
+    "ActivationSet": "activations.activation_set",
     "ConceptTargetExtractor": "targets",
     "FeatureTargetExtractor": "targets",
     "LayerSelector": "selectors",
@@ -22,15 +22,15 @@ _HOME = {
     "RowSpaceProjector": "rowspace",
     "SAEFeatureSelector": "selectors",
     "STRATEGIES": "strategies",
-    "from_hidden_states": "collectors",
+    "from_hidden_states": "activations.collectors",
     "audit_activations": "audit",
     "generate_dataset": "dataset",
     "get_final_token_data": "guide",
     "layer_sweep": "sweep",
-    "load_activations": "activations",
+    "load_activations": "activations.loading",
     "load_all_sentences": "guide",
     "load_dataset": "dataset",
-    "make_activations": "synthetic",
+    "make_activations": "activations.synthetic",
     "make_strategy": "strategies",
     "normalize_features": "guide",
     "parse_layers_arg": "guide",
@@ -81,9 +81,11 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from sklprep.activations import ActivationSet, load_activations
+    from sklprep.activations.activation_set import ActivationSet
+    from sklprep.activations.collectors import from_hidden_states
+    from sklprep.activations.loading import load_activations
+    from sklprep.activations.synthetic import make_activations
     from sklprep.audit import audit_activations
-    from sklprep.collectors import from_hidden_states
     from sklprep.dataset import ProbeDataset, generate_dataset, load_dataset
     from sklprep.directions import probe_directions
     from sklprep.guide import (
@@ -100,5 +102,4 @@ if TYPE_CHECKING:
     from sklprep.strategies import STRATEGIES, make_strategy
     from sklprep.sweep import layer_sweep
     from sklprep.sweep_result import LayerSweep
-    from sklprep.synthetic import make_activations
     from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from sklprep.activations import ActivationSet
+    from sklprep.activations.activation_set import ActivationSet
     from sklprep.dataset import FittedDataset, FittedPipeline
 
 SPOOL_BYTES = 512 << 20
@@ -154,7 +154,7 @@ def run_jobs(
     `labels` and `groups` are CSV files, as `load_activations` takes them. With `skip_bad` a dataset
     goes without the files that are faulty in what it reads; otherwise its error names all of them.
     """
-    from sklprep.activations import open_activations
+    from sklprep.activations.loading import open_activations
 
     for job in jobs:
         remove_leftovers(job.output)
@@ -240,7 +240,7 @@ class _Maker:
         doomed: bool,
     ) -> Mapping[str, FileFormatError]:
         """Make a dataset, or fail; return the files that it is to go without, if there are any."""
-        from sklprep.activations import check_uses
+        from sklprep.activations.activation_set import check_uses
 
         try:
             if doomed:
@@ -317,7 +317,7 @@ def preview_jobs(
     skip_bad: bool = False,
 ) -> Iterator[tuple[Job, Preview | Exception]]:
     """Yield each job with what it would write, or why it would fail; activations are not read."""
-    from sklprep.activations import leave_out_faulty, open_activations
+    from sklprep.activations.loading import leave_out_faulty, open_activations
     from sklprep.dataset import x_bytes
 
     for source, group in itertools.groupby(jobs, key=lambda job: job.source):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep._version import __version__
-from sklprep.activations import ActivationSet, check_uses
+from sklprep.activations.activation_set import ActivationSet, check_uses
 from sklprep.exceptions import (
     FaultyFilesError,
     FileFormatError,

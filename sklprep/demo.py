@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sklprep.exceptions import SklprepError
 
 if TYPE_CHECKING:
-    from sklprep.activations import ActivationSet
+    from sklprep.activations.activation_set import ActivationSet
 
 BEST_LAYER = 15
 
@@ -44,9 +44,9 @@ def run_demo(
     SklprepError
         If a command fails.
     """
-    from sklprep.activations import load_activations
+    from sklprep.activations.loading import load_activations
+    from sklprep.activations.synthetic import make_activations
     from sklprep.files.atomic import atomic_folder
-    from sklprep.synthetic import make_activations
 
     source = folder / _TRAIT
     if any(source.glob("sentence_*.npz")):

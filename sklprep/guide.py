@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklprep.activations import ActivationSet, load_activations
+from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.loading import load_activations
 from sklprep.exceptions import UsageError
 from sklprep.files.npz_writer import write_npz
 from sklprep.formats.layers import parse_layers

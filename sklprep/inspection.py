@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.activations import ActivationSet
+from sklprep.activations.activation_set import ActivationSet
 from sklprep.dataset import ProbeDataset
 from sklprep.exceptions import DataError
 from sklprep.files.faults import brief

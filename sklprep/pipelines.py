@@ -495,7 +495,7 @@ def _one_row(step: Any) -> Any:
     """Zeros for the first transformer of a pipeline, as wide as it says."""
     if _kind(step) not in (_SELECTOR, _SAE_SELECTOR):
         return np.zeros((1, _checked_width(step, "n_features_in_")), np.float32)
-    from sklprep.activations import ActivationSet
+    from sklprep.activations.activation_set import ActivationSet
 
     if _kind(step) == _SAE_SELECTOR:
         return _one_sae_row(step)
@@ -514,7 +514,7 @@ def _one_row(step: Any) -> Any:
 def _one_sae_row(step: Any) -> Any:
     from scipy.sparse import csr_array
 
-    from sklprep.activations import ActivationSet
+    from sklprep.activations.activation_set import ActivationSet
 
     width, n_saes = _checked_width(step, "n_sae_features_"), len(step.sae_layers_)
     if n_saes > _MAX_MEMBERS or max(n_saes * width, step.n_features_out_) > _MAX_COLUMNS:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array, hstack
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklprep.activations import ActivationSet, Siblings, check_feature_exists
+from sklprep.activations.activation_set import ActivationSet, Siblings, check_feature_exists
 from sklprep.exceptions import FeatureNotFoundError, SklprepWarning
 from sklprep.formats.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
 

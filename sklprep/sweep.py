@@ -23,7 +23,7 @@ from sklearn.metrics import accuracy_score, check_scoring, make_scorer
 from sklearn.pipeline import make_pipeline
 
 from sklprep._version import __version__
-from sklprep.activations import ActivationSet
+from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import DataError, InsufficientDataError, SklprepWarning, UsageError
 from sklprep.folds import BOOTSTRAP, Design, Split, draw_design
 from sklprep.formats.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sklprep.activations import ActivationSet
+from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import DataError, SklprepWarning
 from sklprep.formats.layers import check_layers_exist
 from sklprep.selectors import check_features, refuse_average_l0, validate_layers

@@ -17,7 +17,7 @@ from joblib.parallel import get_active_backend
 from sklearn import config_context, get_config
 from threadpoolctl import threadpool_limits
 
-from sklprep.activations import ActivationSet
+from sklprep.activations.activation_set import ActivationSet
 from sklprep.formats.layers import ALL, parse_layers
 from sklprep.selectors import LayerSelector, SAEFeatureSelector
 

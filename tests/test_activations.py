@@ -12,7 +12,7 @@ from scipy.sparse import coo_array, csc_array, csc_matrix, csr_array
 from sentence_files import write_folder
 
 from sklprep import ActivationSet, load_activations
-from sklprep.activations import check_feature_exists
+from sklprep.activations.activation_set import check_feature_exists
 from sklprep.exceptions import (
     DataError,
     FaultyFilesError,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklprep import ActivationSet
-from sklprep.arrays import to_numpy
+from sklprep.activations.arrays import to_numpy
 from sklprep.exceptions import UsageError
 
 

@@ -356,7 +356,7 @@ def test_pattern_without_a_field_that_varies_is_refused_before_any_work(
     generate, monkeypatch, arguments, pattern, field
 ):
     monkeypatch.setattr(
-        "sklprep.activations.open_activations", lambda *_, **__: pytest.fail("read")
+        "sklprep.activations.loading.open_activations", lambda *_, **__: pytest.fail("read")
     )
 
     code, out, err = generate(f"{arguments} --output 'new/{pattern}.npz'")

@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import sklprep
-from sklprep.activations import ActivationSet, load_activations
+from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.loading import load_activations
 from sklprep.exceptions import FileFormatError
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.pack_writer import build_pack

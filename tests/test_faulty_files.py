@@ -15,7 +15,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-import sklprep.activations
+import sklprep.activations.activation_set
 import sklprep.batch
 import sklprep.dataset
 import sklprep.formats.pack_writer
@@ -229,7 +229,7 @@ def test_all_files_with_values_that_are_not_finite_are_named_with_their_counts(d
 
 
 def test_generating_names_the_faulty_files_of_all_blocks_and_layers(dump, monkeypatch):
-    monkeypatch.setattr(sklprep.activations, "_BLOCK_ROWS", 4)
+    monkeypatch.setattr(sklprep.activations.activation_set, "_BLOCK_ROWS", 4)
     monkeypatch.setattr(sklprep.dataset, "BLOCK_ROWS", 4)
     spoil(dump / name(1), "hidden_states", (0, 2, 0))
     spoil(dump / name(2), "hidden_states", (2, 2, 0))

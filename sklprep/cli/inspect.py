@@ -107,7 +107,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the facts as they become known."""
-    from sklprep.activations import ActivationSet, leave_out_faulty
+    from sklprep.activations.activation_set import ActivationSet
+    from sklprep.activations.loading import leave_out_faulty
     from sklprep.files.faults import warn_left_out
     from sklprep.formats.pack_reader import Pack, is_pack
     from sklprep.formats.sentence_folder import SentenceFolder

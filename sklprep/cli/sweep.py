@@ -29,7 +29,7 @@ from sklprep.strategies import (
 )
 
 if TYPE_CHECKING:
-    from sklprep.activations import ActivationSet
+    from sklprep.activations.activation_set import ActivationSet
     from sklprep.sweep_result import LayerSweep
 
 _ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
@@ -154,7 +154,7 @@ def _read(
     arguments: argparse.Namespace, strategy: Strategy, target: Any
 ) -> tuple[ActivationSet, Any, Any]:
     """Give the set, y, and the inputs to sweep; with --skip-bad without faulty files."""
-    from sklprep.activations import leave_out_faulty, load_activations
+    from sklprep.activations.loading import leave_out_faulty, load_activations
 
     acts = load_activations(
         arguments.input,

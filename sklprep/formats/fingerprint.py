@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from sklprep.files.npz_reader import NpzReader
-
-if TYPE_CHECKING:
-    pass
 
 
 def fingerprint_of(files: Iterable[tuple[str, bytes]]) -> str:

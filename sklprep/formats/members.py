@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.exceptions import (
-    FileFormatError,
-)
+from sklprep.exceptions import FileFormatError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -22,13 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.exceptions import (
-    DataError,
-    FaultyFilesError,
-    FileFormatError,
-    OutputError,
-    UsageError,
-)
+from sklprep.exceptions import DataError, FaultyFilesError, FileFormatError, OutputError, UsageError
 from sklprep.files.atomic import (
     atomic_folder,
     atomic_write,

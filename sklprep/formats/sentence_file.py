@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.files.faults import not_finite
 from sklprep.files.npz_reader import NpzReader
-
-if TYPE_CHECKING:
-    pass
-
 from sklprep.formats.fingerprint import directory_digest
 from sklprep.formats.members import MEMBERS, SparseRows
 from sklprep.formats.pooling import by_range, pool

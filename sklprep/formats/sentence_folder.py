@@ -32,12 +32,8 @@ from sklprep.exceptions import (
     UsageError,
 )
 from sklprep.files.faults import faulty_files, file_fault
-from sklprep.formats.layers import check_layers_exist
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
 from sklprep.formats.fingerprint import fingerprint_of
+from sklprep.formats.layers import check_layers_exist
 from sklprep.formats.members import MEMBERS, Block, SparseRows
 from sklprep.formats.pooling import POOLINGS
 from sklprep.formats.sentence_file import (
@@ -47,6 +43,9 @@ from sklprep.formats.sentence_file import (
     index_sentence,
     read_rows,
 )
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 _NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
 PATTERN = "sentence_*.npz"

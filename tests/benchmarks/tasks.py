@@ -53,7 +53,7 @@ def read(folder: str, n_jobs: int = 1, **members: Any) -> dict[str, Any]:
     import joblib  # noqa: F401
     import scipy.sparse  # noqa: F401
 
-    from sklprep.activations import load_activations
+    from sklprep.activations.loading import load_activations
 
     with _clock() as total:
         with _clock() as opening:

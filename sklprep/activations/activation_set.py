@@ -5,33 +5,23 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklprep.arrays import is_array, to_numpy
-from sklprep.exceptions import (
-    DataError,
-    FaultyFilesError,
-    FeatureNotFoundError,
-    FileFormatError,
-    SklprepWarning,
-    UsageError,
-)
+from sklprep.activations.array_source import ArraySource
+from sklprep.activations.source import Source, blocks_of
+from sklprep.exceptions import DataError, FaultyFilesError, FeatureNotFoundError, FileFormatError
 from sklprep.files.atomic import check_new_folder
-from sklprep.files.csv_tables import read_groups, read_labels
-from sklprep.files.faults import brief, faulty_files, not_finite, warn_left_out
+from sklprep.files.faults import brief, faulty_files, not_finite
 from sklprep.formats.layers import check_layers_exist, format_layers
 from sklprep.formats.members import Block
-from sklprep.formats.pack_reader import Pack, is_pack
 from sklprep.formats.pack_writer import build_pack, write_pack
-from sklprep.formats.pooling import is_last_of_each
 from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.formats.sentence_writer import export_sentences
 from sklprep.notebook.cards import card, describe_y, table
@@ -41,55 +31,6 @@ if TYPE_CHECKING:
 
 _BLOCK_ROWS = 256
 _SHOWN_SENTENCES = 5
-_T = TypeVar("_T")
-
-
-class _Source(Protocol):
-    """Where the rows of an `ActivationSet` come from."""
-
-    name: str
-    pooling: str
-    is_pooled: bool
-    layers: NDArray[np.int64]
-    average_l0s: NDArray[Any]
-    d_embed: int | None
-    d_model: int | None
-    n_features: int | None
-
-    @property
-    def place(self) -> Path | None: ...
-    @property
-    def n_rows(self) -> int: ...
-    @property
-    def sae_layers(self) -> NDArray[np.int64]: ...
-    @property
-    def stored_dtype(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def key(self) -> str: ...
-    @property
-    def is_final_token(self) -> NDArray[np.bool_]: ...
-    @property
-    def groups(self) -> NDArray[np.int64]: ...
-    @property
-    def labels(self) -> NDArray[Any]: ...
-    @property
-    def sentence_indices(self) -> NDArray[np.int64]: ...
-    @property
-    def sentences(self) -> NDArray[np.str_] | None: ...
-    @property
-    def left_out(self) -> Mapping[str, FileFormatError]: ...
-    def embeddings(self, rows: NDArray[np.int64] | None = ...) -> NDArray[np.float32]: ...
-    def layer(self, layer: int, rows: NDArray[np.int64] | None = ...) -> NDArray[np.float32]: ...
-    def config(self, config: int, rows: NDArray[np.int64] | None = ...) -> csr_array: ...
-    def require(self, member: str) -> None: ...
-    def names_of_rows(self) -> list[str]: ...
-    def describe_row(self, row: int) -> str: ...
-    def without(self, faults: Mapping[str, FileFormatError]) -> Self: ...
-    def read(
-        self, *, embeddings: bool = ..., layers: Iterable[int] = ..., configs: Iterable[int] = ...
-    ) -> None: ...
 
 
 class Siblings(NamedTuple):
@@ -157,7 +98,7 @@ class ActivationSet:
 
     def __init__(
         self,
-        source: _Source,
+        source: Source,
         rows: NDArray[np.int64] | None = None,
         joined: Mapping[str, NDArray[Any]] | None = None,
     ) -> None:
@@ -539,7 +480,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         if bounds is None:
             bounds = [*range(0, len(rows), _BLOCK_ROWS), len(rows)]
         for start, stop in pairwise(bounds):
-            yield _blocks_of(source, rows[start:stop])
+            yield blocks_of(source, rows[start:stop])
 
     def _blocks_of_files(
         self, folder: SentenceFolder, numbers: list[int], bounds: Iterable[tuple[int, int]]
@@ -689,7 +630,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         """Name of the sentence file of each row; empty for arrays."""
         return self._of_rows(np.array(self._source.names_of_rows(), np.str_))
 
-    def read_from(self, source: _Source) -> ActivationSet:
+    def read_from(self, source: Source) -> ActivationSet:
         """The same rows, read from another source that holds all of them."""
         return ActivationSet(source, self._rows, self._joined)
 
@@ -846,161 +787,6 @@ def check_uses(acts: ActivationSet, uses: Iterable[Callable[[ActivationSet], Any
         raise acts.faulty(faults)
 
 
-def leave_out_faulty(
-    acts: ActivationSet, use: Callable[[ActivationSet], _T]
-) -> tuple[ActivationSet, _T]:
-    """Call a function on a set, without the files that it finds faulty, until it finds none."""
-    while True:
-        try:
-            return acts, use(acts)
-        except FaultyFilesError as error:
-            acts = acts.without(error.faults)
-
-
-def _blocks_of(source: _Source, rows: NDArray[np.int64]) -> Iterator[Block]:
-    if source.d_embed is not None:
-        yield "embeddings", 0, source.embeddings(rows)
-    for layer in source.layers.tolist() if source.d_model is not None else ():
-        yield "hidden_states", layer, source.layer(layer, rows)
-    for config in range(len(source.sae_layers)):
-        yield "activations", config, source.config(config, rows)
-
-
-def load_activations(
-    path: str | os.PathLike[str],
-    *,
-    pooling: str | None = None,
-    n_jobs: int | None = None,
-    progress: bool = True,
-    labels: str | os.PathLike[str] | None = None,
-    groups: str | os.PathLike[str] | None = None,
-    skip_bad: bool | Mapping[str, Any] = False,
-) -> ActivationSet:
-    """Open a folder of sentence files as an `ActivationSet`.
-
-    Parameters
-    ----------
-    path : path-like
-        Folder of ``sentence_*.npz`` files, whose rows come in the order of the sorted names, or a
-        pack made from one.
-    pooling : {"final", "mean", "max", "none"} or None, default=None
-        What becomes a row: the final token, the mean or the maximum over a sentence's tokens, or
-        every token (rows of one sentence then share a group). None is ``"final"``, and of a pack
-        what it was made with.
-    n_jobs : int or None, default=None
-        Files read at once in threads, as `joblib.Parallel` takes it.
-    progress : bool, default=True
-        Show a progress bar on stderr where that is a terminal and reading takes long.
-    labels, groups : path-like or None, default=None
-        A CSV with the columns ``sentence_index`` and ``label``, or ``group``, whose values take the
-        place of those in the files. Labels are int64 where all are whole numbers, else float64 or
-        text; groups may be any text.
-    skip_bad : bool or mapping, default=False
-        Go on without faulty files. So that the rows are settled before the first is used, True
-        reads every file whole now, in bounded memory, and leaves out a file whose label, or any of
-        whose values, is damaged, missing or no finite number. A mapping says what will be used, as
-        `ActivationSet.prefetch` takes it; that is read now and kept, and only faults there count:
-        ``skip_bad={"layers": [12], "labels": True}``.
-
-    Returns
-    -------
-    ActivationSet
-        Labels and shapes are read now, activations when they are first used. `left_out` names the
-        files that `skip_bad` left out, and so does the provenance of a dataset made of the set.
-
-    Raises
-    ------
-    FaultyFilesError
-        If files are broken or disagree with most others; it names them. With `skip_bad`, if no
-        file is sound. Damage to activations, and values that are no finite numbers, are errors on
-        first use.
-    FileFormatError
-        If a CSV lacks a sentence; the message names it.
-    DataError
-        If the folder holds no sentence files; on first use, if the rows do not fit in memory.
-
-    Warns
-    -----
-    SklprepWarning
-        If the hidden states of all layers would not fit in memory; if files are left out, with what
-        is wrong with each.
-
-    Examples
-    --------
-    >>> import tempfile, sklprep
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = sklprep.make_activations(
-    ...         12, n_layers=3, d_model=8, n_features=32, random_state=0, output=f"{folder}/demo"
-    ...     )
-    ...     acts = sklprep.load_activations(f"{folder}/demo")
-    ...     acts.hidden_states.shape
-    (12, 3, 8)
-    """
-    acts = open_activations(
-        path,
-        pooling=pooling,
-        n_jobs=n_jobs,
-        progress=progress,
-        labels=labels,
-        groups=groups,
-        skip_bad=skip_bad is not False,
-    )
-    if acts.folder is not None:
-        needed = acts.folder.bytes_of(embeddings=False, layers=len(acts.layers))
-        if message := acts.folder.shortage(needed):
-            warnings.warn(message, SklprepWarning, stacklevel=2)
-    if skip_bad is False:
-        return acts
-    packed = acts.left_out if acts.folder is None else {}
-
-    def use(acts: ActivationSet) -> None:
-        if isinstance(skip_bad, Mapping):
-            members = dict(skip_bad)
-            if members.pop("labels", False):
-                acts.labels  # noqa: B018
-            acts.check_members(**members)
-        else:
-            acts.check()
-
-    acts, _ = leave_out_faulty(acts, use)
-    faults = {name: fault for name, fault in acts.left_out.items() if name not in packed}
-    warn_left_out(acts.path, faults, acts.n_files)
-    return acts
-
-
-def open_activations(
-    path: str | os.PathLike[str],
-    *,
-    pooling: str | None,
-    n_jobs: int | None,
-    progress: bool,
-    labels: str | os.PathLike[str] | None = None,
-    groups: str | os.PathLike[str] | None = None,
-    skip_bad: bool = False,
-) -> ActivationSet:
-    """Do what `load_activations` does, but for reading activations or asking for memory or warning.
-
-    So `skip_bad` leaves out only files that are faulty before that.
-    """
-    source: Pack | SentenceFolder = (
-        Pack(path, pooling=pooling)
-        if is_pack(path)
-        else SentenceFolder(
-            path,
-            pooling=pooling or "final",
-            n_jobs=n_jobs,
-            progress=progress,
-            skip_bad=skip_bad,
-        )
-    )
-    joined: dict[str, NDArray[Any]] = {}
-    if labels is not None:
-        joined["labels"] = read_labels(labels, source.sentence_indices)
-    if groups is not None:
-        joined["groups"] = read_groups(groups, source.sentence_indices)
-    return ActivationSet(source, joined=joined)
-
-
 def check_feature_exists(feature: int, n_features: int) -> None:
     """Raise `FeatureNotFoundError` unless the feature index lies within the SAE."""
     if not 0 <= feature < n_features:
@@ -1008,259 +794,3 @@ def check_feature_exists(feature: int, n_features: int) -> None:
             f"Feature index must be 0-{n_features - 1}, got {feature}: the SAE has"
             f" {n_features:,} features."
         )
-
-
-class ArraySource:
-    """Rows that are in memory already."""
-
-    name = "arrays"
-    place = None
-    stored_dtype = "<f4"
-    left_out: Mapping[str, FileFormatError] = {}
-
-    def __init__(
-        self,
-        hidden_states: Any,
-        embeddings: Any,
-        activations: Any,
-        *,
-        labels: Any,
-        layers: Any,
-        sae_layers: Any,
-        average_l0s: Any,
-        sentences: Any,
-        groups: Any,
-        pooling: str | None = None,
-        sentence_indices: NDArray[np.int64] | None = None,
-    ) -> None:
-        self.is_pooled = pooling is not None
-        self.pooling = pooling or "final"
-        self._sentence_indices = sentence_indices
-        self._embeddings = _as_float32(embeddings, "embeddings", 2)
-        self._configs = _as_configs(activations)
-        self._labels = None if labels is None else to_numpy(labels, "labels")
-        self._sentences = None if sentences is None else np.asarray(sentences, dtype=np.str_)
-        given_groups = None if groups is None else to_numpy(groups, "groups")
-        layers = None if layers is None else to_numpy(layers, "layers")
-        rows = [self._embeddings, *self._configs, self._labels, self._sentences, given_groups]
-        hidden_states = _stack_layers(hidden_states, layers, [v for v in rows if v is not None])
-        self._hidden_states = _as_float32(hidden_states, "hidden_states", 3)
-        given = {
-            "hidden_states": self._hidden_states,
-            "embeddings": self._embeddings,
-            "activations": self._configs[0] if self._configs else None,
-            "labels": self._labels,
-            "sentences": self._sentences,
-            "groups": given_groups,
-        }
-        for name in ("labels", "sentences", "groups"):
-            values = given[name]
-            if values is not None and values.ndim != 1:
-                raise UsageError(f"{name} must be one-dimensional, got shape {values.shape}.")
-        lengths = {name: v.shape[0] for name, v in given.items() if v is not None}
-        if not set(lengths) & {"hidden_states", "embeddings", "activations"}:
-            raise UsageError("Give hidden_states, embeddings or activations.")
-        if len(set(lengths.values())) > 1:
-            raise UsageError(
-                "The arrays must have equally many rows, got "
-                + ", ".join(f"{n} of {name}" for name, n in lengths.items())
-            )
-        self.n_rows = next(iter(lengths.values()))
-        n_layers = 0 if self._hidden_states is None else self._hidden_states.shape[1]
-        numbers = _numbers(layers, "layers", n_layers, np.arange(n_layers))
-        self.layers, self._positions = np.unique(numbers, return_index=True)
-        n_configs = len(self._configs)
-        self.sae_layers = _numbers(
-            sae_layers,
-            "sae_layers",
-            n_configs,
-            numbers if n_configs == n_layers else np.arange(n_configs),
-        )
-        self.average_l0s = (
-            np.array(
-                [round(config.nnz / max(1, self.n_rows)) for config in self._configs], np.int64
-            )
-            if average_l0s is None
-            else to_numpy(average_l0s, "average_l0s")
-        )
-        if self.average_l0s.shape != (n_configs,):
-            raise UsageError(
-                f"average_l0s must have shape ({n_configs},), got {self.average_l0s.shape}."
-            )
-        if self.average_l0s.dtype.kind not in "iuf" or not np.isfinite(self.average_l0s).all():
-            raise UsageError(f"average_l0s must be finite numbers, got {self.average_l0s}.")
-        self.d_embed = None if self._embeddings is None else self._embeddings.shape[1]
-        self.d_model = None if self._hidden_states is None else self._hidden_states.shape[2]
-        self.n_features = self._configs[0].shape[1] if self._configs else None
-        if given["groups"] is not None:
-            self.groups = np.unique(given["groups"], return_inverse=True)[1].reshape(-1)
-        elif self._sentences is not None:
-            _, first, inverse = np.unique(self._sentences, return_index=True, return_inverse=True)
-            self.groups = np.argsort(np.argsort(first))[inverse.reshape(-1)]
-        else:
-            self.groups = np.arange(self.n_rows)
-
-    @property
-    def labels(self) -> NDArray[Any]:
-        if self._labels is None:
-            raise DataError("This set has no labels; give them to ActivationSet.from_arrays.")
-        return self._labels
-
-    @property
-    def sentences(self) -> NDArray[np.str_] | None:
-        return self._sentences
-
-    @property
-    def sentence_indices(self) -> NDArray[np.int64]:
-        return self.groups if self._sentence_indices is None else self._sentence_indices
-
-    @property
-    def fingerprint(self) -> str:
-        return self._digest()
-
-    @property
-    def key(self) -> str:
-        """What tells these arrays from others, without reading all of them."""
-        return self._digest(sampled=64)
-
-    def _digest(self, sampled: int | None = None) -> str:
-        digest = hashlib.sha256()
-        arrays = [self._hidden_states, self._embeddings, self._labels, self._sentences]
-        arrays += [] if self._sentence_indices is None else [self._sentence_indices]
-        for config in self._configs:
-            arrays += [config.indptr, config.indices, config.data]
-        for values in [*arrays, self.layers, self.sae_layers, self.average_l0s, self.groups]:
-            if values is None or values.dtype.hasobject:
-                digest.update(repr(values).encode())
-            else:
-                digest.update(f"{values.dtype.str}{values.shape}".encode())
-                for row in values[:: 1 if sampled is None else len(values) // sampled + 1]:
-                    digest.update(row.tobytes())
-        return digest.hexdigest()
-
-    @property
-    def is_final_token(self) -> NDArray[np.bool_]:
-        pooled = self.pooling != "none"
-        return np.ones(self.n_rows, bool) if pooled else is_last_of_each(self.sentence_indices)
-
-    def names_of_rows(self) -> list[str]:
-        return [""] * self.n_rows
-
-    def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        assert self._embeddings is not None
-        return self._embeddings if rows is None else self._embeddings[rows]
-
-    def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        assert self._hidden_states is not None
-        position = self._positions[np.searchsorted(self.layers, layer)]
-        return self._hidden_states[slice(None) if rows is None else rows, position]
-
-    def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
-        return self._configs[config] if rows is None else self._configs[config][rows]
-
-    def require(self, member: str) -> None:
-        raise DataError(f"This set has no {member}; give them to ActivationSet.from_arrays.")
-
-    def describe_row(self, row: int) -> str:
-        return f"Row {row} of the arrays"
-
-    def without(self, faults: Mapping[str, FileFormatError]) -> Self:
-        if faults:
-            raise UsageError("Rows of arrays come from no files; leave them out by index.")
-        return self
-
-    def read(self, **_: Any) -> None:
-        """Nothing to do: everything is in memory."""
-
-
-def _stack_layers(values: Any, layers: NDArray[Any] | None, others: Sequence[Any]) -> Any:
-    """Stack a list of one array a layer; a list that could be read otherwise is refused."""
-    if not isinstance(values, list | tuple) or not values or not all(map(is_array, values)):
-        return values
-    arrays = [to_numpy(value, "hidden_states") for value in values]
-    shapes = sorted({array.shape for array in arrays})
-    if len(shapes) > 1 or len(shapes[0]) != 2:
-        raise UsageError(
-            "A list of hidden_states must hold arrays of one shape (n_rows, d_model), one a layer,"
-            f" got {len(arrays)} of {', '.join(map(str, shapes))}."
-        )
-
-    def fits(n_rows: int, n_layers: int) -> bool:
-        return (layers is None or layers.shape == (n_layers,)) and all(
-            other.shape[:1] == (n_rows,) for other in others
-        )
-
-    by_layer, by_row = fits(shapes[0][0], len(arrays)), fits(len(arrays), shapes[0][0])
-    if by_layer and by_row:
-        raise UsageError(
-            f"hidden_states is a list of {len(arrays)} arrays of shape {shapes[0]}, which may be"
-            " one a layer or one a row. Give np.stack(arrays, axis=1) for layers, np.stack(arrays)"
-            " for rows, or also labels or layers of another length."
-        )
-    return np.stack(arrays, axis=0 if by_row else 1)
-
-
-def _as_float32(values: Any, name: str, ndim: int) -> NDArray[np.float32] | None:
-    if values is None:
-        return None
-    array = to_numpy(values, name)
-    if array.ndim != ndim or array.dtype.kind not in "fiu" or 0 in array.shape:
-        raise UsageError(
-            f"{name} must be a non-empty numeric array of {ndim} dimensions, got {array.dtype} of"
-            f" shape {array.shape}."
-        )
-    return array.astype(np.float32, copy=False)
-
-
-def _as_configs(activations: Any) -> list[Any]:
-    if activations is None:
-        return []
-    from scipy.sparse import csr_array, issparse
-
-    if issparse(activations):
-        raise UsageError("activations must be a sequence of sparse matrices, one a SAE config.")
-    if not isinstance(activations, list | tuple):
-        dense = to_numpy(activations, "activations")
-        if dense.ndim != 3:
-            raise UsageError(
-                "activations must have shape (n_rows, n_configs, n_features), got"
-                f" {dense.shape}; or give a list of matrices, one a SAE config."
-            )
-        activations = [dense[:, config] for config in range(dense.shape[1])]
-    matrices: list[Any] = [m if issparse(m) else to_numpy(m, "activations") for m in activations]
-    for matrix in matrices:
-        if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or 0 in matrix.shape:
-            raise UsageError(
-                "activations must be non-empty numeric matrices, got one of shape"
-                f" {matrix.shape} of {matrix.dtype}."
-            )
-    configs = [_canonical(csr_array(matrix, dtype=np.float32)) for matrix in matrices]
-    if len({config.shape for config in configs}) > 1:
-        raise UsageError(
-            f"activations must have one shape, got {sorted({c.shape for c in configs})}."
-        )
-    return configs
-
-
-def _canonical(matrix: csr_array) -> csr_array:
-    """One form of equal values, whatever collector stored them; the caller's arrays stay."""
-    if not matrix.has_canonical_format or not matrix.data.all():
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-    if matrix.nnz <= np.iinfo(np.int32).max:
-        matrix.indices = matrix.indices.astype(np.int32, copy=False)
-        matrix.indptr = matrix.indptr.astype(np.int32, copy=False)
-    return matrix
-
-
-def _numbers(values: Any, name: str, n: int, default: NDArray[np.int64]) -> NDArray[np.int64]:
-    if values is None:
-        return default
-    array = to_numpy(values, name)
-    if array.shape != (n,) or array.dtype.kind not in "iu":
-        raise UsageError(
-            f"{name} must be {n} integers, one for each position of its array, got {array.dtype}"
-            f" of shape {array.shape}."
-        )
-    return array.astype(np.int64)

@@ -19,7 +19,7 @@ from sklprep.files.atomic import check_output
 from sklprep.formats.sentence_writer import Members, write_sentence_files
 
 if TYPE_CHECKING:
-    from sklprep.activations import ActivationSet
+    from sklprep.activations.activation_set import ActivationSet
 
 _N_CLASSES = 4
 _LATENT_SIZE = 8
@@ -173,7 +173,7 @@ def make_activations(
     )
     if folder is None:
         return _collect(sentences)
-    from sklprep.activations import load_activations
+    from sklprep.activations.loading import load_activations
 
     write_sentence_files(folder, sentences, n_sentences)
     return load_activations(folder)
@@ -337,7 +337,7 @@ def _collect(sentences: Iterable[Members]) -> ActivationSet:
     """The final-token rows of the sentences, in memory."""
     from scipy.sparse import csr_array, vstack
 
-    from sklprep.activations import ActivationSet
+    from sklprep.activations.activation_set import ActivationSet
 
     embeddings, hidden_states, activations, labels, texts = [], [], [], [], []
     for members in sentences:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklprep.activations import ActivationSet, ArraySource
-from sklprep.arrays import is_array, to_numpy
+from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.array_source import ArraySource
+from sklprep.activations.arrays import is_array, to_numpy
 from sklprep.exceptions import SklprepWarning, UsageError
 from sklprep.formats.layers import format_layers
 from sklprep.formats.pooling import POOLINGS

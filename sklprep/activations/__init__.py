@@ -1,0 +1,1 @@
+"""Rows that scikit-learn can index, and where they come from."""

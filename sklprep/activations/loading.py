@@ -1,0 +1,165 @@
+"""`load_activations`: a folder of sentence files, or a pack, as an `ActivationSet`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from sklprep.activations.activation_set import ActivationSet
+from sklprep.exceptions import FaultyFilesError, SklprepWarning
+from sklprep.files.csv_tables import read_groups, read_labels
+from sklprep.files.faults import warn_left_out
+from sklprep.formats.pack_reader import Pack, is_pack
+from sklprep.formats.sentence_folder import SentenceFolder
+
+_T = TypeVar("_T")
+
+
+def leave_out_faulty(
+    acts: ActivationSet, use: Callable[[ActivationSet], _T]
+) -> tuple[ActivationSet, _T]:
+    """Call a function on a set, without the files that it finds faulty, until it finds none."""
+    while True:
+        try:
+            return acts, use(acts)
+        except FaultyFilesError as error:
+            acts = acts.without(error.faults)
+
+
+def load_activations(
+    path: str | os.PathLike[str],
+    *,
+    pooling: str | None = None,
+    n_jobs: int | None = None,
+    progress: bool = True,
+    labels: str | os.PathLike[str] | None = None,
+    groups: str | os.PathLike[str] | None = None,
+    skip_bad: bool | Mapping[str, Any] = False,
+) -> ActivationSet:
+    """Open a folder of sentence files as an `ActivationSet`.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder of ``sentence_*.npz`` files, whose rows come in the order of the sorted names, or a
+        pack made from one.
+    pooling : {"final", "mean", "max", "none"} or None, default=None
+        What becomes a row: the final token, the mean or the maximum over a sentence's tokens, or
+        every token (rows of one sentence then share a group). None is ``"final"``, and of a pack
+        what it was made with.
+    n_jobs : int or None, default=None
+        Files read at once in threads, as `joblib.Parallel` takes it.
+    progress : bool, default=True
+        Show a progress bar on stderr where that is a terminal and reading takes long.
+    labels, groups : path-like or None, default=None
+        A CSV with the columns ``sentence_index`` and ``label``, or ``group``, whose values take the
+        place of those in the files. Labels are int64 where all are whole numbers, else float64 or
+        text; groups may be any text.
+    skip_bad : bool or mapping, default=False
+        Go on without faulty files. So that the rows are settled before the first is used, True
+        reads every file whole now, in bounded memory, and leaves out a file whose label, or any of
+        whose values, is damaged, missing or no finite number. A mapping says what will be used, as
+        `ActivationSet.prefetch` takes it; that is read now and kept, and only faults there count:
+        ``skip_bad={"layers": [12], "labels": True}``.
+
+    Returns
+    -------
+    ActivationSet
+        Labels and shapes are read now, activations when they are first used. `left_out` names the
+        files that `skip_bad` left out, and so does the provenance of a dataset made of the set.
+
+    Raises
+    ------
+    FaultyFilesError
+        If files are broken or disagree with most others; it names them. With `skip_bad`, if no
+        file is sound. Damage to activations, and values that are no finite numbers, are errors on
+        first use.
+    FileFormatError
+        If a CSV lacks a sentence; the message names it.
+    DataError
+        If the folder holds no sentence files; on first use, if the rows do not fit in memory.
+
+    Warns
+    -----
+    SklprepWarning
+        If the hidden states of all layers would not fit in memory; if files are left out, with what
+        is wrong with each.
+
+    Examples
+    --------
+    >>> import tempfile, sklprep
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = sklprep.make_activations(
+    ...         12, n_layers=3, d_model=8, n_features=32, random_state=0, output=f"{folder}/demo"
+    ...     )
+    ...     acts = sklprep.load_activations(f"{folder}/demo")
+    ...     acts.hidden_states.shape
+    (12, 3, 8)
+    """
+    acts = open_activations(
+        path,
+        pooling=pooling,
+        n_jobs=n_jobs,
+        progress=progress,
+        labels=labels,
+        groups=groups,
+        skip_bad=skip_bad is not False,
+    )
+    if acts.folder is not None:
+        needed = acts.folder.bytes_of(embeddings=False, layers=len(acts.layers))
+        if message := acts.folder.shortage(needed):
+            warnings.warn(message, SklprepWarning, stacklevel=2)
+    if skip_bad is False:
+        return acts
+    packed = acts.left_out if acts.folder is None else {}
+
+    def use(acts: ActivationSet) -> None:
+        if isinstance(skip_bad, Mapping):
+            members = dict(skip_bad)
+            if members.pop("labels", False):
+                acts.labels  # noqa: B018
+            acts.check_members(**members)
+        else:
+            acts.check()
+
+    acts, _ = leave_out_faulty(acts, use)
+    faults = {name: fault for name, fault in acts.left_out.items() if name not in packed}
+    warn_left_out(acts.path, faults, acts.n_files)
+    return acts
+
+
+def open_activations(
+    path: str | os.PathLike[str],
+    *,
+    pooling: str | None,
+    n_jobs: int | None,
+    progress: bool,
+    labels: str | os.PathLike[str] | None = None,
+    groups: str | os.PathLike[str] | None = None,
+    skip_bad: bool = False,
+) -> ActivationSet:
+    """Do what `load_activations` does, but for reading activations or asking for memory or warning.
+
+    So `skip_bad` leaves out only files that are faulty before that.
+    """
+    source: Pack | SentenceFolder = (
+        Pack(path, pooling=pooling)
+        if is_pack(path)
+        else SentenceFolder(
+            path,
+            pooling=pooling or "final",
+            n_jobs=n_jobs,
+            progress=progress,
+            skip_bad=skip_bad,
+        )
+    )
+    joined: dict[str, NDArray[Any]] = {}
+    if labels is not None:
+        joined["labels"] = read_labels(labels, source.sentence_indices)
+    if groups is not None:
+        joined["groups"] = read_groups(groups, source.sentence_indices)
+    return ActivationSet(source, joined=joined)
