@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from sklprep._version import __version__
 
 _HOME = {
-    "ActivationNormalizer": "normalizers",
+    "ActivationNormalizer": "transformers.normalizers",
     "ActivationSet": "activations.activation_set",
-    "ConceptTargetExtractor": "targets",
-    "FeatureTargetExtractor": "targets",
-    "LayerSelector": "selectors",
+    "ConceptTargetExtractor": "transformers.targets",
+    "FeatureTargetExtractor": "transformers.targets",
+    "LayerSelector": "transformers.layer_selector",
     "LayerSweep": "sweep_result",
     "LayerSweepDisplay": "plotting",
     "ProbeDataset": "dataset",
-    "RowSpaceProjector": "rowspace",
-    "SAEFeatureSelector": "selectors",
+    "RowSpaceProjector": "transformers.row_space",
+    "SAEFeatureSelector": "transformers.sae_selector",
     "STRATEGIES": "strategies",
     "from_hidden_states": "activations.collectors",
     "audit_activations": "audit",
@@ -34,7 +34,7 @@ _HOME = {
     "make_strategy": "strategies",
     "normalize_features": "guide",
     "parse_layers_arg": "guide",
-    "probe_directions": "directions",
+    "probe_directions": "transformers.directions",
     "save_dataset": "guide",
 }
 
@@ -87,7 +87,6 @@ if TYPE_CHECKING:
     from sklprep.activations.synthetic import make_activations
     from sklprep.audit import audit_activations
     from sklprep.dataset import ProbeDataset, generate_dataset, load_dataset
-    from sklprep.directions import probe_directions
     from sklprep.guide import (
         get_final_token_data,
         load_all_sentences,
@@ -95,11 +94,13 @@ if TYPE_CHECKING:
         parse_layers_arg,
         save_dataset,
     )
-    from sklprep.normalizers import ActivationNormalizer
     from sklprep.plotting import LayerSweepDisplay
-    from sklprep.rowspace import RowSpaceProjector
-    from sklprep.selectors import LayerSelector, SAEFeatureSelector
     from sklprep.strategies import STRATEGIES, make_strategy
     from sklprep.sweep import layer_sweep
     from sklprep.sweep_result import LayerSweep
-    from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor
+    from sklprep.transformers.directions import probe_directions
+    from sklprep.transformers.layer_selector import LayerSelector
+    from sklprep.transformers.normalizers import ActivationNormalizer
+    from sklprep.transformers.row_space import RowSpaceProjector
+    from sklprep.transformers.sae_selector import SAEFeatureSelector
+    from sklprep.transformers.targets import ConceptTargetExtractor, FeatureTargetExtractor

@@ -21,7 +21,7 @@ from sklprep.files.atomic import atomic_write
 from sklprep.formats.layers import EMBEDDINGS, check_layers_exist, format_layers
 from sklprep.inspection import DenseStats, Scan, units_of
 from sklprep.notebook.cards import count
-from sklprep.targets import ENOUGH_ACTIVE
+from sklprep.transformers.targets import ENOUGH_ACTIVE
 
 TEXT = "text"
 THRESHOLDS = {TEXT: 0.7, "layer": 0.95}

@@ -397,9 +397,9 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
     from sklearn.pipeline import Pipeline
 
     from sklprep.dataset import provenance, split_rows, uses_of
-    from sklprep.selectors import find_members
     from sklprep.strategies import make_strategy
-    from sklprep.targets import FeatureTargetExtractor
+    from sklprep.transformers.selectors import find_members
+    from sklprep.transformers.targets import FeatureTargetExtractor
 
     pipeline, target = make_strategy(job.strategy, normalize=job.normalize, **job.options)
     selector = clone(pipeline[0]).fit(acts)

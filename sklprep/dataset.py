@@ -236,7 +236,7 @@ class ProbeDataset:
         """
         from sklearn.pipeline import make_pipeline
 
-        from sklprep.normalizers import ActivationNormalizer
+        from sklprep.transformers.normalizers import ActivationNormalizer
 
         for name, step in self._learned_steps():
             raise UsageError(
@@ -269,8 +269,8 @@ class ProbeDataset:
     def _learned_steps(self) -> list[tuple[str, Any]]:
         if self.pipeline is None:
             return []
-        from sklprep.normalizers import ActivationNormalizer
-        from sklprep.selectors import SELECTORS
+        from sklprep.transformers.normalizers import ActivationNormalizer
+        from sklprep.transformers.selectors import SELECTORS
 
         steps = list(self.pipeline.steps)
         if isinstance(steps[-1][1], ActivationNormalizer):
@@ -475,7 +475,7 @@ def _fit_pipeline(
 
 
 def _check_start(acts: ActivationSet, pipeline: Pipeline) -> None:
-    from sklprep.selectors import SELECTORS
+    from sklprep.transformers.selectors import SELECTORS
 
     selector = pipeline.steps[0][1]
     if not isinstance(acts, ActivationSet) or not isinstance(selector, SELECTORS):
@@ -505,14 +505,14 @@ def x_bytes(n_rows: int, n_columns: int) -> int:
 
 def uses_of(selector: Any, extractor: Any) -> list[Callable[[ActivationSet], Any]]:
     """What a dataset reads of rows, by a fitted selector and target, as `check_uses` takes it."""
-    from sklprep.targets import FeatureTargetExtractor
+    from sklprep.transformers.targets import FeatureTargetExtractor
 
     is_by_rows = isinstance(extractor, FeatureTargetExtractor)
     return [selector.transform, *([extractor.transform] if is_by_rows else [])]
 
 
 def _extract(extractor: Any, rows: ActivationSet) -> NDArray[Any]:
-    from sklprep.targets import FeatureTargetExtractor
+    from sklprep.transformers.targets import FeatureTargetExtractor
 
     if isinstance(extractor, FeatureTargetExtractor):
         blocks = _row_blocks(np.arange(len(rows)))
@@ -529,7 +529,7 @@ def _extract(extractor: Any, rows: ActivationSet) -> NDArray[Any]:
 
 def _is_by_rows(pipeline: Pipeline) -> bool:
     """Whether fitting and transforming block by block gives the same bits as all rows at once."""
-    from sklprep.normalizers import ActivationNormalizer
+    from sklprep.transformers.normalizers import ActivationNormalizer
 
     rest = [step for _, step in pipeline.steps[1:]]
     return not rest or (len(rest) == 1 and isinstance(rest[0], ActivationNormalizer))
@@ -701,8 +701,8 @@ def _describe(
     strategy: str,
     train: NDArray[np.int64] | None,
 ) -> dict[str, Any]:
-    from sklprep.selectors import SAEFeatureSelector
-    from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor
+    from sklprep.transformers.sae_selector import SAEFeatureSelector
+    from sklprep.transformers.targets import ConceptTargetExtractor, FeatureTargetExtractor
 
     selector = dataset.pipeline.steps[0][1]
     hidden_or_embeddings = HIDDEN if len(selector.layers_) else EMBEDDINGS
@@ -750,7 +750,7 @@ def provenance(
 
     The selector and the target must be fitted; the other steps need not be.
     """
-    from sklprep.selectors import SAEFeatureSelector
+    from sklprep.transformers.sae_selector import SAEFeatureSelector
 
     def parameters(step: Any) -> Any:
         if isinstance(step, str):
@@ -828,7 +828,7 @@ def _next_step(meta: Mapping[str, Any]) -> str:
 
 
 def _norm_of(pipeline: Pipeline) -> dict[str, Any]:
-    from sklprep.normalizers import ActivationNormalizer
+    from sklprep.transformers.normalizers import ActivationNormalizer
 
     last = pipeline.steps[-1][1]
     return last.norm_params_ if isinstance(last, ActivationNormalizer) else {"norm_method": "none"}
@@ -842,7 +842,7 @@ def _warn(meta: Mapping[str, Any], y: NDArray[Any]) -> None:
             f"Only {n} samples (expected ~{EXPECTED_SAMPLES}): scores will vary between splits."
         )
     if meta.get("meta_output_type") == FEATURE:
-        from sklprep.targets import describe_rarity
+        from sklprep.transformers.targets import describe_rarity
 
         rarity = describe_rarity(meta["meta_target_layer"], meta["meta_target_feature"], y)
         if rarity:

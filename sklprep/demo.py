@@ -76,8 +76,8 @@ def _print_layer_table(acts: ActivationSet) -> None:
     from sklearn.pipeline import make_pipeline
     from threadpoolctl import threadpool_limits
 
-    from sklprep.normalizers import ActivationNormalizer
-    from sklprep.selectors import LayerSelector
+    from sklprep.transformers.layer_selector import LayerSelector
+    from sklprep.transformers.normalizers import ActivationNormalizer
 
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     print("layer       accuracy")

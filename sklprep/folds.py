@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
 from sklprep.exceptions import InsufficientDataError, UsageError
-from sklprep.targets import ENOUGH_ACTIVE
+from sklprep.transformers.targets import ENOUGH_ACTIVE
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 

@@ -14,7 +14,7 @@ from sklprep.activations.loading import load_activations
 from sklprep.exceptions import UsageError
 from sklprep.files.npz_writer import write_npz
 from sklprep.formats.layers import parse_layers
-from sklprep.normalizers import ActivationNormalizer
+from sklprep.transformers.normalizers import ActivationNormalizer
 
 _KEYS = (
     "embeddings",

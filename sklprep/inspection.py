@@ -19,7 +19,7 @@ from sklprep.files.npz_reader import NpzReader
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.notebook.cards import count
-from sklprep.targets import ENOUGH_ACTIVE
+from sklprep.transformers.targets import ENOUGH_ACTIVE
 
 MASSIVE = 20
 """A dimension is massive where its peak, the largest magnitude over the rows, exceeds this many

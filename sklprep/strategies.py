@@ -159,9 +159,10 @@ def make_strategy(
 
     from sklearn.pipeline import make_pipeline
 
-    from sklprep.normalizers import ActivationNormalizer
-    from sklprep.selectors import LayerSelector, SAEFeatureSelector
-    from sklprep.targets import ConceptTargetExtractor, FeatureTargetExtractor
+    from sklprep.transformers.layer_selector import LayerSelector
+    from sklprep.transformers.normalizers import ActivationNormalizer
+    from sklprep.transformers.sae_selector import SAEFeatureSelector
+    from sklprep.transformers.targets import ConceptTargetExtractor, FeatureTargetExtractor
 
     input_layers = strategy.input_layers(options)
     selector = (
@@ -185,7 +186,7 @@ def check_normalize(name: str, method: str) -> None:
     UsageError
         If there is no such method, or X is sparse and the method would fill it.
     """
-    from sklprep.normalizers import KEEP_ZEROS, METHODS
+    from sklprep.transformers.normalizers import KEEP_ZEROS, METHODS
 
     if method not in METHODS:
         raise UsageError(f"normalize must be one of {', '.join(METHODS)}, got {method!r}.")

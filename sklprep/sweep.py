@@ -27,10 +27,11 @@ from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import DataError, InsufficientDataError, SklprepWarning, UsageError
 from sklprep.folds import BOOTSTRAP, Design, Split, draw_design
 from sklprep.formats.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
-from sklprep.normalizers import ActivationNormalizer
 from sklprep.resampling import N_DRAWS, Answers, score_resamples
-from sklprep.selectors import LayerSelector, find_members
 from sklprep.sweep_result import Baseline, LayerSweep, argmax
+from sklprep.transformers.layer_selector import LayerSelector
+from sklprep.transformers.normalizers import ActivationNormalizer
+from sklprep.transformers.selectors import find_members
 from sklprep.workers import SAE_INPUT, RemoteRows, is_on_cluster, make_selector, run_jobs, select
 
 EACH = "each"

@@ -19,7 +19,8 @@ from threadpoolctl import threadpool_limits
 
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.formats.layers import ALL, parse_layers
-from sklprep.selectors import LayerSelector, SAEFeatureSelector
+from sklprep.transformers.layer_selector import LayerSelector
+from sklprep.transformers.sae_selector import SAEFeatureSelector
 
 PROCESSES_PAY_SECONDS = 15
 """Processes take seconds to start; from here on they win over threads, which lbfgs holds up."""

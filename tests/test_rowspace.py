@@ -38,7 +38,8 @@ from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import estimator_checks
 from threadpoolctl import threadpool_limits
 
-from sklprep import ActivationNormalizer, RowSpaceProjector, rowspace
+from sklprep import ActivationNormalizer, RowSpaceProjector
+from sklprep.transformers import row_space as rowspace
 
 N, D = 60, 400
 FLOATS = [np.float32, np.float64]

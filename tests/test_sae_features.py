@@ -38,7 +38,7 @@ from sklprep.exceptions import (
     UsageError,
 )
 from sklprep.formats.pack_writer import build_pack
-from sklprep.normalizers import METHODS
+from sklprep.transformers.normalizers import METHODS
 from tests.sentence_files import write_folder
 
 SAE_LAYERS, L0S = [7, 12, 12, 0], [40, 80, 20, 33]

@@ -266,7 +266,8 @@ def test_a_temporary_folder_of_a_live_process_stays_and_that_of_a_dead_one_goes(
 KILLED = """
 import os, signal, sys
 import joblib, sklprep.batch, sklprep.dataset, sklprep.formats.pack_writer, skops.io
-import sklprep.normalizers, sklprep.selectors, sklprep.targets
+import sklprep.transformers.normalizers, sklprep.transformers.selectors
+import sklprep.transformers.targets
 from sklprep.cli import main
 out, *arguments = sys.argv[1:]
 
@@ -403,7 +404,8 @@ import joblib, sklprep.formats.pack_writer
 from sklprep.cli import main
 limits, *arguments = sys.argv[1:]
 if arguments[0] == "generate":
-    import sklprep.dataset, sklprep.normalizers, sklprep.selectors, sklprep.targets, skops.io
+    import sklprep.dataset, sklprep.transformers.normalizers, skops.io
+    import sklprep.transformers.selectors, sklprep.transformers.targets
 sys.stderr = sys.stdout
 for limit in limits.split(","):
     if not (child := os.fork()):

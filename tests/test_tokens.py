@@ -66,7 +66,7 @@ def pack(folder):
 @pytest.fixture(autouse=True)
 def _nothing_told(monkeypatch):
     """Each test is told anew."""
-    monkeypatch.setattr("sklprep.selectors._TOLD", set())
+    monkeypatch.setattr("sklprep.transformers.selection._TOLD", set())
 
 
 def tokens_of(folder):

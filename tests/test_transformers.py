@@ -30,7 +30,6 @@ from sklprep import (
     LayerSelector,
     load_activations,
     make_activations,
-    normalizers,
 )
 from sklprep.exceptions import (
     DataError,
@@ -38,6 +37,7 @@ from sklprep.exceptions import (
     LayerNotFoundError,
     LayerSpecError,
 )
+from sklprep.transformers import normalizers
 
 N_ROWS, D_MODEL, D_EMBED, N_FEATURES = 30, 6, 5, 10
 LAYERS = [7, 0, 12]  # as the data has them: not sorted, with gaps

@@ -265,8 +265,8 @@ def _make_estimator(output_type: str, arguments: argparse.Namespace) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC, LinearSVR
 
-    from sklprep.normalizers import ActivationNormalizer
-    from sklprep.rowspace import RowSpaceProjector
+    from sklprep.transformers.normalizers import ActivationNormalizer
+    from sklprep.transformers.row_space import RowSpaceProjector
 
     name, classify = arguments.estimator, output_type == CONCEPT
     seed = arguments.random_state

@@ -183,8 +183,8 @@ def sweep(folder: str, n_jobs: int) -> dict[str, Any]:
     from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
 
-    from sklprep.normalizers import ActivationNormalizer
     from sklprep.sweep import layer_sweep
+    from sklprep.transformers.normalizers import ActivationNormalizer
 
     X, y = (np.load(Path(folder, f"{name}.npy")) for name in "Xy")
     model = make_pipeline(ActivationNormalizer(), LogisticRegression())
@@ -212,8 +212,8 @@ def fit_svm(folder: str, model: str, noise: bool, projected: bool) -> dict[str, 
     from sklearn.svm import SVC, LinearSVC
     from threadpoolctl import threadpool_limits
 
-    from sklprep.normalizers import ActivationNormalizer
-    from sklprep.rowspace import RowSpaceProjector
+    from sklprep.transformers.normalizers import ActivationNormalizer
+    from sklprep.transformers.row_space import RowSpaceProjector
 
     X, y = (np.load(Path(folder, f"{name}.npy")) for name in "Xy")
     X, y = X.reshape(len(X), -1), y >= 2

@@ -15,9 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EMBEDDINGS
-from sklprep.normalizers import ActivationNormalizer
-from sklprep.rowspace import RowSpaceProjector
-from sklprep.selectors import LayerSelector
+from sklprep.transformers.layer_selector import LayerSelector
+from sklprep.transformers.normalizers import ActivationNormalizer
+from sklprep.transformers.row_space import RowSpaceProjector
 
 _Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
 

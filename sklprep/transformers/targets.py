@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import DataError, SklprepWarning
 from sklprep.formats.layers import check_layers_exist
-from sklprep.selectors import check_features, refuse_average_l0, validate_layers
+from sklprep.transformers.sae_selector import check_features, refuse_average_l0
+from sklprep.transformers.selection import validate_layers
 
 ENOUGH_ACTIVE = 10
 

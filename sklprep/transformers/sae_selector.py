@@ -1,248 +1,22 @@
-"""Selectors: from an `ActivationSet` (or an array of layers) to the matrix X."""
+"""`SAEFeatureSelector`: from an `ActivationSet` to a sparse X of SAE features."""
 
 from __future__ import annotations
 
-import warnings
 from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
-from sklprep.activations.activation_set import ActivationSet, Siblings, check_feature_exists
-from sklprep.exceptions import FeatureNotFoundError, SklprepWarning
-from sklprep.formats.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
-
-_TOLD: set[str] = set()
-"""Sources that this process has warned about: every fold of a search would say it again."""
+from sklprep.activations.activation_set import ActivationSet, check_feature_exists
+from sklprep.exceptions import FeatureNotFoundError
+from sklprep.formats.layers import ALL, check_layers_exist, format_layers, parse_layers
+from sklprep.transformers.selection import Selector, pooling_of, validate_layers
 
 
-class _Selector(TransformerMixin, BaseEstimator):
-    """What both selectors check."""
-
-    _siblings: Siblings | None = None
-
-    def _see_rows(self, X: Any) -> None:
-        self.pooling_ = _pooling_of(X)
-        self.__dict__.pop("_siblings", None)
-        if isinstance(X, ActivationSet) and (siblings := X.find_siblings()) is not None:
-            self._siblings = siblings
-
-    def _check_rows(self, X: Any) -> None:
-        pooling = _pooling_of(X)
-        if None not in (pooling, self.pooling_) and pooling != self.pooling_:
-            raise ValueError(
-                f"X has rows of pooling {pooling!r}, but {type(self).__name__} was fitted on"
-                f" {self.pooling_!r}. Use load_activations(..., pooling={self.pooling_!r})."
-            )
-        siblings = self._siblings
-        if siblings is None or siblings.key in _TOLD or not isinstance(X, ActivationSet):
-            return
-        if X.holds_any(siblings):
-            warnings.warn(
-                f"X has rows of groups that {type(self).__name__} was fitted on other rows of,"
-                " tokens of one sentence perhaps: scored as test rows they have siblings in"
-                " training, which raises scores. Split by group, as in cross_val_score(pipe, acts,"
-                " y, groups=acts.groups, cv=GroupKFold(5)).",
-                SklprepWarning,
-                stacklevel=3,
-            )
-            _TOLD.add(siblings.key)
-
-    def _forget_columns(self, n_features: int) -> None:
-        self.n_features_in_ = n_features
-        if hasattr(self, "feature_names_in_"):
-            del self.feature_names_in_
-
-    def _check_input_features(self, input_features: Any) -> None:
-        if input_features is None:
-            return
-        names = np.asarray(input_features, dtype=object)
-        seen = getattr(self, "feature_names_in_", None)
-        if seen is not None and not np.array_equal(names, seen):
-            raise ValueError("input_features is not equal to feature_names_in_")
-        if len(names) != self.n_features_in_:
-            raise ValueError(
-                "input_features should have length equal to number of features"
-                f" ({self.n_features_in_}), got {len(names)}"
-            )
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
-
-class LayerSelector(_Selector):
-    """Select hidden states of some layers, or the embeddings, as one matrix.
-
-    The layers' hidden states are concatenated in ascending layer order. Being a parameter, the
-    choice of layers can be searched, as in
-    ``GridSearchCV(pipe, {"layerselector__layers": ["embeddings", "0-5", 12]})``.
-
-    Parameters
-    ----------
-    layers : int, list of int, or str, default="all"
-        Layer numbers as the data numbers them (never positions): one, several, a specification
-        such as ``"0-2,10,15-17"``, ``"all"``, or ``"embeddings"`` for the token embeddings.
-
-    Attributes
-    ----------
-    layers_ : ndarray of shape (n_selected_layers,), int64
-        The selected layer numbers, ascending; empty for embeddings.
-    hidden_size_ : int
-        Width of one layer, or of the embeddings.
-    n_features_out_ : int
-        Number of columns of the output.
-    pooling_ : str or None
-        How the tokens of the sentence files became rows; None for arrays.
-    n_features_in_ : int
-        Number of layers of the input; columns of a 2-D input.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Only for 2-D input whose columns are named by strings.
-
-    Raises
-    ------
-    LayerSpecError
-        If `layers` cannot be read.
-    LayerNotFoundError
-        If the data has no such layer.
-    TypeError
-        If embeddings are asked of an array.
-    ValueError
-        If the input does not fit what was seen in `fit`.
-
-    Examples
-    --------
-    >>> from sklprep import LayerSelector, make_activations
-    >>> acts = make_activations(20, n_layers=4, d_model=8, n_features=32, random_state=0)
-    >>> LayerSelector("0,2-3").fit_transform(acts).shape
-    (20, 24)
-    >>> LayerSelector(2).fit(acts).get_feature_names_out()[:2]
-    array(['L2_h0000', 'L2_h0001'], dtype=object)
-    """
-
-    __module__ = "sklprep"
-
-    def __init__(self, layers: Any = ALL) -> None:
-        self.layers = layers
-
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Check the layers against the data.
-
-        Parameters
-        ----------
-        X : ActivationSet of shape (n_samples,), or array-like of shape \
-(n_samples, n_layers, d_model)
-            An array's layers are numbered from 0; a 2-D array is layer 0.
-        y : ignored
-
-        Returns
-        -------
-        LayerSelector
-        """
-        self._see_rows(X)
-        if isinstance(X, ActivationSet):
-            available = X.layers.tolist()
-            self._forget_columns(len(available))
-        else:
-            X = validate_layers(self, X, reset=True)
-            available = list(range(1 if X.ndim == 2 else X.shape[1]))
-        if isinstance(self.layers, str) and self.layers == EMBEDDINGS:
-            self._check_embeddings(X)
-            self.layers_ = np.empty(0, np.int64)
-            self.hidden_size_ = X.d_embed
-            return self
-        chosen = (
-            available
-            if isinstance(self.layers, str) and self.layers == ALL
-            else parse_layers(self.layers)
-        )
-        check_layers_exist(chosen, available)
-        self.layers_ = np.array(chosen, np.int64)
-        self.hidden_size_ = X.d_model if isinstance(X, ActivationSet) else X.shape[-1]
-        return self
-
-    def transform(self, X: Any) -> NDArray[Any]:
-        """Select the fitted layers.
-
-        Parameters
-        ----------
-        X : ActivationSet or array-like, as in `fit`
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_selected_layers * hidden_size_)
-            float32; float64 for a float64 array.
-
-        Warns
-        -----
-        SklprepWarning
-            Once for a source, if rows of `X` that were not in `fit` share a group with rows that
-            were, as in a cross-validation that splits the tokens of a sentence.
-        """
-        check_is_fitted(self)
-        self._check_rows(X)
-        if isinstance(X, ActivationSet):
-            if not len(self.layers_):
-                parts = [X.embeddings]
-            else:
-                check_layers_exist(self.layers_.tolist(), X.layers.tolist())
-                parts = [X.layer(layer) for layer in self.layers_.tolist()]
-        else:
-            X = validate_layers(self, X, reset=False)
-            if not len(self.layers_):
-                self._check_embeddings(X)
-            X = X[:, np.newaxis] if X.ndim == 2 else X
-            check_layers_exist(self.layers_.tolist(), range(X.shape[1]))
-            parts = [X[:, layer] for layer in self.layers_]
-        if parts[0].shape[1] != self.hidden_size_:
-            raise ValueError(
-                f"X has vectors of width {parts[0].shape[1]}, but LayerSelector was fitted on"
-                f" width {self.hidden_size_}. Use activations of the same model."
-            )
-        return np.concatenate(parts, axis=1)
-
-    def get_feature_names_out(self, input_features: Any = None) -> NDArray[np.object_]:
-        """Name the columns ``L12_h0345`` (layer, position) or ``emb_0345``.
-
-        Parameters
-        ----------
-        input_features : array-like of str or None, default=None
-            Checked against the input where that has named columns; the names do not use it.
-
-        Returns
-        -------
-        ndarray of str objects of shape (n_columns,)
-        """
-        check_is_fitted(self)
-        self._check_input_features(input_features)
-        digits = max(4, len(str(self.hidden_size_ - 1)))
-        prefixes = [f"L{layer}_h" for layer in self.layers_] or ["emb_"]
-        return np.array(
-            [f"{prefix}{i:0{digits}d}" for prefix in prefixes for i in range(self.hidden_size_)],
-            dtype=object,
-        )
-
-    def _check_embeddings(self, X: Any) -> None:
-        if not isinstance(X, ActivationSet):
-            raise TypeError(
-                "layers='embeddings' needs an ActivationSet, got an array, which holds layers"
-                " only. Use ActivationSet.from_arrays(embeddings=..., hidden_states=...)."
-            )
-
-    @property
-    def n_features_out_(self) -> int:
-        """Number of columns of the output."""
-        check_is_fitted(self)
-        return max(1, len(self.layers_)) * self.hidden_size_
-
-
-class SAEFeatureSelector(_Selector):
+class SAEFeatureSelector(Selector):
     """Select the activations of SAE features of some layers, as one sparse matrix.
 
     The features of each SAE are concatenated in ascending layer order. `ActivationNormalizer`
@@ -451,7 +225,7 @@ class SAEFeatureSelector(_Selector):
 
     def _saes_of(self, acts: ActivationSet) -> list[tuple[int, float | None]]:
         """Layer and average_l0 of each SAE; None where one side may not know its own."""
-        known = self.average_l0 is not None or None not in (self.pooling_, _pooling_of(acts))
+        known = self.average_l0 is not None or None not in (self.pooling_, pooling_of(acts))
         layers = self.sae_layers_.tolist()
         if self.average_l0s_ is None or not known:
             return [(layer, None) for layer in layers]
@@ -473,19 +247,6 @@ class SAEFeatureSelector(_Selector):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-SELECTORS = (LayerSelector, SAEFeatureSelector)
-
-
-def find_members(
-    selector: LayerSelector | SAEFeatureSelector, acts: ActivationSet
-) -> dict[str, Any]:
-    """What a fitted selector will read of a set, as `ActivationSet.prefetch` takes it."""
-    if isinstance(selector, SAEFeatureSelector):
-        return {"embeddings": False, "layers": [], "configs": selector.find_configs(acts)}
-    layers = selector.layers_.tolist()
-    return {"embeddings": not layers, "layers": layers, "configs": []}
 
 
 def _find_configs(acts: ActivationSet, layers: list[int], average_l0: Any) -> list[int]:
@@ -530,23 +291,3 @@ def refuse_average_l0(average_l0: Any) -> None:
             f"average_l0 mismatch: {average_l0} was asked for, but arrays carry none."
             " Leave average_l0 out, or use ActivationSet.from_arrays(average_l0s=...)."
         )
-
-
-def _pooling_of(X: Any) -> str | None:
-    return X.pooling if isinstance(X, ActivationSet) and X.is_pooled else None
-
-
-def validate_layers(
-    estimator: Any, X: Any, *, reset: bool, accept_sparse: Any = False
-) -> NDArray[Any]:
-    """Validate an array of (n_samples, n_layers, width), or of one layer, as scikit-learn does."""
-    dtypes = [np.float32, np.float64]
-    X = validate_data(
-        estimator, X, reset=reset, allow_nd=True, dtype=dtypes, accept_sparse=accept_sparse
-    )
-    if X.ndim > 3:
-        raise ValueError(
-            f"Found array with dim {X.ndim}, while dim <= 3 is required by"
-            f" {type(estimator).__name__}: (n_samples, n_layers, width)."
-        )
-    return X

@@ -1,0 +1,94 @@
+"""What both selectors check of their input."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import validate_data
+
+from sklprep.activations.activation_set import ActivationSet, Siblings
+from sklprep.exceptions import SklprepWarning
+
+_TOLD: set[str] = set()
+"""Sources that this process has warned about: every fold of a search would say it again."""
+
+
+class Selector(TransformerMixin, BaseEstimator):
+    """What both selectors check."""
+
+    _siblings: Siblings | None = None
+
+    def _see_rows(self, X: Any) -> None:
+        self.pooling_ = pooling_of(X)
+        self.__dict__.pop("_siblings", None)
+        if isinstance(X, ActivationSet) and (siblings := X.find_siblings()) is not None:
+            self._siblings = siblings
+
+    def _check_rows(self, X: Any) -> None:
+        pooling = pooling_of(X)
+        if None not in (pooling, self.pooling_) and pooling != self.pooling_:
+            raise ValueError(
+                f"X has rows of pooling {pooling!r}, but {type(self).__name__} was fitted on"
+                f" {self.pooling_!r}. Use load_activations(..., pooling={self.pooling_!r})."
+            )
+        siblings = self._siblings
+        if siblings is None or siblings.key in _TOLD or not isinstance(X, ActivationSet):
+            return
+        if X.holds_any(siblings):
+            warnings.warn(
+                f"X has rows of groups that {type(self).__name__} was fitted on other rows of,"
+                " tokens of one sentence perhaps: scored as test rows they have siblings in"
+                " training, which raises scores. Split by group, as in cross_val_score(pipe, acts,"
+                " y, groups=acts.groups, cv=GroupKFold(5)).",
+                SklprepWarning,
+                stacklevel=3,
+            )
+            _TOLD.add(siblings.key)
+
+    def _forget_columns(self, n_features: int) -> None:
+        self.n_features_in_ = n_features
+        if hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def _check_input_features(self, input_features: Any) -> None:
+        if input_features is None:
+            return
+        names = np.asarray(input_features, dtype=object)
+        seen = getattr(self, "feature_names_in_", None)
+        if seen is not None and not np.array_equal(names, seen):
+            raise ValueError("input_features is not equal to feature_names_in_")
+        if len(names) != self.n_features_in_:
+            raise ValueError(
+                "input_features should have length equal to number of features"
+                f" ({self.n_features_in_}), got {len(names)}"
+            )
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def pooling_of(X: Any) -> str | None:
+    return X.pooling if isinstance(X, ActivationSet) and X.is_pooled else None
+
+
+def validate_layers(
+    estimator: Any, X: Any, *, reset: bool, accept_sparse: Any = False
+) -> NDArray[Any]:
+    """Validate an array of (n_samples, n_layers, width), or of one layer, as scikit-learn does."""
+    dtypes = [np.float32, np.float64]
+    X = validate_data(
+        estimator, X, reset=reset, allow_nd=True, dtype=dtypes, accept_sparse=accept_sparse
+    )
+    if X.ndim > 3:
+        raise ValueError(
+            f"Found array with dim {X.ndim}, while dim <= 3 is required by"
+            f" {type(estimator).__name__}: (n_samples, n_layers, width)."
+        )
+    return X
