@@ -18,24 +18,24 @@ _HOME = {
     "LayerSelector": "transformers.layer_selector",
     "LayerSweep": "sweep_result",
     "LayerSweepDisplay": "plotting",
-    "ProbeDataset": "dataset",
+    "ProbeDataset": "datasets.probe_dataset",
     "RowSpaceProjector": "transformers.row_space",
     "SAEFeatureSelector": "transformers.sae_selector",
-    "STRATEGIES": "strategies",
+    "STRATEGIES": "datasets.strategies",
     "from_hidden_states": "activations.collectors",
     "audit_activations": "audit",
-    "generate_dataset": "dataset",
-    "get_final_token_data": "guide",
+    "generate_dataset": "datasets.generation",
+    "get_final_token_data": "datasets.guide",
     "layer_sweep": "sweep",
     "load_activations": "activations.loading",
-    "load_all_sentences": "guide",
-    "load_dataset": "dataset",
+    "load_all_sentences": "datasets.guide",
+    "load_dataset": "datasets.dataset_file",
     "make_activations": "activations.synthetic",
-    "make_strategy": "strategies",
-    "normalize_features": "guide",
-    "parse_layers_arg": "guide",
+    "make_strategy": "datasets.strategies",
+    "normalize_features": "datasets.guide",
+    "parse_layers_arg": "datasets.guide",
     "probe_directions": "transformers.directions",
-    "save_dataset": "guide",
+    "save_dataset": "datasets.guide",
 }
 
 __all__ = [
@@ -86,16 +86,18 @@ if TYPE_CHECKING:
     from sklprep.activations.loading import load_activations
     from sklprep.activations.synthetic import make_activations
     from sklprep.audit import audit_activations
-    from sklprep.dataset import ProbeDataset, generate_dataset, load_dataset
-    from sklprep.guide import (
+    from sklprep.datasets.dataset_file import load_dataset
+    from sklprep.datasets.generation import generate_dataset
+    from sklprep.datasets.guide import (
         get_final_token_data,
         load_all_sentences,
         normalize_features,
         parse_layers_arg,
         save_dataset,
     )
+    from sklprep.datasets.probe_dataset import ProbeDataset
+    from sklprep.datasets.strategies import STRATEGIES, make_strategy
     from sklprep.plotting import LayerSweepDisplay
-    from sklprep.strategies import STRATEGIES, make_strategy
     from sklprep.sweep import layer_sweep
     from sklprep.sweep_result import LayerSweep
     from sklprep.transformers.directions import probe_directions

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.activations.activation_set import ActivationSet
-from sklprep.dataset import ProbeDataset
+from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files.atomic import atomic_write
 from sklprep.formats.layers import EMBEDDINGS, check_layers_exist, format_layers

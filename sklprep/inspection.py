@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.activations.activation_set import ActivationSet
-from sklprep.dataset import ProbeDataset
+from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.exceptions import DataError
 from sklprep.files.faults import brief
 from sklprep.files.npz_reader import NpzReader

@@ -8,7 +8,7 @@ from sentence_files import write_folder
 
 from sklprep import ActivationSet, audit_activations, from_hidden_states, load_activations
 from sklprep.audit import audit_dataset
-from sklprep.dataset import ProbeDataset
+from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.exceptions import LayerNotFoundError, UsageError
 from sklprep.inspection import DenseStats, digests_of
 

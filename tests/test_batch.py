@@ -15,8 +15,8 @@ from sentence_files import write_folder
 from sklearn.model_selection import train_test_split
 
 from sklprep import load_dataset, make_activations
-from sklprep.batch import plan_jobs, preview_jobs
 from sklprep.cli import main
+from sklprep.datasets.batch import plan_jobs, preview_jobs
 from sklprep.exceptions import UsageError
 from sklprep.files.csv_tables import read_features
 from sklprep.files.npz_reader import NpzReader
@@ -813,7 +813,7 @@ def test_quiet_says_nothing_but_the_failures(generate):
 
 
 def test_failures_leave_no_temporary_files(generate, monkeypatch):
-    monkeypatch.setattr("sklprep.batch.SPOOL_BYTES", 0)
+    monkeypatch.setattr("sklprep.datasets.batch.SPOOL_BYTES", 0)
     generate(f"{CONCEPT} --layer 1 --layer 31 --output 'new/{{layers}}.npz'")
 
     assert os.listdir("new") == ["1.npz"]
@@ -825,7 +825,7 @@ def test_rows_through_a_temporary_pack_give_the_same_bytes(generate, monkeypatch
         " --target-layer 4 --target-feature 2 --pooling mean --output '{out}/{name}.npz'"
     )
     assert generate(command.replace("{out}", "memory"))[0] == 0
-    monkeypatch.setattr("sklprep.batch.SPOOL_BYTES", 0)
+    monkeypatch.setattr("sklprep.datasets.batch.SPOOL_BYTES", 0)
     assert generate(command.replace("{out}", "spooled"))[0] == 0
 
     assert contents("spooled") == contents("memory")

@@ -22,7 +22,7 @@ from sklprep import (
     make_activations,
     make_strategy,
 )
-from sklprep.dataset import ProbeDataset
+from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.exceptions import SklprepWarning
 from sklprep.notebook.curve import _spread, _ticks, draw_curve
 from sklprep.sweep_result import LayerSweep

@@ -16,8 +16,8 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import sklprep.activations.activation_set
-import sklprep.batch
-import sklprep.dataset
+import sklprep.datasets.batch
+import sklprep.datasets.generation
 import sklprep.formats.pack_writer
 import sklprep.formats.sentence_folder
 from sklprep import (
@@ -230,7 +230,7 @@ def test_all_files_with_values_that_are_not_finite_are_named_with_their_counts(d
 
 def test_generating_names_the_faulty_files_of_all_blocks_and_layers(dump, monkeypatch):
     monkeypatch.setattr(sklprep.activations.activation_set, "_BLOCK_ROWS", 4)
-    monkeypatch.setattr(sklprep.dataset, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(sklprep.datasets.generation, "BLOCK_ROWS", 4)
     spoil(dump / name(1), "hidden_states", (0, 2, 0))
     spoil(dump / name(2), "hidden_states", (2, 2, 0))
     spoil(dump / name(9), "hidden_states", (1, 2, 0))
@@ -466,7 +466,7 @@ def test_generate_leaves_out_the_files_that_are_faulty_in_what_it_uses(
     run, faulty, without, tmp_path, monkeypatch, job, spool
 ):
     if spool:
-        monkeypatch.setattr(sklprep.batch, "SPOOL_BYTES", 0)
+        monkeypatch.setattr(sklprep.datasets.batch, "SPOOL_BYTES", 0)
     sound = without(faulty, FAULTS[job])
     expected, actual = tmp_path / "e" / "x.npz", tmp_path / "a" / "x.npz"
     assert run("generate", *JOBS[job], "--input", sound, "--output", expected)[0] == 0
@@ -493,7 +493,7 @@ def test_generate_names_in_one_run_all_files_that_are_faulty_in_what_it_uses(
     run, faulty, tmp_path, monkeypatch, job, spool
 ):
     if spool:
-        monkeypatch.setattr(sklprep.batch, "SPOOL_BYTES", 0)
+        monkeypatch.setattr(sklprep.datasets.batch, "SPOOL_BYTES", 0)
     code, out, err = run(
         "generate", *JOBS[job], "--input", faulty, "--output", tmp_path / "out" / "x.npz"
     )
@@ -535,7 +535,7 @@ def test_each_of_many_datasets_goes_without_no_more_than_its_own_faulty_files(
     run, faulty, tmp_path, monkeypatch, spool
 ):
     if spool:
-        monkeypatch.setattr(sklprep.batch, "SPOOL_BYTES", 0)
+        monkeypatch.setattr(sklprep.datasets.batch, "SPOOL_BYTES", 0)
     assert run(*batch(faulty, tmp_path / "out"), "--skip-bad")[0] == 0
     for job, file in FILE_OF.items():
         assert contents(tmp_path / "out" / file)[2] == names(*FAULTS[job])
@@ -624,14 +624,14 @@ def test_the_python_interface_records_what_was_left_out(faulty):
 
 
 def test_a_job_that_runs_out_of_memory_does_not_stop_the_others(run, dump, tmp_path, monkeypatch):
-    fit = sklprep.batch._Prepared.fit
+    fit = sklprep.datasets.batch._Prepared.fit
 
     def hungry(self, *arguments):
         if self.members["layers"] == [0]:
             raise MemoryError
         return fit(self, *arguments)
 
-    monkeypatch.setattr(sklprep.batch._Prepared, "fit", hungry)
+    monkeypatch.setattr(sklprep.datasets.batch._Prepared, "fit", hungry)
     code, out, err = run(*batch(dump, tmp_path / "out"))
     assert code == 1
     assert "4 written, 0 unchanged" in out

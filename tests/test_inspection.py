@@ -290,7 +290,7 @@ def test_scan_of_a_dataset_is_that_of_its_X(dataset):
 
 def test_foreign_dataset_has_facts_too(tmp_path):
     np.savez(tmp_path / "d.npz", X=np.arange(6).reshape(3, 2), y=np.array([0.5, 0, np.nan]))
-    from sklprep.dataset import peek_dataset
+    from sklprep.datasets.dataset_file import peek_dataset
 
     facts = describe_dataset(peek_dataset(tmp_path / "d.npz"), tmp_path / "d.npz")
     stats, _ = scan_dataset(tmp_path / "d.npz")
@@ -304,7 +304,7 @@ def test_peeking_takes_no_memory_for_X(tmp_path, run_python):
     X = np.zeros((1, 1 << 25), np.float32)
     np.savez(tmp_path / "d.npz", X=X, y=np.zeros(1))
     code = (
-        "import sys; from sklprep.dataset import peek_dataset\n"
+        "import sys; from sklprep.datasets.dataset_file import peek_dataset\n"
         "from sklprep.inspection import scan_dataset\n"
         "before = peak(); X = peek_dataset(sys.argv[1]).X; print(X.shape, peak() - before < 32)"
     )

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sentence_files import damage, rewrite, write_folder, write_sentence
 
-import sklprep.batch
+import sklprep.datasets.batch
 import sklprep.formats.pack_writer
 from sklprep import (
     ActivationSet,
@@ -898,7 +898,7 @@ def dying(function):
         return function(*args, **kwargs)
     return wrapper
 
-for name in ("_write", "finish", "_write_header"):
+for name in ("write_arrays", "finish", "_write_header"):
     setattr(_Writer, name, dying(getattr(_Writer, name)))
 for name in ("replace", "rename", "mkdir", "rmdir", "unlink"):
     setattr(Path, name, dying(getattr(Path, name)))
@@ -1076,7 +1076,7 @@ class TestConstantMemory:
         Xs = {n: write_pack(tmp_path / str(n), n) for n in sizes}
         code = """
 import os, sys
-import sklprep.demo, sklprep.dataset, sklprep.pipelines
+import sklprep.demo, sklprep.datasets.generation, sklprep.datasets.pipeline_bytes
 from sklprep.cli import main
 os.fsync = lambda fd: None
 place, *sizes = sys.argv[1:]
@@ -1143,7 +1143,7 @@ class TestSpool:
         self, packed, tmp_path, monkeypatch, pooling, capsys
     ):
         for name, limit in (("memory", 1 << 40), ("spool", 0)):
-            monkeypatch.setattr(sklprep.batch, "SPOOL_BYTES", limit)
+            monkeypatch.setattr(sklprep.datasets.batch, "SPOOL_BYTES", limit)
             arguments = self.arguments(packed / "dumps", tmp_path / name)
             assert self.run(*arguments, "--pooling", pooling) == 0
         made = content_of(tmp_path / "spool")
@@ -1154,7 +1154,7 @@ class TestSpool:
     def test_a_member_that_cannot_be_read_stops_what_needs_it_and_leaves_nothing_else(
         self, tmp_path, monkeypatch, capsys
     ):
-        monkeypatch.setattr(sklprep.batch, "SPOOL_BYTES", 0)
+        monkeypatch.setattr(sklprep.datasets.batch, "SPOOL_BYTES", 0)
         write_folder(tmp_path / "dumps", 5, layers=CONFIGS)
         damage(tmp_path / "dumps" / "sentence_000003.npz", "hidden_states")
         assert self.run(*self.arguments(tmp_path / "dumps", tmp_path / "out")) == 1
@@ -1164,7 +1164,7 @@ class TestSpool:
     def test_it_leaves_nothing_when_one_job_fails_and_the_others_are_made(
         self, tmp_path, monkeypatch, capsys
     ):
-        monkeypatch.setattr(sklprep.batch, "SPOOL_BYTES", 0)
+        monkeypatch.setattr(sklprep.datasets.batch, "SPOOL_BYTES", 0)
         write_folder(tmp_path / "dumps", 5, layers=CONFIGS)
         tokens = np.load(tmp_path / "dumps" / "sentence_000003.npz")["embeddings"]
         rewrite(tmp_path / "dumps" / "sentence_000003.npz", embeddings=tokens * np.nan)

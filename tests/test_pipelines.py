@@ -68,9 +68,10 @@ from sklearn.svm import SVC
 from skops.io._audit import NODE_TYPE_MAPPING
 
 import sklprep
-from sklprep import ActivationNormalizer, LayerSelector, SAEFeatureSelector, pipelines
+from sklprep import ActivationNormalizer, LayerSelector, SAEFeatureSelector
+from sklprep.datasets import pipeline_bytes as pipelines
+from sklprep.datasets.pipeline_bytes import MAX_PIPELINE_BYTES, dumps_pipeline, loads_pipeline
 from sklprep.exceptions import LayerNotFoundError, PipelineError, SklprepWarning
-from sklprep.pipelines import MAX_PIPELINE_BYTES, dumps_pipeline, loads_pipeline
 
 WHERE = "dataset.npz, member 'pipeline'"
 SEED = 20240229
@@ -135,7 +136,7 @@ import numpy as np
 from sklearn.feature_selection import SelectKBest
 from sklearn.pipeline import make_pipeline
 from sklprep import ActivationNormalizer, LayerSelector
-from sklprep.pipelines import dumps_pipeline
+from sklprep.datasets.pipeline_bytes import dumps_pipeline
 junk = [object() for _ in range(int(sys.argv[1]))]
 X = np.arange(240, dtype=np.float32).reshape(10, 3, 8) % 7
 pipeline = make_pipeline(LayerSelector("0,2"), ActivationNormalizer(), SelectKBest(k=5))
@@ -423,7 +424,7 @@ import pickle, sys
 from pathlib import Path
 import sklearn.decomposition, sklearn.feature_selection, skops.io
 from sklprep.exceptions import PipelineError
-from sklprep.pipelines import loads_pipeline
+from sklprep.datasets.pipeline_bytes import loads_pipeline
 
 folder = Path(sys.argv[1])
 sys.path.insert(0, str(folder))

@@ -12,7 +12,7 @@ from sklearn.model_selection import KFold, cross_val_predict, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
-import sklprep.batch
+import sklprep.datasets.batch
 from sklprep import (
     ActivationNormalizer,
     ActivationSet,
@@ -360,7 +360,7 @@ def test_command_gives_the_same_bytes_from_folder_pack_and_spooled_rows(
         outputs = [tmp_path / f"{i}_{place}.npz" for place in ("folder", "pack", "spooled")]
         for output, path in zip(outputs, (folder, tmp_path / "pack", folder), strict=True):
             monkeypatch.setattr(
-                sklprep.batch, "SPOOL_BYTES", 0 if "spooled" in output.name else 1e9
+                sklprep.datasets.batch, "SPOOL_BYTES", 0 if "spooled" in output.name else 1e9
             )
             assert run(command, "--input", path, "--output", output) == 0
         assert len({output.read_bytes() for output in outputs}) == 1

@@ -19,8 +19,8 @@ from sklprep import (
     LayerSelector,
     make_strategy,
 )
+from sklprep.datasets.strategies import CONCEPT, FEATURE, Strategy, check_options
 from sklprep.exceptions import UsageError
-from sklprep.strategies import CONCEPT, FEATURE, Strategy, check_options
 
 FLAGS = {
     "target_layer": "--target-layer",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sentence_files import write_folder
 
-import sklprep.batch
+import sklprep.datasets.batch
 from sklprep import LayerSelector, layer_sweep, load_activations, load_dataset
 from sklprep.cli import main
 from sklprep.exceptions import FileFormatError
@@ -155,7 +155,7 @@ def test_a_csv_that_does_not_fit_is_refused_in_one_line(tmp_path, content, messa
 def test_generate_stores_the_labels_and_groups_of_the_csv(
     run, folder, tmp_path, monkeypatch, spool
 ):
-    monkeypatch.setattr(sklprep.batch, "SPOOL_BYTES", spool)
+    monkeypatch.setattr(sklprep.datasets.batch, "SPOOL_BYTES", spool)
     labels = write_csv(tmp_path / "labels.csv", "label", lambda index: index % 6)
     groups = write_csv(tmp_path / "groups.csv", "group", lambda index: index // 6)
     output = tmp_path / "x.npz"

@@ -265,7 +265,8 @@ def test_a_temporary_folder_of_a_live_process_stays_and_that_of_a_dead_one_goes(
 
 KILLED = """
 import os, signal, sys
-import joblib, sklprep.batch, sklprep.dataset, sklprep.formats.pack_writer, skops.io
+import joblib, sklprep.datasets.batch, sklprep.datasets.generation, skops.io
+import sklprep.formats.pack_writer
 import sklprep.transformers.normalizers, sklprep.transformers.selectors
 import sklprep.transformers.targets
 from sklprep.cli import main
@@ -278,8 +279,8 @@ def in_fsync():
     os.fsync = die
 
 def with_rows_in_a_temporary_pack():
-    sklprep.batch.SPOOL_BYTES = 0
-    sklprep.batch._Prepared.fit = die
+    sklprep.datasets.batch.SPOOL_BYTES = 0
+    sklprep.datasets.batch._Prepared.fit = die
 
 def run(prepare):
     if not (child := os.fork()):
@@ -404,7 +405,7 @@ import joblib, sklprep.formats.pack_writer
 from sklprep.cli import main
 limits, *arguments = sys.argv[1:]
 if arguments[0] == "generate":
-    import sklprep.dataset, sklprep.transformers.normalizers, skops.io
+    import sklprep.datasets.generation, sklprep.transformers.normalizers, skops.io
     import sklprep.transformers.selectors, sklprep.transformers.targets
 sys.stderr = sys.stdout
 for limit in limits.split(","):
@@ -652,7 +653,7 @@ def test_a_pack_is_not_written_over_the_folder_it_is_made_from(place, capsys):
 
 READ_ONLY = """
 import os, sys
-import joblib, sklprep.batch, sklprep.files.csv_tables
+import joblib, sklprep.datasets.batch, sklprep.files.csv_tables
 import sklprep.formats.outputs, sklprep.formats.pack_writer
 from sklprep.cli import main
 os.chdir(sys.argv[1])

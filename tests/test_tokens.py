@@ -32,9 +32,9 @@ from sklprep import (
     make_strategy,
 )
 from sklprep.cli import main
+from sklprep.datasets.pipeline_bytes import dumps_pipeline, loads_pipeline
+from sklprep.datasets.strategies import STRATEGIES
 from sklprep.exceptions import SklprepWarning
-from sklprep.pipelines import dumps_pipeline, loads_pipeline
-from sklprep.strategies import STRATEGIES
 
 REASON = "siblings in training, which raises scores. Split by group"
 OPTIONS = {
@@ -395,9 +395,10 @@ def test_memory_does_not_grow_with_the_tokens(run_python, tmp_path):
         write_folder(tmp_path / str(n), n, layers=(0, 1), compress=False, **sizes)
     code = """
 import contextlib, io, os, sys
-import sklprep.batch, sklprep.demo, sklprep.dataset, sklprep.pipelines
+import sklprep.datasets.batch, sklprep.datasets.generation, sklprep.datasets.pipeline_bytes
+import sklprep.demo
 from sklprep.cli import main
-sklprep.batch.SPOOL_BYTES = 1 << 20
+sklprep.datasets.batch.SPOOL_BYTES = 1 << 20
 os.fsync = lambda fd: None
 command = ["generate", "--strategy", "hidden-to-concept", "--layers", "0-1", "--quiet", "--jobs"]
 command += ["1", "--pooling", "none"]

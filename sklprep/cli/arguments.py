@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sklprep.cli.messages import one_line
+from sklprep.datasets.strategies import STRATEGIES
 from sklprep.exceptions import LayerSpecError
 from sklprep.formats.layers import ALL, EMBEDDINGS, format_layers, parse_layers
-from sklprep.strategies import STRATEGIES
 
 NORMALIZE = ("standardize", "minmax", "maxabs", "none")
 POOLING = ("final", "mean", "max", "none")

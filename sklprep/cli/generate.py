@@ -20,13 +20,13 @@ from sklprep.cli.arguments import (
     test_size,
 )
 from sklprep.cli.messages import explain, print_error
+from sklprep.datasets.strategies import FEATURE, STRATEGIES
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import format_layers
-from sklprep.strategies import FEATURE, STRATEGIES
 
 if TYPE_CHECKING:
-    from sklprep.batch import Job, Split
-    from sklprep.dataset import FittedDataset
+    from sklprep.datasets.batch import Job, Split
+    from sklprep.datasets.generation import FittedDataset
 
 
 _FIELDS = """\
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.batch import plan_jobs, preview_jobs, run_jobs
+    from sklprep.datasets.batch import plan_jobs, preview_jobs, run_jobs
     from sklprep.files.csv_tables import read_features
     from sklprep.formats.outputs import check_outputs
 
@@ -196,7 +196,7 @@ def _read_split(arguments: argparse.Namespace) -> Split | None:
     for name in arguments.strategy if arguments.stratify else ():
         if STRATEGIES[name].output_type == FEATURE:
             raise UsageError(f"--stratify needs labels; the y of {name} is continuous.")
-    from sklprep.batch import Split
+    from sklprep.datasets.batch import Split
 
     seed = 42 if arguments.random_state is None else arguments.random_state
     return Split(arguments.test_size, seed, arguments.stratify)

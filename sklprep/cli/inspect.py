@@ -155,7 +155,7 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
 
 def _inspect_dataset(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from sklprep.audit import audit_dataset
-    from sklprep.dataset import peek_dataset
+    from sklprep.datasets.dataset_file import peek_dataset
     from sklprep.inspection import describe_dataset, scan_dataset
 
     for name in ("near", "threshold", "groups_out", "pooling", "skip_bad"):

@@ -17,9 +17,7 @@ from sklprep.cli.arguments import (
     strategies_text,
     sweep_layers,
 )
-from sklprep.exceptions import UsageError
-from sklprep.formats.layers import ALL, EMBEDDINGS
-from sklprep.strategies import (
+from sklprep.datasets.strategies import (
     CONCEPT,
     SAE,
     STRATEGIES,
@@ -27,6 +25,8 @@ from sklprep.strategies import (
     check_normalize,
     check_options,
 )
+from sklprep.exceptions import UsageError
+from sklprep.formats.layers import ALL, EMBEDDINGS
 
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
@@ -88,7 +88,7 @@ def _run(arguments: argparse.Namespace) -> int:
     check_options(arguments.strategy, given | every_layer)
     _check_arguments(arguments, strategy)
 
-    from sklprep.strategies import make_strategy
+    from sklprep.datasets.strategies import make_strategy
     from sklprep.sweep import count_fits, layer_sweep
 
     _, target = make_strategy(arguments.strategy, **given, **every_layer)

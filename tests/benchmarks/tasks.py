@@ -113,12 +113,12 @@ def command(argv: list[str]) -> Spent:
     """A command of sklprep in a process that has imported all it needs."""
     import joblib  # noqa: F401
 
-    import sklprep.batch
     import sklprep.cli
-    import sklprep.dataset
+    import sklprep.datasets.batch
+    import sklprep.datasets.generation
     import sklprep.formats.pack_writer
-    from sklprep.pipelines import dumps_pipeline, loads_pipeline
-    from sklprep.strategies import make_strategy
+    from sklprep.datasets.pipeline_bytes import dumps_pipeline, loads_pipeline
+    from sklprep.datasets.strategies import make_strategy
 
     pipeline, _ = make_strategy("hidden-to-concept", layers=0)
     pipeline.fit(_two_rows())

@@ -20,7 +20,7 @@ import numpy as np
 import skops.io
 
 import sklprep
-from sklprep.pipelines import dumps_pipeline
+from sklprep.datasets.pipeline_bytes import dumps_pipeline
 
 from ..forged_files import archive, npy, stored
 from ..forged_pipelines import EVIL, FOREIGN, edited, members_of, planted_everywhere, zipped

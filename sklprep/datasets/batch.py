@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sklprep.datasets.strategies import FEATURE, SAE, STRATEGIES, check_normalize, check_options
 from sklprep.exceptions import (
     DataError,
     FaultyFilesError,
@@ -24,14 +25,13 @@ from sklprep.files.faults import warn_left_out
 from sklprep.files.npz_reader import NpzReader
 from sklprep.files.temporary import remove_leftovers, temporary_folder
 from sklprep.formats.layers import format_layers, parse_layers
-from sklprep.strategies import FEATURE, SAE, STRATEGIES, check_normalize, check_options
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from sklprep.activations.activation_set import ActivationSet
-    from sklprep.dataset import FittedDataset, FittedPipeline
+    from sklprep.datasets.generation import FittedDataset, FittedPipeline
 
 SPOOL_BYTES = 512 << 20
 """Rows of a raw folder beyond this go through a temporary pack instead of memory."""
@@ -264,7 +264,7 @@ class _Maker:
         return {}
 
     def _check_space(self, job: Job, acts: ActivationSet, prepared: _Prepared) -> None:
-        from sklprep.dataset import x_bytes
+        from sklprep.datasets.generation import x_bytes
 
         if not self.compress:
             check_space(job.output, x_bytes(len(acts), prepared.n_columns))
@@ -318,7 +318,7 @@ def preview_jobs(
 ) -> Iterator[tuple[Job, Preview | Exception]]:
     """Yield each job with what it would write, or why it would fail; activations are not read."""
     from sklprep.activations.loading import leave_out_faulty, open_activations
-    from sklprep.dataset import x_bytes
+    from sklprep.datasets.generation import x_bytes
 
     for source, group in itertools.groupby(jobs, key=lambda job: job.source):
         try:
@@ -379,7 +379,7 @@ class _Prepared:
         self, acts: ActivationSet, rows: ActivationSet, fitted: FittedPipeline | None
     ) -> FittedDataset:
         """Fit on rows that may hold no more than what this and other jobs need of the set."""
-        from sklprep.dataset import fit_dataset
+        from sklprep.datasets.generation import fit_dataset
 
         return fit_dataset(
             acts,
@@ -396,8 +396,9 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
     from sklearn.base import clone
     from sklearn.pipeline import Pipeline
 
-    from sklprep.dataset import provenance, split_rows, uses_of
-    from sklprep.strategies import make_strategy
+    from sklprep.datasets.generation import split_rows, uses_of
+    from sklprep.datasets.provenance import provenance
+    from sklprep.datasets.strategies import make_strategy
     from sklprep.transformers.selectors import find_members
     from sklprep.transformers.targets import FeatureTargetExtractor
 

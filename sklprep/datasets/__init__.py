@@ -1,0 +1,1 @@
+"""From activations to the dataset NPZ, and back."""

@@ -1,0 +1,266 @@
+"""`ProbeDataset`: X and y with the parameters that made them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.datasets.provenance import read_provenance
+from sklprep.datasets.strategies import CONCEPT
+from sklprep.exceptions import UsageError
+from sklprep.files.npz_writer import write_npz
+from sklprep.formats.layers import format_layers
+from sklprep.notebook.cards import card, describe_y, table
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+    from sklearn.pipeline import Pipeline
+
+
+class ProbeDataset:
+    """X and y with the parameters that made them, ready for training.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features), float32
+        Normalized.
+    y : ndarray of shape (n_samples,)
+        float32 feature activations or int64 labels.
+    meta, norm : dict
+        The ``meta_*`` and ``norm_*`` entries of the file under their full names; scalars as Python
+        values, the others as arrays.
+    pipeline : Pipeline or None
+        The fitted pipeline that made X; None for a file without one.
+    groups : ndarray of shape (n_samples,)
+        Rows that must not straddle a split; each row by itself unless the file says otherwise.
+
+    Examples
+    --------
+    >>> from sklprep import generate_dataset, make_activations, make_strategy
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.model_selection import cross_val_score
+    >>> acts = make_activations(120, n_layers=4, d_model=16, n_features=32, random_state=0)
+    >>> ds = generate_dataset(acts, *make_strategy("hidden-to-concept", layers=2))
+    >>> ds.X.shape, ds.meta["meta_n_classes"]
+    ((120, 16), 4)
+    >>> cross_val_score(ds.make_pipeline(LogisticRegression()), ds.X, ds.y, cv=5).shape
+    (5,)
+
+    Where rows share groups, as tokens of a sentence do, split by group:
+
+    >>> from sklearn.model_selection import GroupKFold
+    >>> model = ds.make_pipeline(LogisticRegression())
+    >>> cross_val_score(model, ds.X, ds.y, groups=ds.groups, cv=GroupKFold(5)).shape
+    (5,)
+    """
+
+    __module__ = "sklprep"
+
+    def __init__(
+        self,
+        X: NDArray[Any],
+        y: NDArray[Any],
+        meta: Mapping[str, Any],
+        norm: Mapping[str, Any],
+        pipeline: Pipeline | None = None,
+    ) -> None:
+        self.X = X
+        self.y = y
+        self.meta = dict(meta)
+        self.norm = dict(norm)
+        self.pipeline = pipeline
+
+    def __repr__(self) -> str:
+        return (
+            f"ProbeDataset(X {self.X.shape} {self.X.dtype}, y {self.y.dtype},"
+            f" {self.meta.get('meta_strategy', 'no strategy')},"
+            f" {self.norm.get('norm_method', 'no norm')})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what there is."""
+        meta = self.meta
+        facts = [
+            ("X", f"{self.X.shape} {self.X.dtype}, normalized: {self.norm.get('norm_method')}"),
+            ("y", f"{self.y.shape} {self.y.dtype}: {describe_y(self.y)}"),
+        ]
+        if "meta_input_source" in meta:
+            source = str(meta["meta_input_source"]).replace("_", " ")
+            layers = np.ravel(meta.get("meta_input_layers", ()))
+            numbers = layers.tolist() if layers.dtype.kind in "iu" else []
+            where = f" of layer{'s' if len(numbers) > 1 else ''} {format_layers(numbers)}"
+            facts.append(("input", source + (where if numbers else "")))
+        if {"meta_target_layer", "meta_target_feature"} <= meta.keys():
+            facts.append(
+                (
+                    "target",
+                    f"layer {meta['meta_target_layer']}, feature {meta['meta_target_feature']}",
+                )
+            )
+        n_groups = len(np.unique(self.groups))
+        if n_groups < len(self.X):
+            facts.append(("groups", f"{n_groups:,}, which a split must keep whole: ds.groups"))
+        if "meta_train_indices" in meta:
+            n_train = np.size(meta["meta_train_indices"])
+            facts.append(("fitted on", f"{n_train:,} training rows of {len(self.X):,}"))
+        details = []
+        if self.pipeline is not None:
+            steps = [(name, " ".join(str(step).split())) for name, step in self.pipeline.steps]
+            details.append((f"pipeline of {len(steps)} steps", table([], steps)))
+        if "meta_provenance" in meta:
+            details.append(("provenance", table([], read_provenance(meta["meta_provenance"]))))
+        return card("ProbeDataset", str(meta.get("meta_strategy", "")), facts, details=details)
+
+    def to_frame(self) -> Any:
+        """Give X and y as one data frame of pandas.
+
+        Returns
+        -------
+        DataFrame of shape (n_samples, n_features + n_targets)
+            The columns of X have the names that `pipeline` gives them, such as ``L12_h0345``, or
+            ``x0``, ``x1``, ... without a pipeline. y is last: ``label``, or for a feature
+            ``L12_f00345``, or ``y`` (``y0``, ``y1``, ... if it has several columns). The index is
+            ``sentence_index``, or the number of the row where the file has none.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> from sklprep import generate_dataset, make_activations, make_strategy
+        >>> acts = make_activations(100, n_layers=4, d_model=2, n_features=32, random_state=0)
+        >>> ds = generate_dataset(acts, *make_strategy("hidden-to-concept", layers="1,3"))
+        >>> ds.to_frame().columns.tolist()
+        ['L1_h0000', 'L1_h0001', 'L3_h0000', 'L3_h0001', 'label']
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "ProbeDataset.to_frame needs pandas, which is not installed: pip install pandas."
+            ) from error
+        if self.pipeline is None:
+            names = [f"x{i}" for i in range(self.X.shape[1])]
+        else:
+            names = self.pipeline.get_feature_names_out()
+        index = None
+        if "meta_sentence_indices" in self.meta:
+            index = pd.Index(self.meta["meta_sentence_indices"], name="sentence_index")
+        frame = pd.DataFrame(self.X, columns=names, index=index)
+        targets = pd.DataFrame(self.y, columns=self._target_names(), index=index)
+        return pd.concat([frame, targets], axis=1)
+
+    def _target_names(self) -> list[str]:
+        n = 1 if self.y.ndim == 1 else self.y.shape[1]
+        layer = self.meta.get("meta_target_layer")
+        features = np.atleast_1d(self.meta.get("meta_target_feature", ()))
+        if len(features) == n:
+            return [f"L{layer}_f{feature:05d}" for feature in features]
+        if n > 1:
+            return [f"y{i}" for i in range(n)]
+        return ["label" if self.meta.get("meta_output_type") == CONCEPT else "y"]
+
+    @property
+    def groups(self) -> NDArray[Any]:
+        """(n_samples,): what must not straddle a split."""
+        return self.meta.get("meta_groups", np.arange(len(self.X)))
+
+    def make_pipeline(self, estimator: BaseEstimator) -> Pipeline:
+        """Put a fresh normalizer of the stored method before an estimator.
+
+        Cross-validated on `X`, it gives what the same pipeline would give on raw activations:
+        normalizing a column again undoes any earlier shift and scale of it. So nothing of the test
+        rows leaks through the normalization stored in `X`. Rows that share a group must not be
+        split: give the cross-validation ``groups=ds.groups`` and, say, ``cv=GroupKFold(5)``.
+
+        Parameters
+        ----------
+        estimator : estimator
+            A classifier or regressor, not fitted.
+
+        Returns
+        -------
+        Pipeline
+
+        Raises
+        ------
+        UsageError
+            If `X` went through a step that learned more than a shift and a scale of each column (a
+            PCA, say), so that normalizing again cannot undo it.
+        """
+        from sklearn.pipeline import make_pipeline
+
+        from sklprep.transformers.normalizers import ActivationNormalizer
+
+        for name, step in self._learned_steps():
+            raise UsageError(
+                f"X went through {name!r} ({type(step).__name__}), fitted on rows that would be"
+                " test rows in a cross-validation, and that cannot be undone. Cross-validate the"
+                " whole pipeline on the activations: Pipeline([*ds.pipeline.steps, ('model',"
+                " estimator)]) on load_activations(...)."
+            )
+        return make_pipeline(ActivationNormalizer(self.norm.get("norm_method", "none")), estimator)
+
+    def save(self, path: str | os.PathLike[str], *, compress: bool = False) -> None:
+        """Write the dataset, atomically.
+
+        Parameters
+        ----------
+        path : path-like
+        compress : bool, default=False
+            Deflate the members.
+
+        Raises
+        ------
+        OutputError
+            If the path cannot be written.
+        """
+        from sklprep.datasets.pipeline_bytes import dumps_pipeline
+
+        data = None if self.pipeline is None else dumps_pipeline(self.pipeline)
+        write_arrays(path, self.X, self.y, self.meta, self.norm, data, compress=compress)
+
+    def _learned_steps(self) -> list[tuple[str, Any]]:
+        if self.pipeline is None:
+            return []
+        from sklprep.transformers.normalizers import ActivationNormalizer
+        from sklprep.transformers.selectors import SELECTORS
+
+        steps = list(self.pipeline.steps)
+        if isinstance(steps[-1][1], ActivationNormalizer):
+            steps.pop()
+        return [
+            (name, step)
+            for name, step in steps
+            if not isinstance(step, (str, *SELECTORS))
+            and (not hasattr(step, "__sklearn_tags__") or step.__sklearn_tags__().requires_fit)
+        ]
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    X: Any,
+    y: NDArray[Any],
+    meta: Mapping[str, Any],
+    norm: Mapping[str, Any],
+    pipeline: bytes | None,
+    *,
+    compress: bool,
+) -> None:
+    arrays: dict[str, Any] = {"X": X, "y": y, **meta, **norm}
+    if pipeline is not None:
+        arrays["pipeline"] = np.frombuffer(pipeline, np.uint8)
+    write_npz(path, arrays, compress=compress)
+
+
+def norm_of(pipeline: Pipeline) -> dict[str, Any]:
+    from sklprep.transformers.normalizers import ActivationNormalizer
+
+    last = pipeline.steps[-1][1]
+    return last.norm_params_ if isinstance(last, ActivationNormalizer) else {"norm_method": "none"}

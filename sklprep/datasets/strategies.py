@@ -1,0 +1,220 @@
+"""The table of strategies: which input, which target, and which options each of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sklprep.exceptions import UsageError
+from sklprep.formats.layers import EMBEDDINGS
+
+if TYPE_CHECKING:
+    from sklearn.base import BaseEstimator
+    from sklearn.pipeline import Pipeline
+
+FEATURE = "feature_activation"
+CONCEPT = "concept_label"
+
+HIDDEN = "hidden_states"
+SAE = "activations"
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """One row of `STRATEGIES`.
+
+    Attributes
+    ----------
+    summary : str
+        The question it asks.
+    output_type : {"feature_activation", "concept_label"}
+        What y is.
+    input_layers : callable
+        From the options to the `layers` of the selector.
+    needs, takes : tuple of str
+        Options that must, and that may, be given.
+    input_member : {"hidden_states", "activations"}
+        What the layers give: hidden states, or embeddings, by a `LayerSelector`; SAE features by an
+        `SAEFeatureSelector`.
+    """
+
+    summary: str
+    output_type: str
+    input_layers: Callable[[Mapping[str, Any]], Any]
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    input_member: str = HIDDEN
+
+    @property
+    def default_normalize(self) -> str:
+        """Method of the `ActivationNormalizer` where none is chosen."""
+        return "maxabs" if self.input_member == SAE else "standardize"
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "embedding-to-feature": Strategy(
+        "Can token embeddings predict an SAE feature?",
+        FEATURE,
+        lambda options: EMBEDDINGS,
+        needs=("target_layer", "target_feature"),
+        takes=("average_l0",),
+    ),
+    "hidden-to-feature": Strategy(
+        "Can hidden states predict an SAE feature, by default of their own layer?",
+        FEATURE,
+        lambda options: options.get("input_layer", options["target_layer"]),
+        needs=("target_layer", "target_feature"),
+        takes=("average_l0", "input_layer"),
+    ),
+    "hidden-to-concept": Strategy(
+        "Do hidden states know how strongly the concept is present?",
+        CONCEPT,
+        lambda options: options["layers"],
+        needs=("layers",),
+    ),
+    "embedding-to-concept": Strategy(
+        "Do token embeddings know how strongly the concept is present?",
+        CONCEPT,
+        lambda options: EMBEDDINGS,
+    ),
+    "feature-to-concept": Strategy(
+        "Do SAE features know how strongly the concept is present?",
+        CONCEPT,
+        lambda options: options["layers"],
+        needs=("layers",),
+        takes=("average_l0",),
+        input_member=SAE,
+    ),
+}
+
+_FLAGS = {
+    "layers": "layers (--layer N for one layer, --layers SPEC for several)",
+    "input_layer": "input_layer (--input-layer)",
+    "target_layer": "target_layer (--target-layer)",
+    "target_feature": "target_feature (--target-feature)",
+    "average_l0": "average_l0 (--average-l0)",
+}
+
+
+def make_strategy(
+    name: str,
+    *,
+    normalize: str | None = None,
+    layers: Any = None,
+    target_layer: int | None = None,
+    target_feature: int | None = None,
+    average_l0: float | None = None,
+    input_layer: int | None = None,
+) -> tuple[Pipeline, BaseEstimator]:
+    """Build the two scikit-learn objects of a strategy: input pipeline and target extractor.
+
+    Parameters
+    ----------
+    name : str
+        One of `STRATEGIES`.
+    normalize : {"standardize", "minmax", "maxabs", "none"}, default="standardize"
+        Method of the `ActivationNormalizer`; of ``feature-to-concept``, whose X is sparse,
+        ``"maxabs"`` by default, or ``"none"``.
+    layers : int, list of int or str
+        Input layers of ``hidden-to-concept`` and ``feature-to-concept``.
+    target_layer, target_feature : int
+        The SAE feature that the ``*-to-feature`` strategies predict.
+    average_l0 : float
+        Which SAE, where the target layer, or an input layer of ``feature-to-concept``, has several.
+    input_layer : int
+        Input layer of ``hidden-to-feature``; by default the target layer.
+
+    Returns
+    -------
+    pipeline : Pipeline
+        Steps ``layerselector`` (or ``saefeatureselector``) and ``activationnormalizer``, not
+        fitted.
+    target : FeatureTargetExtractor or ConceptTargetExtractor
+
+    Raises
+    ------
+    UsageError
+        If the strategy is unknown, lacks an option, or does not use one that was given; if it does
+        not go with `normalize`.
+
+    Examples
+    --------
+    >>> from sklprep import make_strategy
+    >>> pipeline, target = make_strategy("hidden-to-feature", target_layer=12, target_feature=1234)
+    >>> pipeline.named_steps["layerselector"], target
+    (LayerSelector(layers=12), FeatureTargetExtractor(feature=1234, layer=12))
+    """
+    given = {
+        "layers": layers,
+        "input_layer": input_layer,
+        "target_layer": target_layer,
+        "target_feature": target_feature,
+        "average_l0": average_l0,
+    }
+    options = {option: value for option, value in given.items() if value is not None}
+    strategy = check_options(name, options)
+    method = strategy.default_normalize if normalize is None else normalize
+    check_normalize(name, method)
+
+    from sklearn.pipeline import make_pipeline
+
+    from sklprep.transformers.layer_selector import LayerSelector
+    from sklprep.transformers.normalizers import ActivationNormalizer
+    from sklprep.transformers.sae_selector import SAEFeatureSelector
+    from sklprep.transformers.targets import ConceptTargetExtractor, FeatureTargetExtractor
+
+    input_layers = strategy.input_layers(options)
+    selector = (
+        SAEFeatureSelector(input_layers, average_l0=average_l0)
+        if strategy.input_member == SAE
+        else LayerSelector(input_layers)
+    )
+    pipeline = make_pipeline(selector, ActivationNormalizer(method))
+    if strategy.output_type == CONCEPT:
+        return pipeline, ConceptTargetExtractor()
+    return pipeline, FeatureTargetExtractor(
+        options["target_layer"], options["target_feature"], average_l0
+    )
+
+
+def check_normalize(name: str, method: str) -> None:
+    """Check that a strategy's X can be normalized so.
+
+    Raises
+    ------
+    UsageError
+        If there is no such method, or X is sparse and the method would fill it.
+    """
+    from sklprep.transformers.normalizers import KEEP_ZEROS, METHODS
+
+    if method not in METHODS:
+        raise UsageError(f"normalize must be one of {', '.join(METHODS)}, got {method!r}.")
+    if STRATEGIES[name].input_member == SAE and method not in KEEP_ZEROS:
+        raise UsageError(
+            f"{name} has sparse X, which {method} would make dense; choose"
+            f" {' or '.join(KEEP_ZEROS)} (--normalize)."
+        )
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> Strategy:
+    """Look a strategy up and check that it gets the options it needs and no others.
+
+    Raises
+    ------
+    UsageError
+        With the option's Python name and its flag.
+    """
+    if name not in STRATEGIES:
+        raise UsageError(f"Unknown strategy {name!r}; choose one of {', '.join(STRATEGIES)}.")
+    strategy = STRATEGIES[name]
+    missing = [option for option in strategy.needs if option not in options]
+    if missing:
+        raise UsageError(f"{name} needs {' and '.join(_FLAGS[option] for option in missing)}.")
+    for option in options:
+        if option not in strategy.needs + strategy.takes:
+            used = [_FLAGS[other] for other in strategy.needs + strategy.takes]
+            raise UsageError(
+                f"{name} does not use {_FLAGS[option]}; it takes {', '.join(used) or 'no options'}."
+            )
+    return strategy
