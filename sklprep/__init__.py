@@ -16,8 +16,8 @@ _HOME = {
     "ConceptTargetExtractor": "transformers.targets",
     "FeatureTargetExtractor": "transformers.targets",
     "LayerSelector": "transformers.layer_selector",
-    "LayerSweep": "sweep_result",
-    "LayerSweepDisplay": "plotting",
+    "LayerSweep": "sweeps.sweep_result",
+    "LayerSweepDisplay": "sweeps.plotting",
     "ProbeDataset": "datasets.probe_dataset",
     "RowSpaceProjector": "transformers.row_space",
     "SAEFeatureSelector": "transformers.sae_selector",
@@ -26,7 +26,7 @@ _HOME = {
     "audit_activations": "audit",
     "generate_dataset": "datasets.generation",
     "get_final_token_data": "datasets.guide",
-    "layer_sweep": "sweep",
+    "layer_sweep": "sweeps.sweep",
     "load_activations": "activations.loading",
     "load_all_sentences": "datasets.guide",
     "load_dataset": "datasets.dataset_file",
@@ -97,9 +97,9 @@ if TYPE_CHECKING:
     )
     from sklprep.datasets.probe_dataset import ProbeDataset
     from sklprep.datasets.strategies import STRATEGIES, make_strategy
-    from sklprep.plotting import LayerSweepDisplay
-    from sklprep.sweep import layer_sweep
-    from sklprep.sweep_result import LayerSweep
+    from sklprep.sweeps.plotting import LayerSweepDisplay
+    from sklprep.sweeps.sweep import layer_sweep
+    from sklprep.sweeps.sweep_result import LayerSweep
     from sklprep.transformers.directions import probe_directions
     from sklprep.transformers.layer_selector import LayerSelector
     from sklprep.transformers.normalizers import ActivationNormalizer

@@ -143,7 +143,9 @@ def test_plot_has_the_format_of_its_name(sweep, tmp_path, name, start):
 
 
 def test_plot_of_another_format_is_refused_before_any_fit(sweep, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklprep.sweep.layer_sweep", lambda *_, **__: pytest.fail("it was fitted"))
+    monkeypatch.setattr(
+        "sklprep.sweeps.sweep.layer_sweep", lambda *_, **__: pytest.fail("it was fitted")
+    )
 
     code, out, err = sweep(f"--output {tmp_path / 's.csv'} --plot {tmp_path / 's.xyz'}")
 

@@ -19,7 +19,7 @@ from sklprep.formats.pack_reader import Pack
 from sklprep.formats.pack_writer import build_pack
 from sklprep.formats.sentence_file import read_rows
 from sklprep.formats.sentence_folder import SentenceFolder
-from sklprep.workers import RemoteRows
+from sklprep.sweeps.workers import RemoteRows
 
 dask = pytest.importorskip("dask", reason="no cluster to test on: pip install sklprep[dask]")
 distributed = pytest.importorskip(

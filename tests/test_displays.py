@@ -25,7 +25,7 @@ from sklprep import (
 from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.exceptions import SklprepWarning
 from sklprep.notebook.curve import _spread, _ticks, draw_curve
-from sklprep.sweep_result import LayerSweep
+from sklprep.sweeps.sweep_result import LayerSweep
 
 EVIL = '<script>alert("x")</script> & <b>'
 ACTS = make_activations(100, n_layers=3, d_model=4, n_features=24, random_state=0)

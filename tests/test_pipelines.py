@@ -826,7 +826,7 @@ def test_files_with_changed_values_transform_or_are_refused(name: str) -> None:
 
 def test_importing_the_module_imports_neither_skops_nor_scikit_learn() -> None:
     code = (
-        "import sys, sklprep.pipelines;"
+        "import sys, sklprep.datasets.pipeline_bytes;"
         "sys.exit(bool({'sklearn', 'skops', 'scipy', 'pandas'} & sys.modules.keys()))"
     )
 

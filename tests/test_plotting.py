@@ -12,7 +12,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from sklprep import LayerSweepDisplay, layer_sweep, make_activations
-from sklprep.sweep_result import Baseline, LayerSweep
+from sklprep.sweeps.sweep_result import Baseline, LayerSweep
 
 mpl.use("agg")
 

@@ -39,8 +39,8 @@ from sklprep.exceptions import (
     LayerSpecError,
     UsageError,
 )
-from sklprep.sweep import count_fits, layer_sweep
-from sklprep.sweep_result import Baseline, LayerSweep, format_score
+from sklprep.sweeps.sweep import count_fits, layer_sweep
+from sklprep.sweeps.sweep_result import Baseline, LayerSweep, format_score
 
 SMALL = {"cv": 3, "inner_cv": 3, "baselines": False}
 LOGISTIC = make_pipeline(
@@ -194,7 +194,7 @@ def test_interval_equals_a_bootstrap_of_test_groups_with_fixed_models(scoring, b
 
 @pytest.fixture
 def fewer_draws(monkeypatch):
-    monkeypatch.setattr("sklprep.sweep.N_DRAWS", 60)
+    monkeypatch.setattr("sklprep.sweeps.sweep.N_DRAWS", 60)
 
 
 @pytest.mark.parametrize(
@@ -823,7 +823,7 @@ def logged(folder):
 
 
 def test_long_sweeps_run_in_processes_and_here_while_these_start(acts, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklprep.workers.PROCESSES_PAY_SECONDS", 0)
+    monkeypatch.setattr("sklprep.sweeps.workers.PROCESSES_PAY_SECONDS", 0)
     local, there = tmp_path / "local", tmp_path / "there"
     local.mkdir()
     there.mkdir()

@@ -30,7 +30,7 @@ from sklprep.formats.layers import ALL, EMBEDDINGS
 
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
-    from sklprep.sweep_result import LayerSweep
+    from sklprep.sweeps.sweep_result import LayerSweep
 
 _ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
 
@@ -89,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_arguments(arguments, strategy)
 
     from sklprep.datasets.strategies import make_strategy
-    from sklprep.sweep import count_fits, layer_sweep
+    from sklprep.sweeps.sweep import count_fits, layer_sweep
 
     _, target = make_strategy(arguments.strategy, **given, **every_layer)
     acts, y, layers = _read(arguments, strategy, target)
@@ -169,7 +169,7 @@ def _read(
     from sklearn.base import clone
 
     from sklprep.files.faults import warn_left_out
-    from sklprep.sweep import find_inputs
+    from sklprep.sweeps.sweep import find_inputs
 
     layers = arguments.layers or "each"
     if strategy.input_member == SAE:
@@ -203,7 +203,7 @@ def _check_sparse(arguments: argparse.Namespace) -> None:
 
 
 def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:
-    from sklprep.sweep import name_saes
+    from sklprep.sweeps.sweep import name_saes
 
     if arguments.layers is None:
         return name_saes(acts, arguments.average_l0)
@@ -215,7 +215,7 @@ def _save_plot(sweep: LayerSweep, path: Path) -> None:
     import matplotlib as mpl
 
     from sklprep.files.atomic import atomic_write
-    from sklprep.plotting import LayerSweepDisplay
+    from sklprep.sweeps.plotting import LayerSweepDisplay
 
     mpl.use("Agg")
     figure = LayerSweepDisplay.from_sweep(sweep).figure_

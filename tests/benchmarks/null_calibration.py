@@ -11,7 +11,7 @@ import time
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from sklprep.sweep import layer_sweep
+from sklprep.sweeps.sweep import layer_sweep
 
 
 class LeastSquares(ClassifierMixin, BaseEstimator):

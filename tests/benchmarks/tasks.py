@@ -183,7 +183,7 @@ def sweep(folder: str, n_jobs: int) -> dict[str, Any]:
     from sklearn.model_selection import StratifiedKFold
     from sklearn.pipeline import make_pipeline
 
-    from sklprep.sweep import layer_sweep
+    from sklprep.sweeps.sweep import layer_sweep
     from sklprep.transformers.normalizers import ActivationNormalizer
 
     X, y = (np.load(Path(folder, f"{name}.npy")) for name in "Xy")

@@ -25,14 +25,21 @@ from sklearn.pipeline import make_pipeline
 from sklprep._version import __version__
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import DataError, InsufficientDataError, SklprepWarning, UsageError
-from sklprep.folds import BOOTSTRAP, Design, Split, draw_design
 from sklprep.formats.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
-from sklprep.resampling import N_DRAWS, Answers, score_resamples
-from sklprep.sweep_result import Baseline, LayerSweep, argmax
+from sklprep.sweeps.folds import BOOTSTRAP, Design, Split, draw_design
+from sklprep.sweeps.resampling import N_DRAWS, Answers, score_resamples
+from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
+from sklprep.sweeps.workers import (
+    SAE_INPUT,
+    RemoteRows,
+    is_on_cluster,
+    make_selector,
+    run_jobs,
+    select,
+)
 from sklprep.transformers.layer_selector import LayerSelector
 from sklprep.transformers.normalizers import ActivationNormalizer
 from sklprep.transformers.selectors import find_members
-from sklprep.workers import SAE_INPUT, RemoteRows, is_on_cluster, make_selector, run_jobs, select
 
 EACH = "each"
 EACH_SAE = "each sae"
@@ -149,7 +156,7 @@ def layer_sweep(
     Examples
     --------
     >>> from sklprep import make_activations
-    >>> from sklprep.sweep import layer_sweep
+    >>> from sklprep.sweeps.sweep import layer_sweep
     >>> acts = make_activations(60, n_layers=3, d_model=8, n_features=32, random_state=0)
     >>> sweep = layer_sweep(None, acts, acts.labels, cv=3, inner_cv=3)
     >>> sweep.layers

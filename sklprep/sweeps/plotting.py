@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.formats.layers import EMBEDDINGS
-from sklprep.sweep import EACH, layer_sweep
-from sklprep.sweep_result import LayerSweep, format_score
+from sklprep.sweeps.sweep import EACH, layer_sweep
+from sklprep.sweeps.sweep_result import LayerSweep, format_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +58,7 @@ class LayerSweepDisplay:
     >>> import matplotlib
     >>> matplotlib.use("agg")
     >>> from sklprep import make_activations
-    >>> from sklprep.plotting import LayerSweepDisplay
+    >>> from sklprep.sweeps.plotting import LayerSweepDisplay
     >>> acts = make_activations(60, n_layers=3, d_model=8, n_features=32, random_state=0)
     >>> display = LayerSweepDisplay.from_estimator(None, acts, acts.labels, cv=3, inner_cv=3)
     >>> [label.get_text() for label in display.ax_.get_xticklabels()]

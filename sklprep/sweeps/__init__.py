@@ -1,0 +1,1 @@
+"""Which layer knows it: folds, fits, scores and their picture."""
