@@ -23,7 +23,7 @@ _HOME = {
     "SAEFeatureSelector": "transformers.sae_selector",
     "STRATEGIES": "datasets.strategies",
     "from_hidden_states": "activations.collectors",
-    "audit_activations": "audit",
+    "audit_activations": "inspection.audit",
     "generate_dataset": "datasets.generation",
     "get_final_token_data": "datasets.guide",
     "layer_sweep": "sweeps.sweep",
@@ -85,7 +85,6 @@ if TYPE_CHECKING:
     from sklprep.activations.collectors import from_hidden_states
     from sklprep.activations.loading import load_activations
     from sklprep.activations.synthetic import make_activations
-    from sklprep.audit import audit_activations
     from sklprep.datasets.dataset_file import load_dataset
     from sklprep.datasets.generation import generate_dataset
     from sklprep.datasets.guide import (
@@ -97,6 +96,7 @@ if TYPE_CHECKING:
     )
     from sklprep.datasets.probe_dataset import ProbeDataset
     from sklprep.datasets.strategies import STRATEGIES, make_strategy
+    from sklprep.inspection.audit import audit_activations
     from sklprep.sweeps.plotting import LayerSweepDisplay
     from sklprep.sweeps.sweep import layer_sweep
     from sklprep.sweeps.sweep_result import LayerSweep

@@ -7,10 +7,10 @@ import pytest
 from sentence_files import write_folder
 
 from sklprep import ActivationSet, audit_activations, from_hidden_states, load_activations
-from sklprep.audit import audit_dataset
 from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.exceptions import LayerNotFoundError, UsageError
-from sklprep.inspection import DenseStats, digests_of
+from sklprep.inspection.audit import audit_dataset
+from sklprep.inspection.describe import DenseStats, digests_of
 
 TEXTS = [
     "Anna helped the old man cross the street.",

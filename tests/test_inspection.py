@@ -8,7 +8,7 @@ from sklprep import ActivationSet, generate_dataset, load_activations, make_stra
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.pack_writer import build_pack
 from sklprep.formats.sentence_folder import SentenceFolder
-from sklprep.inspection import (
+from sklprep.inspection.describe import (
     MASSIVE,
     DenseStats,
     Scan,
@@ -305,7 +305,7 @@ def test_peeking_takes_no_memory_for_X(tmp_path, run_python):
     np.savez(tmp_path / "d.npz", X=X, y=np.zeros(1))
     code = (
         "import sys; from sklprep.datasets.dataset_file import peek_dataset\n"
-        "from sklprep.inspection import scan_dataset\n"
+        "from sklprep.inspection.describe import scan_dataset\n"
         "before = peak(); X = peek_dataset(sys.argv[1]).X; print(X.shape, peak() - before < 32)"
     )
 

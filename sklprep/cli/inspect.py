@@ -40,7 +40,7 @@ from sklprep.exceptions import UsageError
 from sklprep.formats.layers import format_layers
 
 if TYPE_CHECKING:
-    from sklprep.audit import Finding
+    from sklprep.inspection.audit import Finding
 
 _SHORT = 16
 
@@ -112,7 +112,7 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
     from sklprep.files.faults import warn_left_out
     from sklprep.formats.pack_reader import Pack, is_pack
     from sklprep.formats.sentence_folder import SentenceFolder
-    from sklprep.inspection import Scan, describe_activations, describe_values
+    from sklprep.inspection.describe import Scan, describe_activations, describe_values
 
     source: SentenceFolder | Pack
     if is_pack(arguments.path):
@@ -128,7 +128,7 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
     acts = ActivationSet(source)
     near = arguments.near or "text"
     if arguments.audit:
-        from sklprep.audit import audit_activations, check_near
+        from sklprep.inspection.audit import audit_activations, check_near
 
         check_near(acts, near, arguments.threshold)
 
@@ -154,9 +154,9 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
 
 
 def _inspect_dataset(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    from sklprep.audit import audit_dataset
     from sklprep.datasets.dataset_file import peek_dataset
-    from sklprep.inspection import describe_dataset, scan_dataset
+    from sklprep.inspection.audit import audit_dataset
+    from sklprep.inspection.describe import describe_dataset, scan_dataset
 
     for name in ("near", "threshold", "groups_out", "pooling", "skip_bad"):
         if getattr(arguments, name) not in (None, False):

@@ -19,7 +19,7 @@ from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files.atomic import atomic_write
 from sklprep.formats.layers import EMBEDDINGS, check_layers_exist, format_layers
-from sklprep.inspection import DenseStats, Scan, units_of
+from sklprep.inspection.describe import DenseStats, Scan, units_of
 from sklprep.notebook.cards import count
 from sklprep.transformers.targets import ENOUGH_ACTIVE
 

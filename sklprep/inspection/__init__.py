@@ -1,0 +1,1 @@
+"""What data holds, and what in it would spoil a published score."""
