@@ -3,16 +3,16 @@
 import sys
 from collections.abc import Sequence
 
-from sklprep.interrupts import exit_on_signals
+from sklprep.cli.interrupts import exit_on_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line in this process, which ends at once on Ctrl-C or SIGTERM."""
 
     def run() -> int:
-        from sklprep import cli  # a signal during the imports counts too
+        from sklprep.cli.main import main as run_command  # a signal during the imports counts too
 
-        return cli.main(argv)
+        return run_command(argv)
 
     return exit_on_signals(run)
 

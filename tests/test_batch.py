@@ -15,7 +15,7 @@ from sentence_files import write_folder
 from sklearn.model_selection import train_test_split
 
 from sklprep import load_dataset, make_activations
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.datasets.batch import plan_jobs, preview_jobs
 from sklprep.exceptions import UsageError
 from sklprep.files.csv_tables import read_features

@@ -15,7 +15,7 @@ import pytest
 from sklearn.model_selection import train_test_split
 
 from sklprep import load_dataset, make_activations
-from sklprep.cli import main
+from sklprep.cli.main import main
 
 HERE = Path(__file__).parent
 SHIM = HERE.parent / "examples" / "generate_datasets.py"

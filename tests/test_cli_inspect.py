@@ -8,7 +8,7 @@ import pytest
 from sentence_files import write_folder
 
 from sklprep import from_hidden_states, load_activations, load_dataset, make_activations
-from sklprep.cli import main
+from sklprep.cli.main import main
 
 
 @pytest.fixture(scope="module")

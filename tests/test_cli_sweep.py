@@ -19,7 +19,7 @@ from sklprep import (
     load_activations,
     make_activations,
 )
-from sklprep.cli import main
+from sklprep.cli.main import main
 
 N_LAYERS = 3
 CHEAP = "--layers 1 --layers 2 --cv 3"

@@ -27,7 +27,7 @@ from sklprep import (
     make_strategy,
     save_dataset,
 )
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.exceptions import InsufficientDataError, SklprepError
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -29,7 +29,7 @@ from sklprep import (
     load_dataset,
     make_strategy,
 )
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.exceptions import (
     DataError,
     FaultyFilesError,

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sentence_files import write_folder
 
-from sklprep.cli import main
+from sklprep.cli.main import main
 
 LINE = "Interrupted; nothing was left half-written.\n"
 OUTPUTS = ("d.npz", "scores.csv", "groups.csv")
@@ -313,7 +313,7 @@ def ends(code, number=signal.SIGINT, *, times=1, stderr=subprocess.PIPE):
     """Run code that calls `exit_on_signals` and `sleep`, and send signals once it sleeps."""
     head = (
         "import atexit, os, signal, sys, time\n"
-        "from sklprep.interrupts import exit_on_signals\n"
+        "from sklprep.cli.interrupts import exit_on_signals\n"
         "def sleep(seconds=60):\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(seconds)\n"

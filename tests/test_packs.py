@@ -1076,8 +1076,8 @@ class TestConstantMemory:
         Xs = {n: write_pack(tmp_path / str(n), n) for n in sizes}
         code = """
 import os, sys
-import sklprep.demo, sklprep.datasets.generation, sklprep.datasets.pipeline_bytes
-from sklprep.cli import main
+import sklprep.cli.demo, sklprep.datasets.generation, sklprep.datasets.pipeline_bytes
+from sklprep.cli.main import main
 os.fsync = lambda fd: None
 place, *sizes = sys.argv[1:]
 for n in ("100", *sizes):  # the first one loads what is still missing
@@ -1131,7 +1131,7 @@ class TestSpool:
         ]  # fmt: skip
 
     def run(self, *arguments):
-        from sklprep.cli import main
+        from sklprep.cli.main import main
 
         try:
             return main([str(argument) for argument in arguments]) or 0

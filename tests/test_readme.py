@@ -6,10 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from test_house import ORDER
 
 from sklprep import STRATEGIES, load_activations, load_dataset, make_activations
-from sklprep.cli import main
+from sklprep.cli.main import main
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```([^\n]*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -194,14 +193,6 @@ def test_table_of_strategies_is_that_of_the_code():
     table = README.split("| strategy | X | y | needs |")[1].split("\n\n")[0]
 
     assert re.findall(r"^\| `([a-z-]+)`", table, re.MULTILINE) == list(STRATEGIES)
-
-
-def test_modules_are_listed_in_the_order_of_the_house():
-    text = README.split("## Develop")[1].split("A new strategy")[0]
-
-    listed = re.findall(r"`([a-z_]+)`", text)
-
-    assert listed == [name for name in ORDER if name != "__main__"]
 
 
 def test_links_to_files_lead_somewhere():

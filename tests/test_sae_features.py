@@ -26,8 +26,8 @@ from sklprep import (
     load_dataset,
     make_strategy,
 )
-from sklprep.cli import main
 from sklprep.cli.arguments import NORMALIZE
+from sklprep.cli.main import main
 from sklprep.exceptions import (
     DataError,
     FeatureNotFoundError,

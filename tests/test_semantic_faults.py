@@ -7,7 +7,7 @@ import pytest
 from sentence_files import rewrite, write_folder
 
 from sklprep import ActivationSet, SAEFeatureSelector, load_activations, load_dataset
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.exceptions import DataError, FaultyFilesError
 
 N = 12

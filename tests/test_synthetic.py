@@ -351,7 +351,7 @@ def test_an_output_that_is_a_file_is_refused(tmp_path):
 
 def test_importing_the_module_imports_neither_scikit_learn_nor_scipy():
     code = (
-        "import sys, sklprep.synthetic;"
+        "import sys, sklprep.activations.synthetic;"
         " print(sorted({name.split('.')[0] for name in sys.modules} & {'sklearn', 'scipy'}))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from sentence_files import write_folder
 
 import sklprep.datasets.batch
 from sklprep import LayerSelector, layer_sweep, load_activations, load_dataset
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.exceptions import FileFormatError
 from sklprep.files.csv_tables import read_labels
 from sklprep.formats.pack_writer import build_pack

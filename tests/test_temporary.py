@@ -16,7 +16,7 @@ from sentence_files import damage, write_folder
 
 import sklprep.files.temporary
 from sklprep import generate_dataset, load_activations, make_strategy
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.exceptions import OutputError
 from sklprep.files.atomic import atomic_write
 from sklprep.files.npz_writer import Blocks, write_npz
@@ -269,7 +269,7 @@ import joblib, sklprep.datasets.batch, sklprep.datasets.generation, skops.io
 import sklprep.formats.pack_writer
 import sklprep.transformers.normalizers, sklprep.transformers.selectors
 import sklprep.transformers.targets
-from sklprep.cli import main
+from sklprep.cli.main import main
 out, *arguments = sys.argv[1:]
 
 def die(*_):
@@ -402,7 +402,7 @@ def test_a_pack_may_be_reached_by_a_link(tmp_path):
 FULL = """
 import os, resource, sys
 import joblib, sklprep.formats.pack_writer
-from sklprep.cli import main
+from sklprep.cli.main import main
 limits, *arguments = sys.argv[1:]
 if arguments[0] == "generate":
     import sklprep.datasets.generation, sklprep.transformers.normalizers, skops.io
@@ -655,7 +655,7 @@ READ_ONLY = """
 import os, sys
 import joblib, sklprep.datasets.batch, sklprep.files.csv_tables
 import sklprep.formats.outputs, sklprep.formats.pack_writer
-from sklprep.cli import main
+from sklprep.cli.main import main
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:  # root may write everywhere, nobody may not
     os.setgroups([])

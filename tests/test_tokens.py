@@ -31,7 +31,7 @@ from sklprep import (
     make_activations,
     make_strategy,
 )
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.datasets.pipeline_bytes import dumps_pipeline, loads_pipeline
 from sklprep.datasets.strategies import STRATEGIES
 from sklprep.exceptions import SklprepWarning
@@ -396,8 +396,8 @@ def test_memory_does_not_grow_with_the_tokens(run_python, tmp_path):
     code = """
 import contextlib, io, os, sys
 import sklprep.datasets.batch, sklprep.datasets.generation, sklprep.datasets.pipeline_bytes
-import sklprep.demo
-from sklprep.cli import main
+import sklprep.cli.demo
+from sklprep.cli.main import main
 sklprep.datasets.batch.SPOOL_BYTES = 1 << 20
 os.fsync = lambda fd: None
 command = ["generate", "--strategy", "hidden-to-concept", "--layers", "0-1", "--quiet", "--jobs"]

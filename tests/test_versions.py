@@ -18,7 +18,7 @@ from sentence_files import damage, rewrite, write_folder
 
 import sklprep
 from sklprep import generate_dataset, load_activations, load_dataset, make_strategy
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.exceptions import FileFormatError, PipelineError, SklprepWarning
 from sklprep.formats.pack_reader import Pack
 

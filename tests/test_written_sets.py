@@ -17,7 +17,7 @@ from sklprep import (
     load_activations,
     make_strategy,
 )
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.exceptions import DataError, FileFormatError, OutputError, UsageError
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.pack_writer import build_pack

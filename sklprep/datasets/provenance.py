@@ -98,8 +98,8 @@ def read_provenance(text: Any) -> list[tuple[str, str]]:
 def next_step(meta: Mapping[str, Any]) -> str:
     """Say what to do about a pipeline that does not load; other versions may be the reason."""
     do = "enerate the dataset again, or load it with pipeline=False."
-    versions = dict(read_provenance(meta.get("meta_provenance")))
-    written = {name: versions.get(name, "") for name in versions()}
+    recorded = dict(read_provenance(meta.get("meta_provenance")))
+    written = {name: recorded.get(name, "") for name in versions()}
     others = {
         name: version
         for name, version in written.items()

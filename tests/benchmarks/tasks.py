@@ -113,7 +113,7 @@ def command(argv: list[str]) -> Spent:
     """A command of sklprep in a process that has imported all it needs."""
     import joblib  # noqa: F401
 
-    import sklprep.cli
+    import sklprep.cli.main
     import sklprep.datasets.batch
     import sklprep.datasets.generation
     import sklprep.formats.pack_writer
@@ -124,7 +124,7 @@ def command(argv: list[str]) -> Spent:
     pipeline.fit(_two_rows())
     loads_pipeline(dumps_pipeline(pipeline), where="a pipeline, for skops to be imported")
     with _clock() as spent:
-        code = sklprep.cli.main(argv)
+        code = sklprep.cli.main.main(argv)
     if code:
         raise RuntimeError(f"sklprep {' '.join(argv)} ended with exit code {code}.")
     return spent

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sklprep.cli import main
+from sklprep.cli.main import main
 from sklprep.cli.messages import explain, one_line
 from sklprep.exceptions import FaultyFilesError, SklprepError, SklprepWarning
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sklprep.cli import main
+from sklprep.cli.main import main
 
 from .meetings import Run
 

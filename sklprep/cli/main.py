@@ -1,0 +1,66 @@
+"""The command line: arguments in, one line for every fault, exit codes 0, 1 and 2."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from sklprep._version import __version__
+from sklprep.cli import demo, generate, inspect, pack, sweep
+from sklprep.cli.arguments import CommandParser, Parser, join_negative
+from sklprep.cli.messages import explain, print_error, show_each_once
+from sklprep.exceptions import SklprepWarning
+
+_COMMANDS = {
+    "generate": (generate, "make datasets from sentence files"),
+    "sweep": (sweep, "ask which layer knows it, honestly"),
+    "pack": (pack, "make a folder of arrays, read in place"),
+    "inspect": (inspect, "say what a folder, pack or dataset holds; audit it"),
+    "demo": (demo, "see it all work on synthetic data"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code: 0 done, 1 the data, 2 the command line at fault."""
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(join_negative(sys.argv[1:] if argv is None else list(argv)))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", SklprepWarning)
+        warnings.showwarning = show_each_once()
+        try:
+            code = int(arguments.run(arguments) or 0)
+            print(end="", flush=True)  # there may be no stdout at all
+            return code
+        except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+            with open(os.devnull, "w") as silence:
+                os.dup2(silence.fileno(), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        except Exception as error:
+            if arguments.debug:
+                traceback.print_exc()
+            message, code = explain(error)
+            print_error(message)
+            return code
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="sklprep",
+        description="From LLM activation dumps to datasets, pipelines and leak-free answers.",
+    )
+    parser.add_argument("--version", action="version", version=f"sklprep {__version__}")
+    parser.set_defaults(run_command=main)  # of the demo, which runs the other commands
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=CommandParser
+    )
+    for name, (module, summary) in _COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=summary))
+    return parser
