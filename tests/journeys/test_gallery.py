@@ -11,7 +11,7 @@ import pytest
 
 from sklprep import make_activations
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 # what the docstring states, and where the script prints it
 STATED = {

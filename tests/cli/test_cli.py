@@ -17,7 +17,7 @@ from sklearn.model_selection import train_test_split
 from sklprep import load_dataset, make_activations
 from sklprep.cli.main import main
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 SHIM = HERE.parent / "examples" / "generate_datasets.py"
 TRAITS = ("dishonesty", "aggression", "caring", "brave", "unfair")
 

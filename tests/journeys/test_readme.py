@@ -10,7 +10,7 @@ import pytest
 from sklprep import STRATEGIES, load_activations, load_dataset, make_activations
 from sklprep.cli.main import main
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = re.findall(r"^```([^\n]*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 FOLDER = "dishonesty_100_features"
 
@@ -196,7 +196,7 @@ def test_table_of_strategies_is_that_of_the_code():
 
 
 def test_links_to_files_lead_somewhere():
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     links = re.findall(r"\]\(([^)#:]+)\)", README)
 
     assert links

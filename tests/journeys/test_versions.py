@@ -22,7 +22,7 @@ from sklprep.cli.main import main
 from sklprep.exceptions import FileFormatError, PipelineError, SklprepWarning
 from sklprep.formats.pack_reader import Pack
 
-V1 = Path(__file__).parent / "data" / "format_v1"
+V1 = Path(__file__).parents[1] / "data" / "format_v1"
 SENTENCES = range(8)
 SAES = [(0, 70), (2, 71), (2, 82)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.sparse import csr_array, issparse
+from sentence_files import write_folder
 from sklearn.base import clone
 from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -39,7 +40,6 @@ from sklprep.exceptions import (
 )
 from sklprep.formats.pack_writer import build_pack
 from sklprep.transformers.normalizers import METHODS
-from tests.sentence_files import write_folder
 
 SAE_LAYERS, L0S = [7, 12, 12, 0], [40, 80, 20, 33]
 N, D = 40, 10

@@ -120,7 +120,7 @@ WORKFLOWS = {
 
 
 def test_loops_here_are_those_of_the_guide():
-    text = (Path(__file__).parent / "guide_commands.txt").read_text()
+    text = (Path(__file__).parents[1] / "guide_commands.txt").read_text()
     blocks = [block.replace("\\\n", " ") for block in text.split("#### next block\n")]
     start = "uv run python generate_datasets.py "
     (first,) = [block for block in blocks if block.startswith("cd ")]

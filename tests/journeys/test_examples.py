@@ -30,7 +30,7 @@ from sklprep import (
 from sklprep.cli.main import main
 from sklprep.exceptions import InsufficientDataError, SklprepError
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 STRATEGIES = {
     "hidden-to-concept": {"layers": "1-2"},
     "embedding-to-concept": {},
