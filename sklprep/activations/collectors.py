@@ -193,7 +193,7 @@ def _pool_batch(batch: Any, mask: Any, pooling: str, what: str) -> _Part:
                 f"{what}: {name} has shape {array.shape}, layer {first} {shape}; expected the same"
                 " sentences and tokens in all, and one d_model."
             )
-        return pool(array, real, pooling)
+        return _pool(array, real, pooling)
 
     return _Part(
         list(layers),
@@ -277,7 +277,7 @@ def _read_mask(mask: Any, shape: tuple[int, ...], what: str) -> NDArray[np.bool_
     return real
 
 
-def pool(array: NDArray[Any], real: NDArray[np.bool_], pooling: str) -> NDArray[np.float32]:
+def _pool(array: NDArray[Any], real: NDArray[np.bool_], pooling: str) -> NDArray[np.float32]:
     """Rows of the real tokens; means are taken in float64 and rounded once."""
     with np.errstate(over="ignore", invalid="ignore"):
         if pooling == "final":

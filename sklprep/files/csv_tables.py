@@ -70,7 +70,7 @@ def _read_by_sentence(
     """Line number and value of each sentence that is asked for."""
     path = Path(path)
     lines: dict[int, tuple[int, str]] = {}
-    for number, row in read_rows(path, ("sentence_index", column), f"sentence_index, {column}"):
+    for number, row in _read_rows(path, ("sentence_index", column), f"sentence_index, {column}"):
         value = (row[column] or "").strip()
         if not value:
             continue
@@ -115,7 +115,7 @@ def read_features(path: Path, top: int | None) -> list[tuple[int, int, float | N
     expected = "rank, layer, average_l0, feature_id"
     rows = [
         _read_feature(path, number, row)
-        for number, row in read_rows(path, ("layer", "feature_id"), expected)
+        for number, row in _read_rows(path, ("layer", "feature_id"), expected)
     ]
     if not rows:
         raise FileFormatError(f"{path}: there are no features in it; expected one a line.")
@@ -140,7 +140,7 @@ def _read_feature(
     return rank, (layer, feature, average_l0)
 
 
-def read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
+def _read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         try:

@@ -565,9 +565,9 @@ class _Writer:
         self._pending += np.ascontiguousarray(rows, self.dtype).tobytes()
         self._n += len(rows)
         if len(self._pending) >= _WRITE_BYTES:
-            self.write_arrays()
+            self._write()
 
-    def write_arrays(self) -> None:
+    def _write(self) -> None:
         self._file.write(self._pending)
         data = memoryview(self._pending)
         for start, stop in _cuts(self._open_bytes, len(data)):
@@ -584,7 +584,7 @@ class _Writer:
 
     def finish(self, *, sync: bool) -> None:
         """Let the header say the new number of rows; hand all to the system, or to the disk."""
-        self.write_arrays()
+        self._write()
         end = self._file.tell()
         self._write_header()
         self._file.seek(end)

@@ -898,7 +898,7 @@ def dying(function):
         return function(*args, **kwargs)
     return wrapper
 
-for name in ("write_arrays", "finish", "_write_header"):
+for name in ("_write", "finish", "_write_header"):
     setattr(_Writer, name, dying(getattr(_Writer, name)))
 for name in ("replace", "rename", "mkdir", "rmdir", "unlink"):
     setattr(Path, name, dying(getattr(Path, name)))

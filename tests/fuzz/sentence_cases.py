@@ -33,7 +33,7 @@ class SentenceFiles:
         rng = rng_of(self._seed, self._part, abs(number))
         sample, asked = choose(rng, number, list(SAMPLES), self.asks)
         folder = scratch / sample
-        files = self.write_arrays(sample, folder)
+        files = self._write(sample, folder)
         at = int(rng.integers(2))
         victim = folder / f"sentence_00000{at}.npz"
         damage = "none" if number < 0 else pick(rng, self.damages)
@@ -47,7 +47,7 @@ class SentenceFiles:
             victim.write_bytes(flip(rng, content))
         return Forged(folder, sample, damage, asked, pick(rng, POOLINGS))
 
-    def write_arrays(self, sample: str, folder: Path) -> list[dict[str, Any]]:
+    def _write(self, sample: str, folder: Path) -> list[dict[str, Any]]:
         clear(folder.parent)
         sound = folder.parent / "sound" / sample
         if not sound.exists():

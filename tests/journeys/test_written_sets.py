@@ -615,7 +615,7 @@ def dying(function):
         return function(*args, **kwargs)
     return wrapper
 
-for name in ("write_arrays", "finish"):
+for name in ("_write", "finish"):
     Writer = sklprep.formats.pack_writer._Writer
     setattr(Writer, name, dying(getattr(Writer, name)))
 for name in ("open", "replace", "rename", "mkdir"):
