@@ -424,7 +424,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
                 f"average_l0 mismatch: layer {layer} has {len(configs)} SAE configs, with"
                 f" average_l0 {there}, and "
                 + ("this value does not tell them apart." if average_l0 is not None else "none")
-                + (" was chosen. Give average_l0 (--average-l0)." if average_l0 is None else "")
+                + (" was chosen. Give average_l0=..., one of these." if average_l0 is None else "")
             )
         return int(configs[0])
 

@@ -30,23 +30,30 @@ class Parser(argparse.ArgumentParser):
 
 
 class CommandParser(Parser):
-    """Names a mistyped flag first, whatever else is missing for want of it."""
+    """Knows its flags by parameter, and names a mistyped one first, whatever it leaves missing.
+
+    A command finds them in its arguments as `flags`, for `sklprep.cli.messages.name_flags`: a flag
+    with another name than the parameter it sets has that parameter as its `dest`.
+    """
 
     def __init__(self, **kwargs: Any) -> None:
-        self._flags: list[str] = []
+        self._flags: dict[str, str] = {}
         super().__init__(**kwargs)
+        self.set_defaults(flags=self._flags)
 
     def add_argument(self, *names: Any, **kwargs: Any) -> argparse.Action:
-        self._flags += names
-        return super().add_argument(*names, **kwargs)
+        action = super().add_argument(*names, **kwargs)
+        if action.option_strings:
+            self._flags[action.dest] = action.option_strings[-1]
+        return action
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for text in itertools.takewhile(lambda text: text != "--", args or ()):
             flag = text.split("=")[0]
-            if flag.startswith("--") and flag not in self._flags:
+            if flag.startswith("--") and flag not in self._flags.values():
                 import difflib
 
-                close = difflib.get_close_matches(flag, self._flags, 1)
+                close = difflib.get_close_matches(flag, self._flags.values(), 1)
                 hint = f"; did you mean {close[0]}?" if close else ""
                 self.error(f"unrecognized argument {flag}{hint}")
         return super().parse_known_args(args, namespace)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,7 +138,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 continue
             note = "  (there, unchanged)" if found.unchanged else ""
             print(f"{job.output}  X {found.shape}  {found.n_bytes / 1e6:.2f} MB{note}")
-        return _print_faults(faults, "would not be written", n_jobs=len(jobs))
+        return _print_faults(faults, "would not be written", len(jobs), arguments.flags)
     report = run_jobs(
         jobs,
         pooling=arguments.pooling,
@@ -157,7 +157,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if len(jobs) > 1:
             failed = f", {len(report.failed)} failed" if report.failed else ""
             print(f"{len(report.written)} written, {len(report.unchanged)} unchanged{failed}")
-    return _print_faults(report.failed, "was not written", n_jobs=len(jobs))
+    return _print_faults(report.failed, "was not written", len(jobs), arguments.flags)
 
 
 def _check_combinations(arguments: argparse.Namespace) -> None:
@@ -172,7 +172,9 @@ def _check_combinations(arguments: argparse.Namespace) -> None:
         raise UsageError("--labels is for a concept target; leave it out.")
 
 
-def _print_faults(faults: Sequence[tuple[Job, Exception]], what: str, *, n_jobs: int) -> int:
+def _print_faults(
+    faults: Sequence[tuple[Job, Exception]], what: str, n_jobs: int, flags: Mapping[str, str]
+) -> int:
     if faults and n_jobs == 1:
         raise faults[0][1]
     from sklprep.files.faults import brief
@@ -181,9 +183,8 @@ def _print_faults(faults: Sequence[tuple[Job, Exception]], what: str, *, n_jobs:
     for job, error in faults:
         head, *lines = explain(error)[0].splitlines()
         new = [line for line in lines if line not in said]
-        print_error(
-            "\n".join([f"{job.output} {what}: {head if new or not lines else brief(error)}", *new])
-        )
+        first = f"{job.output} {what}: {head if new or not lines else brief(error)}"
+        print_error("\n".join([first, *new]), flags)
         said.update(new)
     return 1 if faults else 0
 

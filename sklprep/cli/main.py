@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", SklprepWarning)
-        warnings.showwarning = show_each_once()
+        warnings.showwarning = show_each_once(arguments.flags)
         try:
             code = int(arguments.run(arguments) or 0)
             print(end="", flush=True)  # there may be no stdout at all
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if arguments.debug:
                 traceback.print_exc()
             message, code = explain(error)
-            print_error(message)
+            print_error(message, arguments.flags)
             return code
 
 

@@ -1,12 +1,61 @@
-"""Every fault one line on stderr, with its exit code."""
+"""Every fault one line on stderr, with its exit code.
+
+The rest of the package speaks to callers in Python: its messages name a parameter with a value, as
+in ``skip_bad=True``, or with ``...`` where the value is up to the caller. `name_flags` turns that
+into the command's own flag, as in ``--skip-bad``, where the message is printed.
+"""
 
 from __future__ import annotations
 
+import ast
+import re
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sklprep.exceptions import FaultyFilesError, SklprepError, UsageError
+
+_PARAMETER = re.compile(
+    r"\w\([^()]*\)"  # arguments in a call of a Python function stay Python
+    r"|(?<![^\s(])(?P<name>[a-z]\w*)="  # nor is it a parameter within a path or a quoted value
+    r"""(?P<value>'[^']*'|"[^"]*"|\[[^][]*\]|\.\.\.|-?\w+(?:[.+-]\w+)*)(?=\)|[.,;]*(?:\s|$))"""
+)
+
+
+def name_flags(text: str, flags: Mapping[str, str]) -> str:
+    """Write the parameters in a message as flags of a command.
+
+    Parameters
+    ----------
+    text : str
+        Parameters that are no flag of the command stay as they are.
+    flags : mapping of str to str
+        Flag of each parameter, by its Python name.
+
+    Examples
+    --------
+    >>> flags = {"skip_bad": "--skip-bad", "layers": "--layers"}
+    >>> name_flags("Correct them, or go on without them (skip_bad=True).", flags)
+    'Correct them, or go on without them (--skip-bad).'
+    >>> name_flags("Give layers=..., such as layers='0-5' or layers=[0, 5].", flags)
+    'Give --layers, such as --layers 0-5 or --layers 0,5.'
+    """
+
+    def write_flag(found: re.Match[str]) -> str:
+        if found["name"] not in flags:
+            return found[0]
+        flag = flags[found["name"]]
+        written = found["value"]
+        if written in ("True", "..."):
+            return flag
+        if written[0] in "'\"":
+            written = ast.literal_eval(written)
+        elif written[0] == "[":
+            written = written[1:-1].replace(" ", "")
+        return f"{flag} {shlex.quote(written)}"
+
+    return _PARAMETER.sub(write_flag, text)
 
 
 def explain(error: Exception) -> tuple[str, int]:
@@ -31,7 +80,7 @@ def _explain(error: Exception) -> tuple[str, int]:
             return f"Unexpected {kind}: {error}. Please report it with the output of --debug.", 1
 
 
-def show_each_once() -> Callable[..., None]:
+def show_each_once(flags: Mapping[str, str]) -> Callable[..., None]:
     """Give a `warnings.showwarning` that says no line twice: many datasets may warn of the same."""
     shown: set[str] = set()
 
@@ -39,17 +88,18 @@ def show_each_once() -> Callable[..., None]:
         text = str(message)
         if text not in shown:
             shown.add(text)
-            _print_lines("Warning", text)
+            _print_lines("Warning", text, flags)
 
     return show
 
 
-def print_error(message: str) -> None:
-    _print_lines("Error", message)
+def print_error(message: str, flags: Mapping[str, str]) -> None:
+    _print_lines("Error", message, flags)
 
 
-def _print_lines(kind: str, message: str) -> None:
-    sys.stderr.write("".join(f"{kind}: {one_line(line)}\n" for line in message.splitlines()))
+def _print_lines(kind: str, message: str, flags: Mapping[str, str]) -> None:
+    lines = name_flags(message, flags).splitlines()
+    sys.stderr.write("".join(f"{kind}: {one_line(line)}\n" for line in lines))
 
 
 def one_line(text: str) -> str:

@@ -64,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
             ) from None
     faults = pack.verify() if arguments.verify else []
     for fault in faults:
-        print_error(fault)
+        print_error(fault, arguments.flags)
     if not arguments.quiet and not faults:
         n_files = pack.manifest["n_sentences"]
         new = f", {n_files - n_before or 'nothing'} new" if n_before else ""

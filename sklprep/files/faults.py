@@ -28,7 +28,7 @@ def faulty_files(
     faults = dict(sorted(faults.items()))
     if len(faults) == 1:
         return FaultyFilesError(str(*faults.values()), faults)
-    others = ", or go on without them (--skip-bad)" if len(faults) < n_files else ""
+    others = ", or go on without them (skip_bad=True)" if len(faults) < n_files else ""
     head = (
         f"{os.fspath(folder)}: {len(faults)} of {n_files} files are at fault; expected none."
         f" Correct or remove them{others}:"

@@ -227,7 +227,7 @@ def test_the_config_of_a_layer_is_found_or_the_message_lists_those_there_are(act
             "layer 4 has no SAE config with average_l0 80; it has 70",
         ),
         (lambda: acts.feature(2, 0, 81), "layer 2 has no SAE config with average_l0 81; it has 80"),
-        (lambda: acts.sae_activations(4), "Give average_l0 (--average-l0)."),
+        (lambda: acts.sae_activations(4), "Give average_l0=..., one of these."),
     ):
         with pytest.raises(FeatureNotFoundError) as error:
             ask()

@@ -685,7 +685,7 @@ def test_a_repeated_layer_is_ambiguous_only_for_a_target(tmp_path):
         acts.find_config(12)
     assert str(error.value).startswith("average_l0 mismatch: layer 12 has 2 SAE configs")
     assert "70, 141" in str(error.value)
-    assert "(--average-l0)" in str(error.value)
+    assert "Give average_l0=..." in str(error.value)
 
 
 # --- change after loading -----------------------------------------------------------------------

@@ -139,7 +139,7 @@ def test_the_first_ten_faulty_files_have_a_line_each_and_the_others_are_counted(
     first = 0 if skip_bad else 1
     assert list(error.value.faults) == names(*range(first, 13))
     head, *lines, count = str(error.value).splitlines()
-    others = "" if skip_bad else ", or go on without them (--skip-bad)"
+    others = "" if skip_bad else ", or go on without them (skip_bad=True)"
     assert head == (
         f"{tmp_path}: {13 - first} of 13 files are at fault; expected none. Correct or remove"
         f" them{others}:"

@@ -272,7 +272,7 @@ def test_a_layer_with_several_saes_is_ambiguous_only_where_a_target_needs_one(du
     assert run("generate", *FEATURE) == (
         1,
         "Error: average_l0 mismatch: layer 1 has 2 SAE configs, with average_l0 70, 141, and none"
-        " was chosen. Give average_l0 (--average-l0).\n",
+        " was chosen. Give --average-l0, one of these.\n",
     )
     code, _ = run("generate", *FEATURE, "--average-l0", 141)
     assert code == 0
