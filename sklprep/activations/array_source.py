@@ -47,65 +47,46 @@ class ArraySource:
         self._configs = _as_configs(activations)
         self._labels = None if labels is None else to_numpy(labels, "labels")
         self._sentences = None if sentences is None else np.asarray(sentences, dtype=np.str_)
-        given_groups = None if groups is None else to_numpy(groups, "groups")
+        groups = None if groups is None else to_numpy(groups, "groups")
         layers = None if layers is None else to_numpy(layers, "layers")
-        rows = [self._embeddings, *self._configs, self._labels, self._sentences, given_groups]
-        hidden_states = _stack_layers(hidden_states, layers, [v for v in rows if v is not None])
-        self._hidden_states = _as_float32(hidden_states, "hidden_states", 3)
-        given = {
-            "hidden_states": self._hidden_states,
+        others = {
             "embeddings": self._embeddings,
             "activations": self._configs[0] if self._configs else None,
             "labels": self._labels,
             "sentences": self._sentences,
-            "groups": given_groups,
+            "groups": groups,
         }
-        for name in ("labels", "sentences", "groups"):
-            values = given[name]
-            if values is not None and values.ndim != 1:
-                raise UsageError(f"{name} must be one-dimensional, got shape {values.shape}.")
-        lengths = {name: v.shape[0] for name, v in given.items() if v is not None}
-        if not set(lengths) & {"hidden_states", "embeddings", "activations"}:
-            raise UsageError("Give hidden_states, embeddings or activations.")
-        if len(set(lengths.values())) > 1:
-            raise UsageError(
-                "The arrays must have equally many rows, got "
-                + ", ".join(f"{n} of {name}" for name, n in lengths.items())
-            )
-        self.n_rows = next(iter(lengths.values()))
+        by_row = {name: values for name, values in others.items() if values is not None}
+        hidden_states = _stack_layers(hidden_states, layers, list(by_row.values()))
+        self._hidden_states = _as_float32(hidden_states, "hidden_states", 3)
+        if self._hidden_states is not None:
+            by_row = {"hidden_states": self._hidden_states, **by_row}
+        self.n_rows = _count_rows(by_row)
+        self.groups = _number_groups(groups, self._sentences, self.n_rows)
+        self._number_axes(layers, sae_layers, average_l0s)
+        self.d_embed = None if self._embeddings is None else self._embeddings.shape[1]
+        self.d_model = None if self._hidden_states is None else self._hidden_states.shape[2]
+        self.n_features = self._configs[0].shape[1] if self._configs else None
+
+    def _number_axes(self, layers: Any, sae_layers: Any, average_l0s: Any) -> None:
+        """Give the layers their numbers, and the SAE configs their layers and average_l0s."""
         n_layers = 0 if self._hidden_states is None else self._hidden_states.shape[1]
+        n_configs = len(self._configs)
         numbers = _numbers(layers, "layers", n_layers, np.arange(n_layers))
         self.layers, self._positions = np.unique(numbers, return_index=True)
-        n_configs = len(self._configs)
-        self.sae_layers = _numbers(
-            sae_layers,
-            "sae_layers",
-            n_configs,
-            numbers if n_configs == n_layers else np.arange(n_configs),
-        )
-        self.average_l0s = (
-            np.array(
-                [round(config.nnz / max(1, self.n_rows)) for config in self._configs], np.int64
-            )
-            if average_l0s is None
-            else to_numpy(average_l0s, "average_l0s")
-        )
+        in_order = numbers if n_configs == n_layers else np.arange(n_configs)
+        self.sae_layers = _numbers(sae_layers, "sae_layers", n_configs, in_order)
+        if average_l0s is None:
+            counts = [round(config.nnz / max(1, self.n_rows)) for config in self._configs]
+            self.average_l0s = np.array(counts, np.int64)
+            return
+        self.average_l0s = to_numpy(average_l0s, "average_l0s")
         if self.average_l0s.shape != (n_configs,):
             raise UsageError(
                 f"average_l0s must have shape ({n_configs},), got {self.average_l0s.shape}."
             )
         if self.average_l0s.dtype.kind not in "iuf" or not np.isfinite(self.average_l0s).all():
             raise UsageError(f"average_l0s must be finite numbers, got {self.average_l0s}.")
-        self.d_embed = None if self._embeddings is None else self._embeddings.shape[1]
-        self.d_model = None if self._hidden_states is None else self._hidden_states.shape[2]
-        self.n_features = self._configs[0].shape[1] if self._configs else None
-        if given["groups"] is not None:
-            self.groups = np.unique(given["groups"], return_inverse=True)[1].reshape(-1)
-        elif self._sentences is not None:
-            _, first, inverse = np.unique(self._sentences, return_index=True, return_inverse=True)
-            self.groups = np.argsort(np.argsort(first))[inverse.reshape(-1)]
-        else:
-            self.groups = np.arange(self.n_rows)
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -178,6 +159,34 @@ class ArraySource:
 
     def read(self, **_: Any) -> None:
         """Nothing to do: everything is in memory."""
+
+
+def _count_rows(by_row: Mapping[str, Any]) -> int:
+    """How many rows the arrays have, by their names; they must agree."""
+    if not by_row.keys() & {"hidden_states", "embeddings", "activations"}:
+        raise UsageError("Give hidden_states, embeddings or activations.")
+    for name, values in by_row.items():
+        if name in ("labels", "sentences", "groups") and values.ndim != 1:
+            raise UsageError(f"{name} must be one-dimensional, got shape {values.shape}.")
+    lengths = {name: values.shape[0] for name, values in by_row.items()}
+    if len(set(lengths.values())) > 1:
+        raise UsageError(
+            "The arrays must have equally many rows, got "
+            + ", ".join(f"{n} of {name}" for name, n in lengths.items())
+        )
+    return next(iter(lengths.values()))
+
+
+def _number_groups(
+    groups: NDArray[Any] | None, sentences: NDArray[np.str_] | None, n_rows: int
+) -> NDArray[np.int64]:
+    """Groups from 0: those given, else sentences as they first occur, else row by row."""
+    if groups is not None:
+        return np.unique(groups, return_inverse=True)[1].reshape(-1)
+    if sentences is None:
+        return np.arange(n_rows)
+    _, first, inverse = np.unique(sentences, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse.reshape(-1)]
 
 
 def _stack_layers(values: Any, layers: NDArray[Any] | None, others: Sequence[Any]) -> Any:

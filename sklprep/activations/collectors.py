@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -94,68 +95,77 @@ def from_hidden_states(
     """
     if pooling not in POOLINGS:
         raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
-    parts: list[_Part] = []
-    for number, (batch, mask) in enumerate(_batches(hidden_states, attention_mask)):
-        part = _pool_batch(batch, mask, pooling, f"Batch {number}")
-        if parts and part.kind != parts[0].kind:
-            raise UsageError(
-                f"Batch {number} has {part.kind}, batch 0 {parts[0].kind}; expected batches of one"
-                " model."
-            )
-        parts.append(part)
-    if not parts:
-        raise UsageError("hidden_states holds no batch; expected at least one.")
-    counts = np.concatenate([part.counts for part in parts])
-    sentence_of_row = np.repeat(np.arange(len(counts)), counts)
-
-    def by_row(values: Any, name: str) -> Any:
-        if values is None:
-            return None
-        array = np.asarray(values, np.str_) if name == "sentences" else to_numpy(values, name)
-        if array.shape != (len(counts),):
-            raise UsageError(
-                f"{name} must hold one for each of the {len(counts)} sentences, got shape"
-                f" {array.shape}."
-            )
-        return array[sentence_of_row]
-
-    texts = by_row(sentences, "sentences")
-    if groups is None and sentences is None:
-        groups = np.arange(len(counts))
-    embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+    batches = _pool_batches(hidden_states, attention_mask, pooling)
+    counts = np.concatenate([batch.n_rows for batch in batches])
+    n_sentences = len(counts)
+    sentence_of_row = np.repeat(np.arange(n_sentences), counts)
+    if sentences is not None:
+        sentences = np.asarray(sentences, np.str_)
+    elif groups is None:
+        groups = np.arange(n_sentences)
+    labels, sentences, groups = (
+        None if values is None else _one_each(values, name, n_sentences)[sentence_of_row]
+        for name, values in {"labels": labels, "sentences": sentences, "groups": groups}.items()
+    )
+    embeddings = [batch.embeddings for batch in batches if batch.embeddings is not None]
     return ActivationSet(
         ArraySource(
-            np.concatenate([part.hidden_states for part in parts]),
+            np.concatenate([batch.hidden_states for batch in batches]),
             np.concatenate(embeddings) if embeddings else None,
             None,
-            labels=by_row(labels, "labels"),
-            layers=parts[0].layers,
+            labels=labels,
+            layers=batches[0].layers,
             sae_layers=None,
             average_l0s=None,
-            sentences=texts,
-            groups=by_row(groups, "groups"),
+            sentences=sentences,
+            groups=groups,
             pooling=pooling,
             sentence_indices=sentence_of_row,
         )
     )
 
 
-class _Part:
-    """The rows of one batch."""
+@dataclass(frozen=True)
+class _PooledBatch:
+    """The rows of one batch, and how many of them each sentence has."""
 
-    def __init__(
-        self,
-        layers: list[int],
-        hidden_states: NDArray[np.float32],
-        embeddings: NDArray[np.float32] | None,
-        counts: NDArray[np.int64],
-    ) -> None:
-        self.layers = layers
-        self.hidden_states = hidden_states
-        self.embeddings = embeddings
-        self.counts = counts
+    layers: list[int]
+    hidden_states: NDArray[np.float32]
+    embeddings: NDArray[np.float32] | None
+    n_rows: NDArray[np.int64]
+
+    @property
+    def kind(self) -> str:
+        """What batches of one model have in common."""
+        embeddings = self.embeddings
         width = "no embeddings" if embeddings is None else f"embeddings {embeddings.shape[1]}"
-        self.kind = f"layers {format_layers(layers)}, d_model {hidden_states.shape[2]}, {width}"
+        layers = format_layers(self.layers)
+        return f"layers {layers}, d_model {self.hidden_states.shape[2]}, {width}"
+
+
+def _one_each(values: Any, name: str, n_sentences: int) -> NDArray[Any]:
+    array = to_numpy(values, name)
+    if array.shape != (n_sentences,):
+        raise UsageError(
+            f"{name} must hold one for each of the {n_sentences} sentences, got shape"
+            f" {array.shape}."
+        )
+    return array
+
+
+def _pool_batches(hidden_states: Any, masks: Any, pooling: str) -> list[_PooledBatch]:
+    pooled: list[_PooledBatch] = []
+    for number, (batch, mask) in enumerate(_batches(hidden_states, masks)):
+        one = _pool_batch(batch, mask, pooling, f"Batch {number}")
+        if pooled and one.kind != pooled[0].kind:
+            raise UsageError(
+                f"Batch {number} has {one.kind}, batch 0 {pooled[0].kind}; expected batches of one"
+                " model."
+            )
+        pooled.append(one)
+    if not pooled:
+        raise UsageError("hidden_states holds no batch; expected at least one.")
+    return pooled
 
 
 def _batches(hidden_states: Any, masks: Any) -> Iterator[tuple[Any, Any]]:
@@ -180,7 +190,7 @@ def _batches(hidden_states: Any, masks: Any) -> Iterator[tuple[Any, Any]]:
         yield batch, mask
 
 
-def _pool_batch(batch: Any, mask: Any, pooling: str, what: str) -> _Part:
+def _pool_batch(batch: Any, mask: Any, pooling: str, what: str) -> _PooledBatch:
     embeddings, layers = _find_layers(batch, what)
     first = next(iter(layers))
     shape = _read(layers[first], f"{what}: layer {first}").shape
@@ -195,7 +205,7 @@ def _pool_batch(batch: Any, mask: Any, pooling: str, what: str) -> _Part:
             )
         return _pool(array, real, pooling)
 
-    return _Part(
+    return _PooledBatch(
         list(layers),
         np.stack([rows_of(v, f"layer {n}", shape[2]) for n, v in layers.items()], axis=1),
         None if embeddings is None else rows_of(embeddings, "embeddings", None),
@@ -248,7 +258,7 @@ def _read_mask(mask: Any, shape: tuple[int, ...], what: str) -> NDArray[np.bool_
                 f"{what} has {shape[0]} sentences of {shape[1]} tokens and no attention_mask: every"
                 " position counts as a token, padding included. Give the tokenizer's mask.",
                 SklprepWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return np.ones(shape, bool)
     if hasattr(mask, "keys"):
