@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklprep.activations.array_source import ArraySource
 from sklprep.activations.source import Source, blocks_of
 from sklprep.exceptions import DataError, FaultyFilesError, FeatureNotFoundError, FileFormatError
-from sklprep.files.atomic import check_new_folder
+from sklprep.files.atomic import require_new_folder
 from sklprep.files.faults import brief, faulty_files, not_finite
 from sklprep.formats.layers import check_layers_exist, format_layers
 from sklprep.formats.members import Block
@@ -535,7 +535,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         if self.folder is None or self._joined:
             write_pack(self, path)
         else:
-            check_new_folder(path)
+            require_new_folder(path)
             build_pack(self.folder, path)
 
     def to_sentence_files(self, path: str | os.PathLike[str]) -> None:

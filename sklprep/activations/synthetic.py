@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import OutputError, UsageError
-from sklprep.files.atomic import check_output
+from sklprep.files.atomic import require_writable
 from sklprep.formats.sentence_writer import Members, write_sentence_files
 
 if TYPE_CHECKING:
@@ -362,7 +362,7 @@ def _collect(sentences: Iterable[Members]) -> ActivationSet:
 
 def _check_folder(output: str | PathLike[str]) -> Path:
     folder = Path(output)
-    check_output(folder / "sentence_000000.npz")
+    require_writable(folder / "sentence_000000.npz")
     if any(folder.glob("sentence_*.npz")):
         raise OutputError(
             f"Output {folder} already holds sentence files; expected a folder without any. Choose"

@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from sklprep.datasets.batch import plan_jobs, preview_jobs, run_jobs
     from sklprep.files.csv_tables import read_features
-    from sklprep.formats.outputs import check_outputs
+    from sklprep.formats.outputs import require_safe_outputs
 
     strategies = arguments.strategy
     _check_combinations(arguments)
@@ -120,7 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
         arguments.output,
     )
     split = _read_split(arguments)
-    check_outputs(
+    require_safe_outputs(
         [job.output for job in jobs], [*arguments.input, *joined.values(), arguments.features_from]
     )
     if arguments.dry_run:

@@ -85,14 +85,14 @@ _cosine.__name__ = "cosine above 0 and up to 1"
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.formats.outputs import check_outputs
+    from sklprep.formats.outputs import require_safe_outputs
 
     for name in ("near", "threshold", "groups_out"):
         if getattr(arguments, name) is not None and not arguments.audit:
             raise UsageError(f"--{name.replace('_', '-')} belongs to --audit; give that too.")
     if arguments.audit and arguments.quick:
         raise UsageError("--audit needs the values that --quick leaves out; give one of them.")
-    check_outputs([arguments.groups_out], [arguments.path])
+    require_safe_outputs([arguments.groups_out], [arguments.path])
     path: Path = arguments.path
     is_file = path.is_file() or (not path.is_dir() and path.suffix == ".npz")
     facts: dict[str, Any] = {}

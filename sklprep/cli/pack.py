@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from sklprep.formats.pack_manifest import MANIFEST
     from sklprep.formats.pack_reader import Pack, is_pack
-    from sklprep.formats.pack_writer import build_pack, check_pack_output
+    from sklprep.formats.pack_writer import build_pack, require_pack_output
     from sklprep.formats.sentence_folder import SentenceFolder
 
     n_before = 0
@@ -46,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
             f" was made of. sklprep pack {arguments.input} --verify compares its digests."
         )
     else:
-        check_pack_output(arguments.output)
+        require_pack_output(arguments.output)
         source = SentenceFolder(
             arguments.input,
             pooling=arguments.pooling or "final",

@@ -126,7 +126,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
     """Refuse what cannot be, and fill in what depends on the strategy."""
-    from sklprep.formats.outputs import check_outputs
+    from sklprep.formats.outputs import require_safe_outputs
 
     arguments.normalize = arguments.normalize or strategy.default_normalize
     if strategy.input_member == SAE:
@@ -141,7 +141,7 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
         )
     if arguments.labels and not is_concept:
         raise UsageError("--labels is for a concept target; leave it out.")
-    check_outputs(
+    require_safe_outputs(
         [arguments.output, arguments.plot], [arguments.input, arguments.labels, arguments.groups]
     )
     if arguments.plot is not None:

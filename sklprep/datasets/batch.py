@@ -20,7 +20,7 @@ from sklprep.exceptions import (
     SklprepError,
     UsageError,
 )
-from sklprep.files.atomic import check_space
+from sklprep.files.atomic import require_space
 from sklprep.files.faults import warn_left_out
 from sklprep.files.npz_reader import NpzReader
 from sklprep.files.temporary import remove_leftovers, temporary_folder
@@ -267,7 +267,7 @@ class _Maker:
         from sklprep.datasets.generation import x_bytes
 
         if not self.compress:
-            check_space(job.output, x_bytes(len(acts), prepared.n_columns))
+            require_space(job.output, x_bytes(len(acts), prepared.n_columns))
 
     def _warn(self, acts: ActivationSet) -> None:
         faults = self._faults_of(acts)

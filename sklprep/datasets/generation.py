@@ -17,10 +17,10 @@ from sklprep.datasets.probe_dataset import ProbeDataset, norm_of, write_arrays
 from sklprep.datasets.provenance import provenance
 from sklprep.datasets.strategies import CONCEPT, FEATURE, HIDDEN, SAE
 from sklprep.exceptions import FaultyFilesError, SklprepWarning, UsageError
-from sklprep.files.atomic import check_space
+from sklprep.files.atomic import require_space
 from sklprep.files.npz_writer import Blocks
 from sklprep.formats.layers import EMBEDDINGS
-from sklprep.formats.outputs import check_outputs
+from sklprep.formats.outputs import require_safe_outputs
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -240,9 +240,9 @@ def _check_place(
     from sklearn.base import clone
 
     _check_start(acts, pipeline)
-    check_outputs([output], [acts.path])
+    require_safe_outputs([output], [acts.path])
     if _is_by_rows(pipeline) and not compress:
-        check_space(output, x_bytes(len(acts), clone(pipeline[0]).fit(acts).n_features_out_))
+        require_space(output, x_bytes(len(acts), clone(pipeline[0]).fit(acts).n_features_out_))
 
 
 def x_bytes(n_rows: int, n_columns: int) -> int:

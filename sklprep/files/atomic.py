@@ -16,7 +16,7 @@ from sklprep.files.temporary import create_temporary_file, temporary_folder
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def check_output(path: str | os.PathLike[str]) -> Path:
+def require_writable(path: str | os.PathLike[str]) -> None:
     """Refuse, before any work is done, an output path that cannot be written.
 
     Missing parent folders are fine: they are made when the file is written.
@@ -40,10 +40,9 @@ def check_output(path: str | os.PathLike[str]) -> Path:
         raise OutputError(f"Output {path} cannot be written: {parent} is {what}, not a folder.")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(f"Output {path} cannot be written: folder {parent} is read-only for you.")
-    return path
 
 
-def check_space(path: str | os.PathLike[str], n_bytes: int) -> None:
+def require_space(path: str | os.PathLike[str], n_bytes: int) -> None:
     """Refuse, before any work is done, an output that does not fit on its disk.
 
     Raises
@@ -85,7 +84,8 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
     ...     pathlib.Path(folder, "new", "a.txt").read_bytes()
     b'whole'
     """
-    path = check_output(path)
+    path = Path(path)
+    require_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd, temporary = create_temporary_file(path)
@@ -130,7 +130,7 @@ def sync_to_disk(path: Path) -> None:
         os.close(fd)
 
 
-def check_new_folder(path: str | os.PathLike[str]) -> Path:
+def require_new_folder(path: str | os.PathLike[str]) -> None:
     """Refuse, before any work is done, a folder that is there already or cannot be made.
 
     An empty folder is fine, and so are missing parents.
@@ -141,12 +141,11 @@ def check_new_folder(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        return check_output(path)
-    if not path.is_dir():
-        raise OutputError(f"Output {path} is no folder; name one that does not exist yet.")
-    if any(path.iterdir()):
+        require_writable(path)
+    elif not path.is_dir():
+        raise OutputError(f"Output {path} is not a folder; name one that does not exist yet.")
+    elif any(path.iterdir()):
         raise OutputError(f"Output {path} is not empty; name a folder that does not exist yet.")
-    return path
 
 
 @contextlib.contextmanager
@@ -165,13 +164,14 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     ...     pathlib.Path(folder, "new", "a.txt").read_bytes()
     b'whole'
     """
-    path = check_new_folder(path)
+    path = Path(path)
+    require_new_folder(path)
     target = path.resolve() if path.is_symlink() else path
     target.parent.mkdir(parents=True, exist_ok=True)
     with name_full_disk(path), temporary_folder(target.parent, target.name) as temporary:
         yield temporary
         for written in (*temporary.rglob("*"), temporary):
             sync_to_disk(written)
-        check_new_folder(path)  # another process may have been faster
+        require_new_folder(path)  # another process may have been faster
         temporary.rename(target)
     sync_to_disk(target.parent)

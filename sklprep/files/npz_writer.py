@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import OutputError
-from sklprep.files.atomic import atomic_write, check_output, check_space
+from sklprep.files.atomic import atomic_write, require_space, require_writable
 
 _WRITE_BYTES = 1 << 20
 
@@ -57,7 +57,8 @@ def write_npz(
         for name, values in arrays.items()
     }
     if not compress:
-        check_space(check_output(path), sum(whole.n_bytes for whole in wholes.values()))
+        require_writable(path)
+        require_space(path, sum(whole.n_bytes for whole in wholes.values()))
     method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     with atomic_write(path, sync=sync) as file, zipfile.ZipFile(file, "w", method) as archive:
         for name, whole in wholes.items():

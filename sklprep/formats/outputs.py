@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sklprep.exceptions import OutputError
-from sklprep.files.atomic import check_output
+from sklprep.files.atomic import require_writable
 from sklprep.formats.pack_manifest import MANIFEST
 from sklprep.formats.pack_reader import is_pack
 from sklprep.formats.sentence_folder import PATTERN
@@ -15,7 +15,7 @@ from sklprep.formats.sentence_folder import PATTERN
 _Path = str | os.PathLike[str]
 
 
-def check_outputs(outputs: Iterable[_Path | None], inputs: Iterable[_Path | None]) -> None:
+def require_safe_outputs(outputs: Iterable[_Path | None], inputs: Iterable[_Path | None]) -> None:
     """Refuse paths that cannot be written, or whose writing would change what is read.
 
     Parameters
@@ -34,7 +34,7 @@ def check_outputs(outputs: Iterable[_Path | None], inputs: Iterable[_Path | None
     read = [Path(path) for path in inputs if path is not None]
     written: set[Path] = set()
     for path in [Path(path) for path in outputs if path is not None]:
-        check_output(path)
+        require_writable(path)
         place = _place(path)
         for given in read:
             if _is_part(place, given):

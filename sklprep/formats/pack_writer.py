@@ -26,9 +26,9 @@ from sklprep.exceptions import DataError, FaultyFilesError, FileFormatError, Out
 from sklprep.files.atomic import (
     atomic_folder,
     atomic_write,
-    check_output,
-    check_space,
     name_full_disk,
+    require_space,
+    require_writable,
     sync_to_disk,
 )
 from sklprep.files.faults import brief, warn_left_out
@@ -116,7 +116,7 @@ def _build(
     embeddings: bool,
     configs: Iterable[int] | None,
 ) -> Pack:
-    check_pack_output(output)
+    require_pack_output(output)
     if output.is_symlink():
         output = output.resolve()
     with name_full_disk(output), _locked_work_folder(output) as work:
@@ -145,7 +145,7 @@ def _build(
     return Pack(output, pooling=source.pooling)
 
 
-def check_pack_output(output: Path) -> None:
+def require_pack_output(output: Path) -> None:
     """Refuse, before any work is done, a path that cannot become a pack.
 
     Raises
@@ -156,7 +156,7 @@ def check_pack_output(output: Path) -> None:
     with contextlib.suppress(OSError):  # the next line says what is wrong with the name
         if is_pack(output):
             return
-    check_output(output / MANIFEST)
+    require_writable(output / MANIFEST)
     if output.exists() and (any(output.iterdir()) or output.samefile(os.curdir)):
         raise OutputError(
             f"{output} exists and is not a pack; name a folder that does not exist yet."
@@ -191,7 +191,7 @@ def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
             widths=rows.widths,
             dtype=rows.stored_dtype,
         )
-        check_space(output, len(rows) * _row_bytes(manifest))
+        require_space(output, len(rows) * _row_bytes(manifest))
         facts, small = _describe_rows(rows)
         with contextlib.ExitStack() as stack:
             writers = _open_writers(work, manifest, stack)
@@ -419,8 +419,8 @@ def _append(work: Path, output: Path, manifest: dict[str, Any], source: Sentence
     left_out = manifest.get("left_out", [])
     if done == len(source.files) and left_out == [*source.left_out] and is_pack(work):
         return
-    check_output(work / MANIFEST)
-    check_space(output, (source.n_rows - manifest["n_rows"]) * _row_bytes(manifest))
+    require_writable(work / MANIFEST)
+    require_space(output, (source.n_rows - manifest["n_rows"]) * _row_bytes(manifest))
     with contextlib.ExitStack() as stack:
         writers = _open_writers(work, manifest, stack)
         pending = 0

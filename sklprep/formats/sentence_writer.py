@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import DataError
-from sklprep.files.atomic import atomic_folder, check_new_folder
+from sklprep.files.atomic import atomic_folder, require_new_folder
 from sklprep.files.npz_writer import write_npz
 from sklprep.formats.members import Block, RowSet
 
@@ -46,7 +46,7 @@ def export_sentences(rows: RowSet, output: str | os.PathLike[str]) -> None:
     DataError
         If sentence files cannot say all that the rows do.
     """
-    check_new_folder(output)
+    require_new_folder(output)
     layers, average_l0s = _config_axis(rows)
     bounds = _bounds_of(rows)
     firsts = bounds[:-1]
