@@ -56,14 +56,17 @@ class SentenceRows:
 def index_sentence(path: Path) -> SentenceInfo:
     with NpzReader(path) as reader:
         digest = directory_digest(reader)
-        layers = _small(reader, "layers", 1, "iu")
-        if layers.dtype.kind == "u" and (layers > _MAX_INT).any():
-            raise reader.fault("layers", f"has layer {layers.max()}", f"at most {_MAX_INT}")
-        n_configs = len(layers)
-        average_l0s = _small(reader, "average_l0s", 1, "iuf", shape=(n_configs,))
         headers = [reader.header(name) if name in reader.members else None for name in MEMBERS]
         if all(header is None for header in headers):
             raise reader.fault(None, "holds no activations", " or ".join(MEMBERS))
+        has_layers, has_saes = any(headers[1:]), headers[2] is not None
+        layers = _small(reader, "layers", 1, "iu") if has_layers else np.empty(0, np.int64)
+        if layers.dtype.kind == "u" and (layers > _MAX_INT).any():
+            raise reader.fault("layers", f"has layer {layers.max()}", f"at most {_MAX_INT}")
+        n_configs = len(layers)
+        average_l0s = (
+            _small(reader, "average_l0s", 1, "iuf", shape=(n_configs,)) if has_saes else layers[:0]
+        )
         n_tokens = next((*header.shape[-2:], 0)[0] for header in headers if header is not None)
         for name, header in zip(MEMBERS, headers, strict=True):
             if header is None:
@@ -81,7 +84,7 @@ def index_sentence(path: Path) -> SentenceInfo:
                 )
         if n_tokens == 0:
             raise reader.fault(None, "has no tokens", "at least 1")
-        if n_configs == 0 and any(headers[1:]):
+        if n_configs == 0 and has_layers:
             raise reader.fault("layers", "is empty", "at least 1 layer")
         final = _small(reader, "is_final_token", 1, "b", shape=(n_tokens,))
         return SentenceInfo(

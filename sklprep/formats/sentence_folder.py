@@ -556,9 +556,9 @@ def _find_odd(
 
 def _compare(folder: Path, info: SentenceInfo, model: SentenceInfo) -> FileFormatError | None:
     for what, found, expected in (
+        *zip((f"{name} width" for name in MEMBERS), info.widths, model.widths, strict=True),
         ("layers", info.layers, model.layers),
         ("average_l0s", info.average_l0s, model.average_l0s),
-        *zip((f"{name} width" for name in MEMBERS), info.widths, model.widths, strict=True),
         ("sentence_index", info.sentence_index is None, model.sentence_index is None),
     ):
         if found != expected:

@@ -215,9 +215,8 @@ def describe_activations(acts: ActivationSet, source: SentenceFolder | Pack) -> 
         "layers": layers if source.d_model is not None else [],
         "saes": [
             {"layer": layer, "average_l0": average_l0}
-            # average_l0s are there even where the files hold no activations
             for layer, average_l0 in zip(
-                acts.sae_layers.tolist(), acts.average_l0s.tolist(), strict=False
+                acts.sae_layers.tolist(), acts.average_l0s.tolist(), strict=True
             )
         ],
         "values": None,
@@ -234,7 +233,7 @@ def describe_values(acts: ActivationSet, scan: Scan) -> dict[str, Any]:
         "activations": [
             {"layer": layer, "average_l0": average_l0, **stats.facts(len(acts))}
             for layer, average_l0, stats in zip(
-                acts.sae_layers.tolist(), acts.average_l0s.tolist(), scan.configs, strict=False
+                acts.sae_layers.tolist(), acts.average_l0s.tolist(), scan.configs, strict=True
             )
         ],
     }

@@ -350,6 +350,39 @@ def test_names_without_a_number_have_no_gaps(tmp_path, names):
     assert len(load_activations(tmp_path)) == 2
 
 
+# --- what is not needed may be missing ----------------------------------------------------------
+
+NOT_NEEDED = {
+    "average_l0s without SAE features": (["activations"], ["average_l0s"]),
+    "average_l0s and layers of embeddings alone": (
+        ["activations", "hidden_states"],
+        ["average_l0s", "layers"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("omit", "not_needed"), NOT_NEEDED.values(), ids=NOT_NEEDED)
+def test_members_that_describe_what_is_not_there_may_be_missing(tmp_path, omit, not_needed):
+    files = write_folder(tmp_path / "dump", 4, omit=omit)
+    expected = load_activations(tmp_path / "dump")
+    write_folder(tmp_path / "bare", 4, omit=[*omit, *not_needed])
+    some = {1: {"omit": [*omit, *not_needed]}, 2: {"omit": omit, "average_l0s": [1]}}
+    write_folder(tmp_path / "mixed", 4, omit=omit, changes=some)
+
+    for name in ("bare", "mixed"):
+        acts = load_activations(tmp_path / name)
+        acts.to_pack(tmp_path / f"{name} pack")
+        pack = load_activations(tmp_path / f"{name} pack")
+        for one in (acts, pack):
+            assert repr(expected) == repr(one)
+            assert one.sae_layers.tolist() == one.average_l0s.tolist() == []
+            np.testing.assert_array_equal(rows_of(files, "final", "embeddings"), one.embeddings)
+            for layer in expected.layers.tolist():
+                rows = rows_of(files, "final", "hidden_states", layer)
+                np.testing.assert_array_equal(rows, one.layer(layer))
+        assert acts.fingerprint == pack.fingerprint != expected.fingerprint
+
+
 # --- faults -------------------------------------------------------------------------------------
 
 FAULTS = {
