@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from sklprep.activations.arrays import is_array, to_numpy
 from sklprep.exceptions import DataError, FileFormatError, UsageError
+from sklprep.formats.members import Block, Members
 from sklprep.formats.pooling import is_last_of_each
+from sklprep.formats.source import blocks_in_place
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -43,7 +45,7 @@ class ArraySource:
         self.is_pooled = pooling is not None
         self.pooling = pooling or "final"
         self._sentence_indices = sentence_indices
-        self._embeddings = _as_float32(embeddings, "embeddings", 2)
+        self._embeddings: Any = _as_float32(embeddings, "embeddings", 2)
         self._configs = _as_configs(activations)
         self._labels = None if labels is None else to_numpy(labels, "labels")
         self._sentences = None if sentences is None else np.asarray(sentences, dtype=np.str_)
@@ -58,7 +60,7 @@ class ArraySource:
         }
         by_row = {name: values for name, values in others.items() if values is not None}
         hidden_states = _stack_layers(hidden_states, layers, list(by_row.values()))
-        self._hidden_states = _as_float32(hidden_states, "hidden_states", 3)
+        self._hidden_states: Any = _as_float32(hidden_states, "hidden_states", 3)
         if self._hidden_states is not None:
             by_row = {"hidden_states": self._hidden_states, **by_row}
         self.n_rows = _count_rows(by_row)
@@ -131,15 +133,14 @@ class ArraySource:
         pooled = self.pooling != "none"
         return np.ones(self.n_rows, bool) if pooled else is_last_of_each(self.sentence_indices)
 
-    def names_of_rows(self) -> list[str]:
-        return [""] * self.n_rows
+    @property
+    def file_names(self) -> NDArray[np.str_]:
+        return np.zeros(self.n_rows, np.str_)
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        assert self._embeddings is not None
         return self._embeddings if rows is None else self._embeddings[rows]
 
     def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        assert self._hidden_states is not None
         position = self._positions[np.searchsorted(self.layers, layer)]
         return self._hidden_states[slice(None) if rows is None else rows, position]
 
@@ -157,8 +158,19 @@ class ArraySource:
             raise UsageError("Rows of arrays come from no files; leave them out by index.")
         return self
 
-    def read(self, **_: Any) -> None:
+    def read(self, members: Members) -> None:
         """Nothing to do: everything is in memory."""
+
+    def unread(self) -> Self:
+        return self
+
+    def blocks(
+        self,
+        rows: NDArray[np.int64] | None,
+        members: Members,
+        bounds: Sequence[int] | None = None,
+    ) -> Iterator[Iterable[Block]]:
+        return blocks_in_place(self, rows, members, bounds)
 
 
 def _count_rows(by_row: Mapping[str, Any]) -> int:

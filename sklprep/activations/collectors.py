@@ -18,6 +18,7 @@ from sklprep.activations.arrays import is_array, to_numpy
 from sklprep.exceptions import SklprepWarning, UsageError
 from sklprep.formats.layers import format_layers
 from sklprep.formats.pooling import POOLINGS
+from sklprep.formats.rows import Rows
 
 _HOOK = re.compile(r"blocks\.([0-9]{1,6})\.hook_resid_post")
 _EMBED = "hook_embed"
@@ -109,18 +110,20 @@ def from_hidden_states(
     )
     embeddings = [batch.embeddings for batch in batches if batch.embeddings is not None]
     return ActivationSet(
-        ArraySource(
-            np.concatenate([batch.hidden_states for batch in batches]),
-            np.concatenate(embeddings) if embeddings else None,
-            None,
-            labels=labels,
-            layers=batches[0].layers,
-            sae_layers=None,
-            average_l0s=None,
-            sentences=sentences,
-            groups=groups,
-            pooling=pooling,
-            sentence_indices=sentence_of_row,
+        Rows(
+            ArraySource(
+                np.concatenate([batch.hidden_states for batch in batches]),
+                np.concatenate(embeddings) if embeddings else None,
+                None,
+                labels=labels,
+                layers=batches[0].layers,
+                sae_layers=None,
+                average_l0s=None,
+                sentences=sentences,
+                groups=groups,
+                pooling=pooling,
+                sentence_indices=sentence_of_row,
+            )
         )
     )
 

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from numpy.typing import NDArray
 
 from sklprep.activations.activation_set import ActivationSet
-from sklprep.exceptions import FaultyFilesError, SklprepWarning
+from sklprep.exceptions import SklprepWarning
 from sklprep.files.csv_tables import read_groups, read_labels
 from sklprep.files.faults import warn_left_out
+from sklprep.formats.members import Members
 from sklprep.formats.pack_reader import Pack, is_pack
+from sklprep.formats.rows import Rows
 from sklprep.formats.sentence_folder import SentenceFolder
-
-_T = TypeVar("_T")
-
-
-def leave_out_faulty(
-    acts: ActivationSet, use: Callable[[ActivationSet], _T]
-) -> tuple[ActivationSet, _T]:
-    """Call a function on a set, without the files that it finds faulty, until it finds none."""
-    while True:
-        try:
-            return acts, use(acts)
-        except FaultyFilesError as error:
-            acts = acts.without(error.faults)
+from sklprep.formats.source import all_members
 
 
 def load_activations(
@@ -109,27 +99,49 @@ def load_activations(
         groups=groups,
         skip_bad=skip_bad is not False,
     )
-    if acts.folder is not None:
-        needed = acts.folder.bytes_of(embeddings=False, layers=len(acts.layers))
-        if message := acts.folder.shortage(needed):
+    if (folder := acts.rows.folder) is not None:
+        needed = folder.bytes_of(Members(layers=tuple(folder.layers.tolist())))
+        if message := folder.shortage(needed):
             warnings.warn(message, SklprepWarning, stacklevel=2)
     if skip_bad is False:
         return acts
-    packed = acts.left_out if acts.folder is None else {}
-
-    def use(acts: ActivationSet) -> None:
-        if isinstance(skip_bad, Mapping):
-            members = dict(skip_bad)
-            if members.pop("labels", False):
-                acts.labels  # noqa: B018
-            acts.check_members(**members)
-        else:
-            acts.check()
-
-    acts, _ = leave_out_faulty(acts, use)
-    faults = {name: fault for name, fault in acts.left_out.items() if name not in packed}
-    warn_left_out(acts.path, faults, acts.n_files)
+    settled = {} if folder is not None else acts.left_out
+    if isinstance(skip_bad, Mapping):
+        used = dict(skip_bad)
+        labels_used = bool(used.pop("labels", False))
+        members = Members(**used)
+        acts = leave_out_faulty(acts, members, labels=labels_used, keep=True)
+    else:
+        acts = leave_out_faulty(acts, all_members(acts.rows.source), labels=None)
+    warn_of_left_out(acts, settled)
     return acts
+
+
+def leave_out_faulty(
+    acts: ActivationSet, members: Members, *, labels: bool | None = False, keep: bool = False
+) -> ActivationSet:
+    """Read members of all sentence files once, and leave out those that are faulty.
+
+    A label that is missing is a fault where `labels` are used, and with None where others have one.
+    With `keep` what was read of the other files stays in memory.
+    """
+    rows = acts.rows
+    faults = rows.find_faults(members, keep=keep)
+    if labels is None:
+        faults = rows.find_label_faults() | faults
+    elif labels and rows.folder is not None and "labels" not in rows.joined:
+        faults = rows.folder.label_faults | faults
+    if faults:
+        acts = acts.without(faults)
+        if keep:
+            acts.rows.source.read(members)
+    return acts
+
+
+def warn_of_left_out(acts: ActivationSet, known: Iterable[str] = ()) -> None:
+    """Say which files the rows go without, and why, but for those that are known."""
+    faults = {name: fault for name, fault in acts.left_out.items() if name not in set(known)}
+    warn_left_out(acts.rows.source.place, faults, acts.rows.n_files)
 
 
 def open_activations(
@@ -162,4 +174,4 @@ def open_activations(
         joined["labels"] = read_labels(labels, source.sentence_indices)
     if groups is not None:
         joined["groups"] = read_groups(groups, source.sentence_indices)
-    return ActivationSet(source, joined=joined)
+    return ActivationSet(Rows(source, joined=joined))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sklprep.exceptions import OutputError, UsageError
 from sklprep.files.atomic import require_writable
-from sklprep.formats.sentence_writer import Members, write_sentence_files
+from sklprep.formats.sentence_writer import Arrays, write_sentence_files
 
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
@@ -239,7 +239,7 @@ def _draw_world(
 
 def _make_sentence(
     world: _World, index: int, n_tokens: tuple[int, int], label_noise: float
-) -> Members:
+) -> Arrays:
     """The members of one sentence file, numbers in float32."""
     rng = _rng(world.seed, _SENTENCE, index)
     length = int(rng.integers(n_tokens[0], n_tokens[1] + 1))
@@ -326,14 +326,14 @@ def _name(index: int) -> str:
     return "".join(digits).capitalize()
 
 
-def _cast(members: Members, dtype: np.dtype[Any]) -> Members:
+def _cast(members: Arrays, dtype: np.dtype[Any]) -> Arrays:
     return {
         name: array.astype(dtype, copy=False) if array.dtype == np.float32 else array
         for name, array in members.items()
     }
 
 
-def _collect(sentences: Iterable[Members]) -> ActivationSet:
+def _collect(sentences: Iterable[Arrays]) -> ActivationSet:
     """The final-token rows of the sentences, in memory."""
     from scipy.sparse import csr_array, vstack
 

@@ -108,10 +108,11 @@ def _run(arguments: argparse.Namespace) -> int:
 def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the facts as they become known."""
     from sklprep.activations.activation_set import ActivationSet
-    from sklprep.activations.loading import leave_out_faulty
-    from sklprep.files.faults import warn_left_out
+    from sklprep.activations.loading import warn_of_left_out
     from sklprep.formats.pack_reader import Pack, is_pack
+    from sklprep.formats.rows import Rows
     from sklprep.formats.sentence_folder import SentenceFolder
+    from sklprep.formats.source import all_members
     from sklprep.inspection.describe import Scan, describe_activations, describe_values
 
     source: SentenceFolder | Pack
@@ -125,26 +126,22 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
             progress=not arguments.quiet,
             skip_bad=arguments.skip_bad,
         )
-    acts = ActivationSet(source)
+    acts = ActivationSet(Rows(source))
     near = arguments.near or "text"
     if arguments.audit:
         from sklprep.inspection.audit import audit_activations, check_near
 
         check_near(acts, near, arguments.threshold)
 
-    scan: Scan | None = None
-
-    def scan_rows(acts: ActivationSet) -> Scan:
-        return Scan(acts, keep=None if isinstance(near, str) else near)
-
-    if arguments.skip_bad and acts.folder is not None:
+    if arguments.skip_bad and acts.rows.folder is not None:
         if not arguments.quick:
-            acts, scan = leave_out_faulty(acts, scan_rows)
-        warn_left_out(acts.path, acts.left_out, acts.n_files)
-    yield describe_activations(acts, acts.folder or source)
+            faults = acts.rows.folder.find_faults(all_members(source), damage_only=True)
+            acts = acts.without(faults)
+        warn_of_left_out(acts)
+    yield describe_activations(acts, acts.rows.folder or source)
     if arguments.quick:
         return
-    scan = scan or scan_rows(acts)
+    scan = Scan(acts, keep=None if isinstance(near, str) else near)
     yield {"values": describe_values(acts, scan)}
     if arguments.audit:
         audit = audit_activations(acts, near=near, threshold=arguments.threshold, scan=scan)

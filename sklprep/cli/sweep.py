@@ -154,7 +154,7 @@ def _read(
     arguments: argparse.Namespace, strategy: Strategy, target: Any
 ) -> tuple[ActivationSet, Any, Any]:
     """Give the set, y, and the inputs to sweep; with --skip-bad without faulty files."""
-    from sklprep.activations.loading import leave_out_faulty, load_activations
+    from sklprep.activations.loading import leave_out_faulty, load_activations, warn_of_left_out
 
     acts = load_activations(
         arguments.input,
@@ -168,7 +168,6 @@ def _read(
 
     from sklearn.base import clone
 
-    from sklprep.files.faults import warn_left_out
     from sklprep.sweeps.sweep import find_inputs
 
     layers = arguments.layers or "each"
@@ -184,12 +183,11 @@ def _read(
     if not arguments.skip_bad:
         return acts, make_y(acts), layers
     opened = acts.left_out
-    wanted = find_inputs(acts, layers)
-    acts, _ = leave_out_faulty(acts, lambda acts: acts.check_members(**wanted))
-    acts, y = leave_out_faulty(acts, make_y)
-    new = {name: fault for name, fault in acts.left_out.items() if name not in opened}
-    warn_left_out(acts.path, new, acts.n_files)
-    return acts, y, layers
+    wanted = find_inputs(acts, layers) | target.find_members(acts)
+    is_concept = strategy.output_type == CONCEPT
+    acts = leave_out_faulty(acts, wanted, labels=is_concept, keep=True)
+    warn_of_left_out(acts, opened)
+    return acts, make_y(acts), layers
 
 
 def _check_sparse(arguments: argparse.Namespace) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from sklprep.files.faults import warn_left_out
 from sklprep.files.npz_reader import NpzReader
 from sklprep.files.temporary import remove_leftovers, temporary_folder
 from sklprep.formats.layers import format_layers, parse_layers
+from sklprep.formats.members import Members
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,13 +34,13 @@ if TYPE_CHECKING:
 
     from sklprep.activations.activation_set import ActivationSet
     from sklprep.datasets.generation import FittedDataset, FittedPipeline
+    from sklprep.formats.sentence_folder import SentenceFolder
 
 SPOOL_BYTES = 512 << 20
 """Rows of a raw folder beyond this go through a temporary pack instead of memory."""
 
 _ROWS = "rows"
 _EXPECTED = (SklprepError, OSError, MemoryError)
-_MEMBERS = {"embeddings": "embeddings", "layers": "hidden_states", "configs": "activations"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ def run_jobs(
         except _EXPECTED as error:
             report.failed += [(job, error) for job in todo]
             continue
-        packed = acts.left_out if acts.folder is None else {}
+        packed = acts.left_out if acts.rows.folder is None else {}
         maker = _Maker(report, split, compress, force, skip_bad, on_written, known={*packed})
         rounds = [(acts, todo)]
         while rounds:
@@ -240,12 +242,9 @@ class _Maker:
         doomed: bool,
     ) -> Mapping[str, FileFormatError]:
         """Make a dataset, or fail; return the files that it is to go without, if there are any."""
-        from sklprep.activations.activation_set import check_uses
-
         try:
             if doomed:
-                check_uses(rows, prepared.uses)
-                raise self._name_all(acts, {})
+                raise self._name_all(acts, rows.rows.find_faults(prepared.find_members(rows)))
             self._check_space(job, acts, prepared)  # others may have been written since
             fitted = prepared.fit(acts, rows, latest.get(prepared.input))
             latest.clear()
@@ -267,11 +266,11 @@ class _Maker:
         from sklprep.datasets.generation import x_bytes
 
         if not self.compress:
-            require_space(job.output, x_bytes(len(acts), prepared.n_columns))
+            require_space(job.output, x_bytes(len(acts), prepared.selector.n_features_out_))
 
     def _warn(self, acts: ActivationSet) -> None:
         faults = self._faults_of(acts)
-        warn_left_out(acts.path, faults, acts.n_files)
+        warn_left_out(acts.rows.source.place, faults, acts.rows.n_files)
         self.known |= {*faults}
 
     def _fail(self, job: Job, acts: ActivationSet, error: Exception) -> None:
@@ -284,7 +283,7 @@ class _Maker:
     def _name_all(
         self, acts: ActivationSet, more: Mapping[str, FileFormatError]
     ) -> FaultyFilesError:
-        return acts.faulty({**self._faults_of(acts), **more})
+        return acts.rows.faulty({**self._faults_of(acts), **more})
 
     def _faults_of(self, acts: ActivationSet) -> dict[str, FileFormatError]:
         return {name: fault for name, fault in acts.left_out.items() if name not in self.known}
@@ -317,7 +316,7 @@ def preview_jobs(
     skip_bad: bool = False,
 ) -> Iterator[tuple[Job, Preview | Exception]]:
     """Yield each job with what it would write, or why it would fail; activations are not read."""
-    from sklprep.activations.loading import leave_out_faulty, open_activations
+    from sklprep.activations.loading import open_activations, warn_of_left_out
     from sklprep.datasets.generation import x_bytes
 
     for source, group in itertools.groupby(jobs, key=lambda job: job.source):
@@ -334,18 +333,15 @@ def preview_jobs(
         except _EXPECTED as error:
             yield from ((job, error) for job in group)
             continue
-        if acts.folder is not None:
-            warn_left_out(acts.path, acts.left_out, acts.n_files)
+        if acts.rows.folder is not None:
+            warn_of_left_out(acts)
         for job in group:
             try:
-                prepare = partial(_prepare, job, split=split)
-                rest, prepared = (
-                    leave_out_faulty(acts, prepare) if skip_bad else (acts, prepare(acts))
-                )
+                rest, prepared = _prepare_sound(job, acts, split, skip_bad=skip_bad)
             except _EXPECTED as error:
                 yield job, error
                 continue
-            shape = (len(rest), prepared.n_columns)
+            shape = (len(rest), prepared.selector.n_features_out_)
             unchanged = _is_unchanged(job.output, prepared.provenance)
             yield job, Preview(shape, x_bytes(*shape), unchanged)
 
@@ -359,13 +355,19 @@ class _Prepared:
     strategy: str
     fit_rows: NDArray[np.int64] | None
     provenance: str
-    members: dict[str, Any]
-    n_columns: int
-    uses: list[Callable[[ActivationSet], Any]]
+    selector: Any
+    fitted_target: Any
+    members: Members
+
+    def find_members(self, rows: ActivationSet) -> Members:
+        """What is read of rows, which may be those of a pack with other configs."""
+        from sklprep.datasets.generation import find_members
+
+        return find_members(self.selector, self.fitted_target, rows)
 
     def pick_used(self, faults: Mapping[str, FileFormatError]) -> dict[str, FileFormatError]:
         """Of damaged files, those whose damage lies in a member that this job reads."""
-        used = {None} | {_MEMBERS[name] for name, wanted in self.members.items() if wanted}
+        used = {None, *self.members.names}
         return {name: fault for name, fault in faults.items() if fault.member in used}
 
     @property
@@ -396,18 +398,13 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
     from sklearn.base import clone
     from sklearn.pipeline import Pipeline
 
-    from sklprep.datasets.generation import split_rows, uses_of
+    from sklprep.datasets.generation import find_members, split_rows
     from sklprep.datasets.provenance import provenance
     from sklprep.datasets.strategies import make_strategy
-    from sklprep.transformers.selectors import find_members
-    from sklprep.transformers.targets import FeatureTargetExtractor
 
     pipeline, target = make_strategy(job.strategy, normalize=job.normalize, **job.options)
     selector = clone(pipeline[0]).fit(acts)
     fitted_target = clone(target).fit(acts)
-    members = find_members(selector, acts)
-    if isinstance(target, FeatureTargetExtractor):
-        members["configs"] = [acts.find_config(target.layer, target.average_l0)]
     fit_rows = None
     if split is not None:
         fit_rows = split_rows(acts, split.test_size, split.random_state, stratify=split.stratify)
@@ -418,10 +415,23 @@ def _prepare(job: Job, acts: ActivationSet, split: Split | None) -> _Prepared:
         job.strategy,
         fit_rows,
         provenance(acts, checked, fitted_target, strategy=job.strategy, fit_rows=fit_rows),
-        members,
-        selector.n_features_out_,
-        uses_of(selector, fitted_target),
+        selector,
+        fitted_target,
+        find_members(selector, fitted_target, acts),
     )
+
+
+def _prepare_sound(
+    job: Job, acts: ActivationSet, split: Split | None, *, skip_bad: bool
+) -> tuple[ActivationSet, _Prepared]:
+    """Prepare a job, with `skip_bad` without the files that have no label; one error names all."""
+    try:
+        return acts, _prepare(job, acts, split)
+    except FaultyFilesError as error:
+        if not skip_bad:
+            raise
+        rest = acts.without(error.faults)
+        return rest, _prepare(job, rest, split)
 
 
 @contextmanager
@@ -429,29 +439,27 @@ def _with_rows_at_hand(
     acts: ActivationSet, prepared: Sequence[_Prepared], jobs: Sequence[Job]
 ) -> Iterator[ActivationSet]:
     """Read what the jobs need in one pass: into memory, or a temporary pack where it is large."""
-    needs: dict[str, Any] = {
-        "embeddings": any(one.members["embeddings"] for one in prepared),
-        "layers": sorted({layer for one in prepared for layer in one.members["layers"]}),
-        "configs": sorted({config for one in prepared for config in one.members["configs"]}),
-    }
-    folder = acts.folder
-    if folder is None or _bytes_of(folder, **needs) <= SPOOL_BYTES:
-        yield acts.prefetch(**needs)
+    needed = functools.reduce(operator.or_, (one.members for one in prepared), Members())
+    folder = acts.rows.folder
+    if folder is None or _bytes_of(folder, needed) <= SPOOL_BYTES:
+        acts.rows.source.read(needed)
+        yield acts
         return
+    from sklprep.activations.activation_set import ActivationSet
     from sklprep.formats.pack_writer import build_pack
 
     place = jobs[0].output.parent
     place.mkdir(parents=True, exist_ok=True)
     with temporary_folder(place, _ROWS) as temporary:
-        pack = build_pack(folder, temporary / "pack", **needs)
+        pack = build_pack(folder, temporary / "pack", members=needed)
         pack.place = folder.path
-        yield acts.read_from(pack)
+        yield ActivationSet(acts.rows.read_from(pack))
 
 
-def _bytes_of(folder: Any, embeddings: bool, layers: list[int], configs: list[int]) -> int:
+def _bytes_of(folder: SentenceFolder, members: Members) -> int:
     """Bytes that rows take in memory, with one in twenty SAE features active."""
-    sparse = 8 * folder.n_rows * len(configs) * (folder.n_features or 0) // 20
-    return sparse + int(folder.bytes_of(embeddings=embeddings, layers=len(layers)))
+    sparse = 8 * folder.n_rows * len(members.read_configs) * (folder.n_features or 0) // 20
+    return sparse + folder.bytes_of(members)
 
 
 def _is_unchanged(path: Path, expected: str) -> bool:

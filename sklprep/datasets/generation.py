@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklprep.activations.activation_set import ActivationSet, check_uses
+from sklprep.activations.activation_set import ActivationSet
 from sklprep.datasets.dataset_file import FORMAT_VERSION
 from sklprep.datasets.probe_dataset import ProbeDataset, norm_of, write_arrays
 from sklprep.datasets.provenance import provenance
@@ -20,6 +20,7 @@ from sklprep.exceptions import FaultyFilesError, SklprepWarning, UsageError
 from sklprep.files.atomic import require_space
 from sklprep.files.npz_writer import Blocks
 from sklprep.formats.layers import EMBEDDINGS
+from sklprep.formats.members import Members
 from sklprep.formats.outputs import require_safe_outputs
 
 if TYPE_CHECKING:
@@ -141,9 +142,9 @@ class FittedDataset:
         for rows in _row_blocks(np.arange(len(self._acts))):
             try:
                 block = self.pipeline.transform(self._acts[rows])
-            except FaultyFilesError:  # the rows of other blocks may be of faulty files, too
-                check_uses(self._acts, [self.pipeline[0].transform])
-                raise
+            except FaultyFilesError as error:
+                members = self.pipeline[0].find_members(self._acts)
+                raise self._acts.rows.name_all(error, members) from None
             yield _as_dense(block)
 
     def to_dataset(self) -> ProbeDataset:
@@ -187,9 +188,9 @@ def fit_dataset(
         if fitted is None or not _is_by_rows(pipeline):  # other pipelines may have learned from y
             used = np.arange(len(acts)) if train is None else train
             fitted = _fit_pipeline(acts, pipeline, rows=rows, y=y, used=used)
-    except FaultyFilesError:  # found in one block of rows and one layer
-        check_uses(rows, uses_of(clone(pipeline[0]).fit(rows), extractor))
-        raise
+    except FaultyFilesError as error:
+        members = find_members(clone(pipeline[0]).fit(rows), extractor, rows)
+        raise rows.rows.name_all(error, members) from None
     dataset = FittedDataset(rows, fitted, y)
     dataset.meta = _describe(acts, dataset, extractor, strategy, train)
     _warn(dataset.meta, y)
@@ -222,10 +223,10 @@ def _fit_pipeline(
 
 
 def _check_start(acts: ActivationSet, pipeline: Pipeline) -> None:
-    from sklprep.transformers.selectors import SELECTORS
+    from sklprep.transformers.selection import Selector
 
     selector = pipeline.steps[0][1]
-    if not isinstance(acts, ActivationSet) or not isinstance(selector, SELECTORS):
+    if not isinstance(acts, ActivationSet) or not isinstance(selector, Selector):
         raise UsageError(
             "generate_dataset needs an ActivationSet and a pipeline that starts with a"
             f" LayerSelector or an SAEFeatureSelector, got {type(acts).__name__} and"
@@ -240,7 +241,7 @@ def _check_place(
     from sklearn.base import clone
 
     _check_start(acts, pipeline)
-    require_safe_outputs([output], [acts.path])
+    require_safe_outputs([output], [acts.rows.source.place])
     if _is_by_rows(pipeline) and not compress:
         require_space(output, x_bytes(len(acts), clone(pipeline[0]).fit(acts).n_features_out_))
 
@@ -250,12 +251,10 @@ def x_bytes(n_rows: int, n_columns: int) -> int:
     return n_rows * n_columns * np.dtype(np.float32).itemsize
 
 
-def uses_of(selector: Any, extractor: Any) -> list[Callable[[ActivationSet], Any]]:
-    """What a dataset reads of rows, by a fitted selector and target, as `check_uses` takes it."""
-    from sklprep.transformers.targets import FeatureTargetExtractor
-
-    is_by_rows = isinstance(extractor, FeatureTargetExtractor)
-    return [selector.transform, *([extractor.transform] if is_by_rows else [])]
+def find_members(selector: Any, target: Any, acts: ActivationSet) -> Members:
+    """What a dataset reads of a set, by its fitted selector and target."""
+    read: Members = selector.find_members(acts)
+    return read | target.find_members(acts) if hasattr(target, "find_members") else read
 
 
 def _extract(extractor: Any, rows: ActivationSet) -> NDArray[Any]:

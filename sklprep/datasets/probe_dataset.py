@@ -230,7 +230,7 @@ class ProbeDataset:
         if self.pipeline is None:
             return []
         from sklprep.transformers.normalizers import ActivationNormalizer
-        from sklprep.transformers.selectors import SELECTORS
+        from sklprep.transformers.selection import Selector
 
         steps = list(self.pipeline.steps)
         if isinstance(steps[-1][1], ActivationNormalizer):
@@ -238,7 +238,7 @@ class ProbeDataset:
         return [
             (name, step)
             for name, step in steps
-            if not isinstance(step, (str, *SELECTORS))
+            if not isinstance(step, (str, Selector))
             and (not hasattr(step, "__sklearn_tags__") or step.__sklearn_tags__().requires_fit)
         ]
 

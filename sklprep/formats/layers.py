@@ -84,7 +84,7 @@ def format_layers(layers: Sequence[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def check_layers_exist(wanted: Sequence[int], available: Sequence[int]) -> None:
+def require_layers(wanted: Sequence[int], available: Sequence[int]) -> None:
     """Raise `LayerNotFoundError` unless every wanted layer is available."""
     missing = [layer for layer in wanted if layer not in set(available)]
     if missing:

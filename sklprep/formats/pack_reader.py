@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from sklprep.exceptions import DataError, FileFormatError, UsageError
 from sklprep.files.faults import faulty_files, file_fault
 from sklprep.files.npy_file import NpyFile
 from sklprep.formats.fingerprint import fingerprint_of
+from sklprep.formats.members import Block, Members
 from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,
@@ -27,6 +28,7 @@ from sklprep.formats.pack_manifest import (
     read_manifest,
 )
 from sklprep.formats.pooling import is_last_of_each
+from sklprep.formats.source import blocks_in_place
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -88,7 +90,7 @@ class Pack:
         if not faults:
             return self
         left_out = dict(sorted({**self.left_out, **faults}.items()))
-        keep = np.flatnonzero([name not in faults for name in self.names_of_rows()])
+        keep = np.flatnonzero(~np.isin(self.file_names, list(faults)))
         if not len(keep):
             raise faulty_files(self.place, left_out, len(left_out))
         pack = copy.copy(self)
@@ -214,9 +216,10 @@ class Pack:
         names, digests = self._small("source_names").tolist(), self._small("source_digests")
         return dict(zip(names, map(bytes, digests), strict=True))
 
-    def names_of_rows(self) -> list[str]:
+    @property
+    def file_names(self) -> NDArray[np.str_]:
         """Name of the sentence file that each row comes from; empty if it came from none."""
-        return self._small("source_names")[self.sentence_of_row].tolist()
+        return self._small("source_names")[self.sentence_of_row]
 
     def describe_row(self, row: int) -> str:
         """Name the pack, the row and the sentence file or the sentence it comes from."""
@@ -236,8 +239,21 @@ class Pack:
         }[member] is None:
             raise DataError(f"{self.path} holds no {member}: what was packed had none.")
 
-    def read(self, **_: Any) -> None:
+    def read(self, members: Members) -> None:
         """Nothing to do: rows are read in place."""
+
+    def unread(self) -> Pack:
+        """Give the pack itself, which keeps nothing."""
+        return self
+
+    def blocks(
+        self,
+        rows: NDArray[np.int64] | None,
+        members: Members,
+        bounds: Sequence[int] | None = None,
+    ) -> Iterator[Iterable[Block]]:
+        """Read members of some rows once, in bounded memory, as `Source.blocks` says."""
+        return blocks_in_place(self, rows, members, bounds)
 
     def verify(self) -> list[str]:
         """Compare every digest; returns one line for each array that differs."""

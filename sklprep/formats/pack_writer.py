@@ -35,7 +35,7 @@ from sklprep.files.faults import brief, warn_left_out
 from sklprep.files.npy_file import PIECE_BYTES, NpyFile
 from sklprep.files.temporary import is_at, remove_dead
 from sklprep.formats.fingerprint import fingerprint_of
-from sklprep.formats.members import Block, RowSet
+from sklprep.formats.members import Block, Members
 from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,
@@ -49,7 +49,9 @@ from sklprep.formats.pack_manifest import (
     read_manifest,
 )
 from sklprep.formats.pack_reader import Pack, is_pack, segments_of, usual_final
+from sklprep.formats.rows import Rows
 from sklprep.formats.sentence_folder import SentenceFolder
+from sklprep.formats.source import all_members
 
 _BATCH_BYTES = 64 << 20
 _WRITE_BYTES = 128 << 10
@@ -60,9 +62,7 @@ def build_pack(
     source: SentenceFolder,
     output: str | os.PathLike[str],
     *,
-    layers: Iterable[int] | None = None,
-    embeddings: bool = True,
-    configs: Iterable[int] | None = None,
+    members: Members | None = None,
     skip_bad: bool = False,
 ) -> Pack:
     """Write a folder of sentence files as a pack, or add its new files to one.
@@ -72,13 +72,11 @@ def build_pack(
     source : SentenceFolder
     output : path-like
         A pack of the same folder, or a path that does not exist yet.
-    layers, configs : iterable of int, or None
-        Which layers and SAE configs to keep; None for all there are.
-    embeddings : bool, default=True
-        Keep the embeddings, if there are any.
+    members : Members or None, default=None
+        What to keep; None for all there is.
     skip_bad : bool, default=False
-        Leave out files that turn out to be damaged or lack the label that others have, and warn of
-        all that are left out.
+        Read the new files once before, leave out those that are damaged or lack the label that
+        others have, and warn of all that are left out.
 
     Returns
     -------
@@ -93,34 +91,25 @@ def build_pack(
     UsageError
         If `output` is the pack of other files.
     """
-    while True:
-        try:
-            if skip_bad:
-                source.check_labels()  # or the pack would have none
-            pack = _build(source, Path(output), layers, embeddings, configs)
-        except FaultyFilesError as error:
-            if not skip_bad:
-                raise
-            source = source.without(error.faults)
-        else:
-            if skip_bad:
-                n_files = len(source.files) + len(source.left_out)
-                warn_left_out(source.path, source.left_out, n_files)
-            return pack
+    wanted = all_members(source) if members is None else members
+    if not skip_bad:
+        return _build(source, Path(output), wanted)
+    packed = Pack(output, pooling=None).source_files() if is_pack(output) else {}
+    faults = source.find_faults(wanted, damage_only=True, known=packed)
+    if len(source.label_faults) < len(source.files):  # else labels are not what they are for
+        faults = source.label_faults | faults
+    source = source.without(faults)
+    pack = _build(source, Path(output), wanted)
+    warn_left_out(source.path, source.left_out, len(source.files) + len(source.left_out))
+    return pack
 
 
-def _build(
-    source: SentenceFolder,
-    output: Path,
-    layers: Iterable[int] | None,
-    embeddings: bool,
-    configs: Iterable[int] | None,
-) -> Pack:
+def _build(source: SentenceFolder, output: Path, members: Members) -> Pack:
     require_pack_output(output)
     if output.is_symlink():
         output = output.resolve()
     with name_full_disk(output), _locked_work_folder(output) as work:
-        blank = manifest = _new_manifest(source, layers, embeddings, configs)
+        blank = manifest = _new_manifest(source, members)
         try:
             if is_pack(work):
                 manifest = read_manifest(work)
@@ -163,12 +152,12 @@ def require_pack_output(output: Path) -> None:
         )
 
 
-def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
+def write_pack(rows: Rows, output: str | os.PathLike[str]) -> None:
     """Write any rows as a pack, block by block.
 
     Parameters
     ----------
-    rows : ActivationSet
+    rows : Rows
     output : path-like
         A folder that does not exist yet, or is empty.
 
@@ -180,16 +169,16 @@ def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
         If the labels are neither numbers nor text.
     """
     with atomic_folder(output) as work:
-        _, d_model, n_features = rows.widths
+        source = rows.source
         manifest = blank_manifest(
-            source=rows.name,
-            pooling=rows.pooling if rows.is_pooled else None,
-            layers=rows.layers.tolist() if d_model is not None else [],
-            configs=list(range(len(rows.sae_layers))),
-            sae_layers=rows.sae_layers.tolist(),
-            average_l0s=rows.average_l0s.tolist() if n_features is not None else [],
-            widths=rows.widths,
-            dtype=rows.stored_dtype,
+            source=source.name,
+            pooling=source.pooling if source.is_pooled else None,
+            layers=source.layers.tolist() if source.d_model is not None else [],
+            configs=list(range(len(source.sae_layers))),
+            sae_layers=source.sae_layers.tolist(),
+            average_l0s=source.average_l0s.tolist() if source.n_features is not None else [],
+            widths=(source.d_embed, source.d_model, source.n_features),
+            dtype=source.stored_dtype,
         )
         require_space(output, len(rows) * _row_bytes(manifest))
         facts, small = _describe_rows(rows)
@@ -200,7 +189,7 @@ def write_pack(rows: RowSet, output: str | os.PathLike[str]) -> None:
             _commit(work, manifest, writers, facts, small)
 
 
-def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+def _describe_rows(rows: Rows) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """What a manifest says of any rows, and the small arrays."""
     indices, texts, names = rows.sentence_indices, rows.sentences, rows.file_names
     groups = rows.groups
@@ -213,7 +202,7 @@ def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]
     if not np.array_equal(positions, groups):
         small["sentence_of_row"] = positions
     final = rows.is_final_token
-    if not np.array_equal(final, usual_final(rows.pooling, positions)):
+    if not np.array_equal(final, usual_final(rows.source.pooling, positions)):
         small["is_final_token"] = final
     if texts is not None:
         small["sentences"] = texts[firsts]
@@ -221,7 +210,7 @@ def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]
     try:
         labels = rows.labels
     except DataError as error:
-        fault = _without_place(error, rows.path)
+        fault = _without_place(error, rows.source.place)
     else:
         small["labels"] = labels.astype(labels.dtype.newbyteorder("<"), copy=False)
         if not STORED_DTYPE.fullmatch(small["labels"].dtype.str):
@@ -235,8 +224,8 @@ def _describe_rows(rows: RowSet) -> tuple[dict[str, Any], dict[str, NDArray[Any]
         "n_sentences": len(firsts),
         "labels_fault": fault,
     }
-    if rows.left_out:
-        facts["left_out"] = list(rows.left_out)
+    if rows.source.left_out:
+        facts["left_out"] = list(rows.source.left_out)
     return facts, small
 
 
@@ -313,26 +302,19 @@ def _remove_leftovers(work: Path, manifest: dict[str, Any]) -> None:
             (work / f"{name}.npy").unlink(missing_ok=True)
 
 
-def _new_manifest(
-    source: SentenceFolder,
-    layers: Iterable[int] | None,
-    embeddings: bool,
-    configs: Iterable[int] | None,
-) -> dict[str, Any]:
-    kept = source.layers.tolist() if layers is None else sorted(set(layers))
-    kept = kept if source.d_model is not None else []
-    positions = list(range(len(source.sae_layers)) if configs is None else sorted(set(configs)))
+def _new_manifest(source: SentenceFolder, members: Members) -> dict[str, Any]:
+    configs = list(members.read_configs)
     return blank_manifest(
         source=source.name,
         pooling=source.pooling,
-        layers=kept,
-        configs=positions,
-        sae_layers=source.sae_layers[positions].tolist(),
-        average_l0s=source.average_l0s[positions].tolist(),
+        layers=list(members.layers),
+        configs=configs,
+        sae_layers=source.sae_layers[configs].tolist(),
+        average_l0s=source.average_l0s[configs].tolist(),
         widths=(
-            source.d_embed if embeddings else None,
-            source.d_model if kept else None,
-            source.n_features if positions else None,
+            source.d_embed if members.embeddings else None,
+            source.d_model if members.layers else None,
+            source.n_features if configs else None,
         ),
         dtype=source.stored_dtype,
     )
@@ -406,12 +388,8 @@ def _row_bytes(manifest: dict[str, Any]) -> int:
 def _stream(
     source: SentenceFolder, manifest: dict[str, Any], numbers: Sequence[int]
 ) -> Iterator[list[Block]]:
-    return source.stream(
-        numbers,
-        embeddings=manifest["d_embed"] is not None,
-        layers=manifest["layers"],
-        configs=manifest["configs"],
-    )
+    configs, layers = tuple(manifest["configs"]), tuple(manifest["layers"])
+    return source.stream(numbers, Members(manifest["d_embed"] is not None, layers, configs))
 
 
 def _append(work: Path, output: Path, manifest: dict[str, Any], source: SentenceFolder) -> None:

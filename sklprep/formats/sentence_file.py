@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklprep.files.faults import not_finite
 from sklprep.files.npz_reader import NpzReader
 from sklprep.formats.fingerprint import directory_digest
-from sklprep.formats.members import MEMBERS, SparseRows
+from sklprep.formats.members import MEMBERS, Members, SparseRows
 from sklprep.formats.pooling import by_range, pool
 
 _SMALL = 1 << 20
@@ -43,10 +43,23 @@ class SentenceInfo:
         """Whether all values were dumped as float16."""
         return set(self.dtypes) <= {"float16", None}
 
+    def positions_of(self, layers: Iterable[int]) -> list[int]:
+        """Where along the config axis each layer stands first, ascending."""
+        return sorted(self.layers.index(layer) for layer in set(layers))
+
 
 @dataclass(frozen=True, slots=True)
 class SentenceRows:
-    """The pooled rows of one file: dense (k, rows, width), sparse ones a config."""
+    """The pooled rows of one file.
+
+    Attributes
+    ----------
+    embeddings : ndarray of shape (n_rows, d_embed), or None
+    hidden_states : ndarray of shape (n_layers, n_rows, d_model), or None
+        By ascending position along the file's config axis.
+    activations : list of SparseRows
+        One a config.
+    """
 
     embeddings: NDArray[np.float32] | None
     hidden_states: NDArray[np.float32] | None
@@ -142,11 +155,12 @@ def read_rows(
     path: Path,
     info: SentenceInfo,
     pooling: str,
-    embeddings: bool,
-    positions: Sequence[int],
-    configs: Sequence[int],
-    finite: bool,
+    members: Members,
+    *,
+    finite: bool = False,
 ) -> SentenceRows:
+    """Read the pooled rows of some members; with `finite`, NaN and infinite values are faults."""
+    positions, configs = info.positions_of(members.layers), members.read_configs
     with NpzReader(path) as reader, np.errstate(over="ignore", invalid="ignore"):
         if directory_digest(reader) != info.digest:
             raise reader.fault(
@@ -156,36 +170,31 @@ def read_rows(
                 "Load it again.",
             )
         rows = SentenceRows(
-            _read_dense(reader, "embeddings", info, pooling, [0])[0] if embeddings else None,
+            _read_dense(reader, "embeddings", info, pooling, [0])[0]
+            if members.embeddings
+            else None,
             _read_dense(reader, "hidden_states", info, pooling, positions) if positions else None,
             _read_sparse(reader, info, pooling, configs) if configs else [],
         )
     if finite:
-        _check_finite(path, info, rows, positions, configs)
+        _require_finite(path, info, rows, members)
     return rows
 
 
-def _check_finite(
-    path: Path,
-    info: SentenceInfo,
-    rows: SentenceRows,
-    positions: Sequence[int],
-    configs: Sequence[int],
-) -> None:
-    dense = () if rows.hidden_states is None else rows.hidden_states
-    sparse = (sparse.data for sparse in rows.activations)
-    for member, layer, values in (
-        *([] if rows.embeddings is None else [("embeddings", "", rows.embeddings)]),
-        *(
-            (member, f" layer {info.layers[place]}", values)
-            for member, places, arrays in (
-                ("hidden_states", positions, dense),
-                ("activations", configs, sparse),
-            )
-            for place, values in zip(places, arrays, strict=False)
-        ),
-    ):
-        n_bad = values.size - np.count_nonzero(np.isfinite(values))
+def _require_finite(path: Path, info: SentenceInfo, rows: SentenceRows, members: Members) -> None:
+    checked: list[tuple[str, str, NDArray[np.float32]]] = []
+    if rows.embeddings is not None:
+        checked.append(("embeddings", "", rows.embeddings))
+    if rows.hidden_states is not None:
+        positions = info.positions_of(members.layers)
+        for position, states in zip(positions, rows.hidden_states, strict=True):
+            checked.append(("hidden_states", f" layer {info.layers[position]}", states))
+    for config, sparse in zip(members.read_configs, rows.activations, strict=True):
+        features = members.used_features(config)
+        used = sparse.data if features is None else sparse.data[np.isin(sparse.indices, features)]
+        checked.append(("activations", f" layer {info.layers[config]}", used))
+    for member, layer, values in checked:
+        n_bad = int(values.size - np.count_nonzero(np.isfinite(values)))
         if n_bad:
             raise not_finite(str(path), member, layer, n_bad)
 
@@ -235,10 +244,10 @@ def _read_sparse(
             columns = places % width
         values = flat[places].astype(np.float32, copy=False)
         found[number].append(SparseRows(ends, columns.astype(np.int32), values))
-    return [_stack(parts) for parts in found]
+    return [stack_rows(parts) for parts in found]
 
 
-def _stack(parts: Sequence[SparseRows]) -> SparseRows:
+def stack_rows(parts: Sequence[SparseRows]) -> SparseRows:
     if len(parts) == 1:
         return parts[0]
     counts = np.concatenate([np.diff(part.indptr) for part in parts])

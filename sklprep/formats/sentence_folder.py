@@ -16,8 +16,10 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,16 +35,17 @@ from sklprep.exceptions import (
 )
 from sklprep.files.faults import faulty_files, file_fault
 from sklprep.formats.fingerprint import fingerprint_of
-from sklprep.formats.layers import check_layers_exist
-from sklprep.formats.members import MEMBERS, Block, SparseRows
+from sklprep.formats.layers import require_layers
+from sklprep.formats.members import MEMBERS, Block, Members, SparseRows
 from sklprep.formats.pooling import POOLINGS
 from sklprep.formats.sentence_file import (
     SentenceInfo,
     SentenceRows,
-    _stack,
     index_sentence,
     read_rows,
+    stack_rows,
 )
+from sklprep.formats.source import blocks_in_place
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -122,9 +125,7 @@ class SentenceFolder:
                 for info in infos
             ]
         )
-        self._embeddings: NDArray[np.float32] | None = None
-        self._layers: dict[int, NDArray[np.float32]] = {}
-        self._configs: dict[int, csr_array] = {}
+        self._kept: dict[tuple[str, int], Any] = {}  # what was read, by member and number
         self._lock = threading.RLock()
 
     def _set_files(self, files: list[SentenceInfo]) -> None:
@@ -139,7 +140,7 @@ class SentenceFolder:
     def unread(self) -> SentenceFolder:
         """Give the same folder with no values in memory."""
         folder = copy.copy(self)
-        folder._embeddings, folder._layers, folder._configs = None, {}, {}
+        folder._kept = {}
         return folder
 
     def without(self, faults: Mapping[str, FileFormatError]) -> SentenceFolder:
@@ -148,14 +149,11 @@ class SentenceFolder:
         left_out = {**self.left_out, **faults}
         if not files:
             raise faulty_files(self.path, left_out, len(left_out))
-        rows = np.flatnonzero([name not in faults for name in self.names_of_rows()])
+        rows = np.flatnonzero(~np.isin(self.file_names, list(faults)))
         folder = self.unread()
         folder._set_files(files)
         folder.left_out = {name: left_out[name] for name in sorted(left_out)}
-        if self._embeddings is not None:
-            folder._embeddings = self._embeddings[rows]
-        folder._layers = {layer: values[rows] for layer, values in self._layers.items()}
-        folder._configs = {config: values[rows] for config, values in self._configs.items()}
+        folder._kept = {key: values[rows] for key, values in self._kept.items()}
         return folder
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -218,7 +216,14 @@ class SentenceFolder:
     @property
     def labels(self) -> NDArray[np.int64]:
         """Concept label of each row, 0 to 3; an error names the files that have none."""
-        faults = {
+        if faults := self.label_faults:
+            raise self._faulty(faults)
+        return np.array([info.label for info in self.files], np.int64)[self.sentence_of_row]
+
+    @property
+    def label_faults(self) -> dict[str, FileFormatError]:
+        """What is wrong with the label of each file that has no usable one, by its name."""
+        return {
             info.name: file_fault(
                 self.path / info.name,
                 "concept_strength_label",
@@ -229,20 +234,9 @@ class SentenceFolder:
             for info in self.files
             if info.label is None or info.label not in (0, 1, 2, 3)
         }
-        if faults:
-            raise self._faulty(faults)
-        return np.array([info.label for info in self.files], np.int64)[self.sentence_of_row]
 
     def _faulty(self, faults: Mapping[str, FileFormatError]) -> FaultyFilesError:
         return faulty_files(self.path, faults, len(self.files) + len(self.left_out))
-
-    def check_labels(self) -> None:
-        """Raise if some files have no label; where none has, labels are not what they are for."""
-        try:
-            self.labels  # noqa: B018
-        except FaultyFilesError as error:
-            if len(error.faults) < len(self.files):
-                raise
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:
@@ -259,9 +253,10 @@ class SentenceFolder:
             return None
         return np.array(texts)[self.sentence_of_row]
 
-    def names_of_rows(self) -> list[str]:
+    @property
+    def file_names(self) -> NDArray[np.str_]:
         """Name of the file that each row comes from."""
-        return [self.files[sentence].name for sentence in self.sentence_of_row.tolist()]
+        return np.array([info.name for info in self.files])[self.sentence_of_row]
 
     def describe_row(self, row: int) -> str:
         """Name the file that a row comes from, with its path."""
@@ -269,75 +264,61 @@ class SentenceFolder:
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_embed)."""
-        self.read(embeddings=True)
-        assert self._embeddings is not None
-        return self._embeddings if rows is None else self._embeddings[rows]
+        return self._rows("embeddings", 0, Members(embeddings=True), rows)
 
     def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_model) of one layer; the first call reads all layers."""
-        if layer not in self._layers:
-            self.read(layers=[int(n) for n in self.layers])
-        values = self._layers[layer]
-        return values if rows is None else values[rows]
+        return self._rows("hidden_states", layer, Members(layers=tuple(self.layers.tolist())), rows)
 
     def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
         """(n_rows, n_features) of one SAE config; the first call reads all configs."""
-        if config not in self._configs:
-            self.read(configs=range(len(self.config_layers)))
-        values = self._configs[config]
+        everything = Members(configs=tuple(range(len(self.config_layers))))
+        return self._rows("activations", config, everything, rows)
+
+    def _rows(
+        self, member: str, number: int, needed: Members, rows: NDArray[np.int64] | None
+    ) -> Any:
+        if (member, number) not in self._kept:
+            self.read(needed)
+        values = self._kept[member, number]
         return values if rows is None else values[rows]
 
-    def read(
-        self,
-        *,
-        embeddings: bool = False,
-        layers: Iterable[int] = (),
-        configs: Iterable[int] = (),
-    ) -> None:
-        """Read what is asked for and not there yet, in one pass over the files, and keep it."""
-        with self._lock:
-            embeddings = embeddings and self._embeddings is None
-            layers = [layer for layer in layers if layer not in self._layers]
-            configs = sorted(config for config in configs if config not in self._configs)
-            if not (embeddings or layers or configs):
-                return
-            self._check_memory(self.bytes_of(embeddings=embeddings, layers=len(layers)))
-            check_layers_exist(layers, self.layers.tolist())
-            positions = self.positions_of(layers)
-            for member, wanted in zip(MEMBERS, (embeddings, layers, configs), strict=True):
-                if wanted:
-                    self.require(member)
-            parts = self.parts(
-                range(len(self.files)), embeddings=embeddings, positions=positions, configs=configs
-            )
-            self._keep(parts, embeddings, positions, configs)
+    def read(self, members: Members, *, finite: bool = False) -> None:
+        """Read what is asked for and not there yet, in one pass over the files, and keep it.
 
-    def parts(
-        self,
-        numbers: Iterable[int],
-        *,
-        embeddings: bool,
-        positions: Sequence[int],
-        configs: Sequence[int],
-        finite: bool = False,
+        With `finite`, NaN and infinite values among it are faults.
+        """
+        with self._lock:
+            missing = tuple(n for n in members.read_configs if ("activations", n) not in self._kept)
+            wanted = Members(
+                members.embeddings and ("embeddings", 0) not in self._kept,
+                tuple(n for n in members.layers if ("hidden_states", n) not in self._kept),
+                tuple(n for n in members.configs if n in missing),
+                tuple(pair for pair in members.features if pair[0] in missing),
+            )
+            if not wanted:
+                return
+            self._require_memory(self.bytes_of(wanted))
+            require_layers(wanted.layers, self.layers.tolist())
+            for name in wanted.names:
+                self.require(name)
+            self._keep(self._parts(range(len(self.files)), wanted, finite=finite), wanted)
+
+    def _parts(
+        self, numbers: Iterable[int], members: Members, *, finite: bool = False
     ) -> Iterator[SentenceRows]:
-        """Read some of the files, in order; positions and configs count along the config axis.
+        """Read some of the files, in order.
 
         After a faulty file nothing more is yielded, but the others are read as well, and the error
-        at the end names all that are faulty. With `finite`, NaN and infinite values are faults.
+        at the end names all that are faulty.
         """
         infos = [self.files[number] for number in numbers]
+        read = partial(read_rows, finite=finite)
         results = self._each_file(
             _try,
-            [
-                (
-                    *(read_rows, self.path / info.name, info),
-                    *(self.pooling, embeddings, positions, configs, finite),
-                )
-                for info in infos
-            ],
+            [(read, self.path / info.name, info, self.pooling, members) for info in infos],
             "Reading",
-            n_jobs=self.n_jobs if positions or configs else None,
+            n_jobs=self.n_jobs if members.layers or members.read_configs else None,
         )
         faults: dict[str, FileFormatError] = {}
         for info, part in zip(infos, results, strict=True):
@@ -348,56 +329,77 @@ class SentenceFolder:
         if faults:
             raise self._faulty(faults)
 
-    def check(self) -> None:
-        """Read everything once, keep nothing; raise if a value is damaged or no finite number."""
-        for _ in self.parts(
-            range(len(self.files)),
-            embeddings=self.d_embed is not None,
-            positions=self.positions_of(self.layers.tolist()) if self.d_model is not None else [],
-            configs=range(len(self.sae_layers)),
-            finite=True,
-        ):
-            pass
-
-    def positions_of(self, layers: Iterable[int]) -> list[int]:
-        """Where along the config axis each layer stands first, ascending."""
-        return sorted(self.files[0].layers.index(layer) for layer in set(layers))
-
-    def stream(
+    def find_faults(
         self,
-        numbers: Sequence[int],
+        members: Members,
         *,
-        embeddings: bool,
-        layers: Iterable[int],
-        configs: Sequence[int],
-    ) -> Iterator[list[Block]]:
+        keep: bool = False,
+        damage_only: bool = False,
+        known: Container[str] = (),
+    ) -> dict[str, FileFormatError]:
+        """Read members of the files once; say what is wrong with each file, by its name.
+
+        Damage is a fault, and unless `damage_only` so are NaN and infinite values. With `keep` the
+        values stay in memory if there are no faults, otherwise memory is bounded. Files whose names
+        are `known` are not read.
+        """
+        numbers = [n for n, info in enumerate(self.files) if info.name not in known]
+        try:
+            if keep:
+                self.read(members, finite=True)
+            else:
+                for _ in self._parts(numbers, members, finite=not damage_only):
+                    pass
+        except FaultyFilesError as error:
+            return error.faults
+        return {}
+
+    def stream(self, numbers: Sequence[int], members: Members) -> Iterator[list[Block]]:
         """Read some of the files, in order, and keep nothing: the blocks of one file at a time.
 
-        The config of a block is its position among `configs`, which count along the config axis.
+        The config of a block is its position among the `read_configs` of `members`.
         """
-        first = self.files[0].layers
-        positions = sorted(first.index(layer) for layer in layers)
-        parts = self.parts(numbers, embeddings=embeddings, positions=positions, configs=configs)
-        for part in parts:
+        first = self.files[0]
+        layers = [first.layers[position] for position in first.positions_of(members.layers)]
+        for part in self._parts(numbers, members):
             blocks: list[Block] = []
             if part.embeddings is not None:
                 blocks.append(("embeddings", 0, part.embeddings))
             if part.hidden_states is not None:
-                for position, states in zip(positions, part.hidden_states, strict=True):
-                    blocks.append(("hidden_states", first[position], states))
+                for layer, states in zip(layers, part.hidden_states, strict=True):
+                    blocks.append(("hidden_states", layer, states))
             for config, rows in enumerate(part.activations):
                 blocks.append(("activations", config, rows))
             yield blocks
 
-    def _keep(
+    def blocks(
         self,
-        parts: Iterator[SentenceRows],
-        embeddings: bool,
-        positions: list[int],
-        configs: list[int],
-    ) -> None:
-        n = self.n_rows
-        tokens = np.empty((n, self.d_embed or 0), np.float32) if embeddings else None
+        rows: NDArray[np.int64] | None,
+        members: Members,
+        bounds: Sequence[int] | None = None,
+    ) -> Iterator[Iterable[Block]]:
+        """Stream file by file where each file's rows stand together; else read all into memory."""
+        positions = np.arange(self.n_rows) if rows is None else rows
+        sentences = self.sentence_of_row[positions]
+        files = [0, *(np.flatnonzero(np.diff(sentences)) + 1).tolist(), len(positions)]
+        numbers = sentences[files[:-1]].tolist() if len(positions) else []
+        if bounds not in (None, files) or len(set(numbers)) < len(numbers) or not numbers:
+            yield from blocks_in_place(self, positions, members, bounds)
+            return
+        width = self.n_features or 0
+        for number, (start, stop), blocks in zip(
+            numbers, pairwise(files), self.stream(numbers, members), strict=True
+        ):
+            places = positions[start:stop] - self.n_rows_of(number)
+            yield [
+                (name, which, (values.as_csr(width) if name == "activations" else values)[places])
+                for name, which, values in blocks
+            ]
+
+    def _keep(self, parts: Iterator[SentenceRows], members: Members) -> None:
+        n, first = self.n_rows, self.files[0]
+        positions = first.positions_of(members.layers)
+        tokens = np.empty((n, self.d_embed or 0), np.float32) if members.embeddings else None
         states = np.empty((len(positions), n, self.d_model or 0), np.float32) if positions else None
         sparse: list[list[SparseRows]] = []
         for part, start, stop in zip(parts, self._offsets[:-1], self._offsets[1:], strict=True):
@@ -407,16 +409,17 @@ class SentenceFolder:
                 states[:, start:stop] = part.hidden_states
             sparse.append(part.activations)
         if tokens is not None:
-            self._embeddings = tokens
+            self._kept["embeddings", 0] = tokens
         if states is not None:
             for number, position in enumerate(positions):
-                self._layers[self.files[0].layers[position]] = states[number]
-        for config, kept in zip(configs, zip(*sparse, strict=True), strict=True):
-            self._configs[config] = _stack(kept).as_csr(self.n_features or 0)
+                self._kept["hidden_states", first.layers[position]] = states[number]
+        for config, kept in zip(members.read_configs, zip(*sparse, strict=True), strict=True):
+            self._kept["activations", config] = stack_rows(kept).as_csr(self.n_features or 0)
 
-    def bytes_of(self, *, embeddings: bool, layers: int) -> int:
+    def bytes_of(self, members: Members) -> int:
         """Bytes that dense rows take once they are read."""
-        columns = (self.d_embed or 0) * embeddings + (self.d_model or 0) * layers
+        columns = (self.d_embed or 0) * members.embeddings
+        columns += (self.d_model or 0) * len(members.layers)
         return 4 * self.n_rows * columns
 
     def shortage(self, n_bytes: int) -> str:
@@ -429,7 +432,7 @@ class SentenceFolder:
             f" are free; sklprep pack {self.path} OUT makes it a folder that is read in place."
         )
 
-    def _check_memory(self, n_bytes: int) -> None:
+    def _require_memory(self, n_bytes: int) -> None:
         if message := self.shortage(n_bytes):
             raise DataError(message)
 

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from sklprep.exceptions import DataError
 from sklprep.files.atomic import atomic_folder, require_new_folder
 from sklprep.files.npz_writer import write_npz
-from sklprep.formats.members import Block, RowSet
+from sklprep.formats.members import Block
+from sklprep.formats.rows import Rows
 
-Members = dict[str, Any]
+Arrays = dict[str, Any]
 """The arrays of one sentence file."""
 
 _INSTEAD = "to_pack writes any rows."
 
 
-def write_sentence_files(folder: Path, sentences: Iterable[Members], n: int) -> None:
+def write_sentence_files(folder: Path, sentences: Iterable[Arrays], n: int) -> None:
     """Write `n` sentences, in order, as the files ``sentence_000000.npz`` and so on."""
     width = max(6, len(str(n - 1)))
     for number, members in enumerate(sentences):
@@ -30,12 +31,12 @@ def write_sentence_files(folder: Path, sentences: Iterable[Members], n: int) -> 
         del members  # or it would stay in memory while the next one is made
 
 
-def export_sentences(rows: RowSet, output: str | os.PathLike[str]) -> None:
+def export_sentences(rows: Rows, output: str | os.PathLike[str]) -> None:
     """Write rows as a folder of sentence files that gives them back.
 
     Parameters
     ----------
-    rows : ActivationSet
+    rows : Rows
     output : path-like
         A folder that does not exist yet, or is empty.
 
@@ -53,7 +54,7 @@ def export_sentences(rows: RowSet, output: str | os.PathLike[str]) -> None:
     final, labels, texts = rows.is_final_token, rows.labels[firsts], rows.sentences
     sentences = (
         {
-            **_wide_members(blocks, layers, rows.stored_dtype),
+            **_wide_members(blocks, layers, rows.source.stored_dtype),
             "is_final_token": final[start:stop],
             "concept_strength_label": label.astype(np.int64),
             "sentence_index": index,
@@ -73,8 +74,8 @@ def export_sentences(rows: RowSet, output: str | os.PathLike[str]) -> None:
         write_sentence_files(work, sentences, len(firsts))
 
 
-def _wide_members(blocks: Iterable[Block], layers: NDArray[np.int64], dtype: str) -> Members:
-    members: Members = {}
+def _wide_members(blocks: Iterable[Block], layers: NDArray[np.int64], dtype: str) -> Arrays:
+    members: Arrays = {}
     states, features = {}, []
     for member, number, values in blocks:
         if member == "embeddings":
@@ -89,35 +90,35 @@ def _wide_members(blocks: Iterable[Block], layers: NDArray[np.int64], dtype: str
     return members
 
 
-def _config_axis(rows: RowSet) -> tuple[NDArray[np.int64], NDArray[Any]]:
+def _config_axis(rows: Rows) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Layer and average_l0 of each position of the files' config axis."""
-    _, d_model, n_features = rows.widths
-    if d_model is None:
+    source = rows.source
+    if source.d_model is None:
         raise DataError(
             f"The set has no hidden states; expected them, as in all sentence files. {_INSTEAD}"
         )
-    if n_features is None:
-        return rows.layers, np.zeros(len(rows.layers), np.int64)
-    odd = np.setxor1d(rows.layers, rows.sae_layers)
+    if source.n_features is None:
+        return source.layers, np.zeros(len(source.layers), np.int64)
+    odd = np.setxor1d(source.layers, source.sae_layers)
     if len(odd):
         there, missing = "hidden states", "SAE features"
-        if odd[0] in rows.sae_layers:
+        if odd[0] in source.sae_layers:
             there, missing = missing, there
         raise DataError(
             f"Layer {odd[0]} has {there} but no {missing}; expected both, as sentence files hold"
             f" both of each layer. {_INSTEAD}"
         )
-    return rows.sae_layers, rows.average_l0s
+    return source.sae_layers, source.average_l0s
 
 
-def _bounds_of(rows: RowSet) -> list[int]:
+def _bounds_of(rows: Rows) -> list[int]:
     """Rows before which a sentence begins, and their number; checks what a file holds once."""
     n = len(rows)
     if not n:
         raise DataError("The set has no rows; expected at least 1.")
     indices, groups, labels = rows.sentence_indices, rows.groups, rows.labels
     begins = np.ones(n, bool)
-    if rows.pooling == "none":
+    if rows.source.pooling == "none":
         begins[1:] = indices[1:] != indices[:-1]
     firsts = np.flatnonzero(begins)
     sentence = np.cumsum(begins) - 1
@@ -134,7 +135,7 @@ def _bounds_of(rows: RowSet) -> list[int]:
                 f" and {values[row]}; expected one {name}, as a sentence file holds it once."
                 f" {_INSTEAD}"
             )
-    apart = "sentence, whose rows lie side by side" if rows.pooling == "none" else "row"
+    apart = "sentence, whose rows lie side by side" if rows.source.pooling == "none" else "row"
     for name, values in (("sentence_index", indices), ("group", groups)):
         _, distinct = np.unique(values[firsts], return_index=True)
         if len(distinct) < len(firsts):

@@ -18,7 +18,7 @@ from sklprep.activations.activation_set import ActivationSet
 from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files.atomic import atomic_write
-from sklprep.formats.layers import EMBEDDINGS, check_layers_exist, format_layers
+from sklprep.formats.layers import EMBEDDINGS, format_layers, require_layers
 from sklprep.inspection.describe import DenseStats, Scan, units_of
 from sklprep.notebook.cards import count
 from sklprep.transformers.targets import ENOUGH_ACTIVE
@@ -185,7 +185,7 @@ def check_near(acts: ActivationSet, near: int | str, threshold: float | None) ->
         if near != TEXT:
             raise UsageError(f"near must be 'text' or the number of a layer, got {near!r}.")
     else:
-        check_layers_exist([near], acts.layers.tolist())
+        require_layers([near], acts.layers.tolist())
         if acts.pooling == "none":
             raise UsageError(
                 "Sentences can be compared by a layer only where each is one row; pool with final,"
@@ -421,7 +421,7 @@ def _join_near(
 def _check_final_tokens(
     acts: ActivationSet, scan: Scan, texts: NDArray[np.str_] | None
 ) -> Finding | None:
-    if acts.pooling != "final" or not acts.is_pooled:
+    if acts.pooling != "final" or not acts.rows.source.is_pooled:
         return None
     n_same = n_ends = 0
     token = ""

@@ -144,7 +144,7 @@ class Scan:
         self.configs = [SparseStats(acts.n_sae_features) for _ in acts.sae_layers]
         self.embedding_digests: list[bytes] = []
         kept = []
-        for member, number, block in acts.stream():
+        for member, number, block in acts.rows.stream():
             if member == "activations":
                 self.configs[number].add(block.indices, block.data)
             elif member == "embeddings":

@@ -25,7 +25,8 @@ from sklearn.pipeline import make_pipeline
 from sklprep._version import __version__
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import DataError, InsufficientDataError, SklprepWarning, UsageError
-from sklprep.formats.layers import ALL, EMBEDDINGS, check_layers_exist, format_layers, parse_layers
+from sklprep.formats.layers import ALL, EMBEDDINGS, format_layers, parse_layers, require_layers
+from sklprep.formats.members import Members
 from sklprep.sweeps.folds import BOOTSTRAP, Design, Split, draw_design
 from sklprep.sweeps.resampling import N_DRAWS, Answers, score_resamples
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
@@ -39,7 +40,6 @@ from sklprep.sweeps.workers import (
 )
 from sklprep.transformers.layer_selector import LayerSelector
 from sklprep.transformers.normalizers import ActivationNormalizer
-from sklprep.transformers.selectors import find_members
 
 EACH = "each"
 EACH_SAE = "each sae"
@@ -368,7 +368,7 @@ def _read_layers(layers: Any, acts: Any) -> list[int | str]:
             names.append(f"sae {format_layers(selected)}{l0}")
             continue
         numbers = available if isinstance(spec, str) and spec == ALL else parse_layers(spec)
-        check_layers_exist(numbers, available)
+        require_layers(numbers, available)
         names.append(numbers[0] if len(numbers) == 1 else format_layers(numbers))
     return list(dict.fromkeys(names))
 
@@ -458,15 +458,12 @@ def _fit_all(
     return run_jobs(_with_progress(jobs(), total, show_progress), total, n_jobs)
 
 
-def find_inputs(acts: ActivationSet, layers: Any) -> dict[str, Any]:
-    """What `layer_sweep` will read of a set, as `ActivationSet.prefetch` takes it."""
-    specs = _read_layers(layers, acts)
-    needed = [find_members(make_selector(spec).fit(acts), acts) for spec in specs]
-    return {
-        "embeddings": any(one["embeddings"] for one in needed),
-        "layers": sorted({layer for one in needed for layer in one["layers"]}),
-        "configs": sorted({config for one in needed for config in one["configs"]}),
-    }
+def find_inputs(acts: ActivationSet, layers: Any) -> Members:
+    """What `layer_sweep` will read of a set."""
+    members = Members()
+    for spec in _read_layers(layers, acts):
+        members |= make_selector(spec).fit(acts).find_members(acts)
+    return members
 
 
 def _make_inputs(problem: _Problem, *, elsewhere: bool) -> Iterator[Any]:
@@ -474,12 +471,12 @@ def _make_inputs(problem: _Problem, *, elsewhere: bool) -> Iterator[Any]:
     acts = problem.acts
     if isinstance(acts, ActivationSet):
         wanted = find_inputs(acts, problem.specs)
-        if elsewhere and acts.is_from_files:
+        if elsewhere and acts.rows.source.place is not None:
             token = uuid4().hex
             for spec in problem.specs:
                 yield RemoteRows(acts.unread(), spec, token=token, wanted=wanted)
             return
-        acts.prefetch(**wanted)  # all in one pass over the files
+        acts.rows.source.read(wanted)  # all in one pass over the files
     for spec in problem.specs:
         yield select(acts, spec)
 

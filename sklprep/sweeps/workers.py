@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.formats.layers import ALL, parse_layers
+from sklprep.formats.members import Members
 from sklprep.transformers.layer_selector import LayerSelector
 from sklprep.transformers.sae_selector import SAEFeatureSelector
 
@@ -120,7 +121,7 @@ class RemoteRows:
     _lock = threading.Lock()
 
     def __init__(
-        self, acts: ActivationSet, spec: int | str, *, token: str, wanted: dict[str, Any]
+        self, acts: ActivationSet, spec: int | str, *, token: str, wanted: Members
     ) -> None:
         self.acts, self.spec, self.token, self.wanted = acts, spec, token, wanted
 
@@ -129,7 +130,8 @@ class RemoteRows:
         with self._lock, parallel_config(backend="threading"):
             kept = RemoteRows._kept
             if kept is None or kept[0] != self.token:
-                kept = RemoteRows._kept = (self.token, self.acts.prefetch(**self.wanted))
+                self.acts.rows.source.read(self.wanted)
+                kept = RemoteRows._kept = (self.token, self.acts)
             return select(kept[1], self.spec)
 
 

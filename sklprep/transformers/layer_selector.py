@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from sklprep.activations.activation_set import ActivationSet
-from sklprep.formats.layers import ALL, EMBEDDINGS, check_layers_exist, parse_layers
+from sklprep.formats.layers import ALL, EMBEDDINGS, parse_layers, require_layers
+from sklprep.formats.members import Members
 from sklprep.transformers.selection import Selector, validate_layers
 
 
@@ -98,7 +99,7 @@ class LayerSelector(Selector):
             if isinstance(self.layers, str) and self.layers == ALL
             else parse_layers(self.layers)
         )
-        check_layers_exist(chosen, available)
+        require_layers(chosen, available)
         self.layers_ = np.array(chosen, np.int64)
         self.hidden_size_ = X.d_model if isinstance(X, ActivationSet) else X.shape[-1]
         return self
@@ -127,14 +128,14 @@ class LayerSelector(Selector):
             if not len(self.layers_):
                 parts = [X.embeddings]
             else:
-                check_layers_exist(self.layers_.tolist(), X.layers.tolist())
+                require_layers(self.layers_.tolist(), X.layers.tolist())
                 parts = [X.layer(layer) for layer in self.layers_.tolist()]
         else:
             X = validate_layers(self, X, reset=False)
             if not len(self.layers_):
                 self._check_embeddings(X)
             X = X[:, np.newaxis] if X.ndim == 2 else X
-            check_layers_exist(self.layers_.tolist(), range(X.shape[1]))
+            require_layers(self.layers_.tolist(), range(X.shape[1]))
             parts = [X[:, layer] for layer in self.layers_]
         if parts[0].shape[1] != self.hidden_size_:
             raise ValueError(
@@ -170,6 +171,12 @@ class LayerSelector(Selector):
                 "layers='embeddings' needs an ActivationSet, got an array, which holds layers"
                 " only. Use ActivationSet.from_arrays(embeddings=..., hidden_states=...)."
             )
+
+    def find_members(self, acts: ActivationSet) -> Members:
+        """What the fitted selector reads of a set."""
+        check_is_fitted(self)
+        layers = tuple(self.layers_.tolist())
+        return Members(embeddings=not layers, layers=layers)
 
     @property
     def n_features_out_(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from numbers import Integral
 from typing import Any, Self
 
@@ -12,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklprep.activations.activation_set import ActivationSet, check_feature_exists
 from sklprep.exceptions import FeatureNotFoundError
-from sklprep.formats.layers import ALL, check_layers_exist, format_layers, parse_layers
+from sklprep.formats.layers import ALL, format_layers, parse_layers, require_layers
+from sklprep.formats.members import Members
 from sklprep.transformers.selection import Selector, pooling_of, validate_layers
 
 
@@ -125,7 +127,7 @@ class SAEFeatureSelector(Selector):
         if isinstance(X, ActivationSet):
             available = np.unique(X.sae_layers).tolist()
             if not available:
-                X.find_config(0)  # raises: there are no activations
+                X.rows.find_config(0)  # raises: there are no activations
             self._forget_columns(len(X.sae_layers))
         else:
             X = validate_layers(self, X, reset=True, accept_sparse="csr")
@@ -140,7 +142,7 @@ class SAEFeatureSelector(Selector):
             self.n_sae_features_ = X.n_sae_features
         else:
             refuse_average_l0(self.average_l0)
-            check_layers_exist(chosen, available)
+            require_layers(chosen, available)
             self.sae_layers_ = np.array(chosen, np.int64)
             self.average_l0s_ = None
             n_saes = np.ones(len(chosen))
@@ -174,13 +176,13 @@ class SAEFeatureSelector(Selector):
         check_is_fitted(self)
         self._check_rows(X)
         if isinstance(X, ActivationSet):
-            configs = self.find_configs(X)
+            configs = self._configs_of(X)
             self._check_width(X.n_sae_features)
-            parts = [X.config(config, self.features_) for config in configs]
+            parts = [X.rows.config(config, self.features_) for config in configs]
         else:
             X = validate_layers(self, X, reset=False, accept_sparse="csr")
             layers = self.sae_layers_.tolist()
-            check_layers_exist(layers, range(1 if X.ndim == 2 else X.shape[1]))
+            require_layers(layers, range(1 if X.ndim == 2 else X.shape[1]))
             parts = [csr_array(X if X.ndim == 2 else X[:, layer]) for layer in layers]
             self._check_width(parts[0].shape[1])
             if self.features_ is not None:
@@ -231,10 +233,17 @@ class SAEFeatureSelector(Selector):
             return [(layer, None) for layer in layers]
         return list(zip(layers, self.average_l0s_.tolist(), strict=True))
 
-    def find_configs(self, acts: ActivationSet) -> list[int]:
-        """Positions of the fitted SAEs among the `sae_layers` of a set."""
+    def find_members(self, acts: ActivationSet) -> Members:
+        """What the fitted selector reads of a set."""
         check_is_fitted(self)
-        return [acts.find_config(*sae) for sae in self._saes_of(acts)]
+        configs = tuple(self._configs_of(acts))
+        if self.features_ is None:
+            return Members(configs=configs)
+        return Members(features=tuple(itertools.product(configs, self.features_.tolist())))
+
+    def _configs_of(self, acts: ActivationSet) -> list[int]:
+        """Positions of the fitted SAEs among the `sae_layers` of a set."""
+        return [acts.rows.find_config(*sae) for sae in self._saes_of(acts)]
 
     @property
     def n_features_out_(self) -> int:
@@ -258,7 +267,7 @@ def _find_configs(acts: ActivationSet, layers: list[int], average_l0: Any) -> li
         there = set(acts.average_l0s[acts.sae_layers == layer].tolist())
         # of values that the layer does not have, the first raises
         values = [value for value in wanted if value in there] or wanted[:1]
-        configs += [acts.find_config(layer, value) for value in values]
+        configs += [acts.rows.find_config(layer, value) for value in values]
         used.update(values)
     for value in wanted:
         if value not in used:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import validate_data
 
-from sklprep.activations.activation_set import ActivationSet, Siblings
+from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import SklprepWarning
+from sklprep.formats.rows import Siblings
 
 _TOLD: set[str] = set()
 """Sources that this process has warned about: every fold of a search would say it again."""
@@ -25,7 +26,7 @@ class Selector(TransformerMixin, BaseEstimator):
     def _see_rows(self, X: Any) -> None:
         self.pooling_ = pooling_of(X)
         self.__dict__.pop("_siblings", None)
-        if isinstance(X, ActivationSet) and (siblings := X.find_siblings()) is not None:
+        if isinstance(X, ActivationSet) and (siblings := X.rows.find_siblings()) is not None:
             self._siblings = siblings
 
     def _check_rows(self, X: Any) -> None:
@@ -38,7 +39,7 @@ class Selector(TransformerMixin, BaseEstimator):
         siblings = self._siblings
         if siblings is None or siblings.key in _TOLD or not isinstance(X, ActivationSet):
             return
-        if X.holds_any(siblings):
+        if X.rows.holds_any(siblings):
             warnings.warn(
                 f"X has rows of groups that {type(self).__name__} was fitted on other rows of,"
                 " tokens of one sentence perhaps: scored as test rows they have siblings in"
@@ -75,7 +76,7 @@ class Selector(TransformerMixin, BaseEstimator):
 
 
 def pooling_of(X: Any) -> str | None:
-    return X.pooling if isinstance(X, ActivationSet) and X.is_pooled else None
+    return X.pooling if isinstance(X, ActivationSet) and X.rows.source.is_pooled else None
 
 
 def validate_layers(

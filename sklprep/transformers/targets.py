@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import DataError, SklprepWarning
-from sklprep.formats.layers import check_layers_exist
+from sklprep.formats.layers import require_layers
+from sklprep.formats.members import Members
 from sklprep.transformers.sae_selector import check_features, refuse_average_l0
 from sklprep.transformers.selection import validate_layers
 
@@ -94,7 +95,7 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
             self.n_features_in_ = len(X.sae_layers)
             if hasattr(self, "feature_names_in_"):
                 del self.feature_names_in_
-            config = X.find_config(self.layer, self.average_l0)
+            config = X.rows.find_config(self.layer, self.average_l0)
             self.average_l0_: Any = X.average_l0s[config].item()
             check_features(self.feature, X.n_sae_features, name="feature")
             self.n_sae_features_: int = X.n_sae_features
@@ -150,10 +151,16 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
                 warnings.warn(message, SklprepWarning, stacklevel=2)
         return values
 
+    def find_members(self, acts: ActivationSet) -> Members:
+        """What the extractor reads of a set."""
+        config = acts.rows.find_config(self.layer, self.average_l0)
+        features = np.atleast_1d(self.feature).tolist()
+        return Members(features=tuple((config, feature) for feature in features))
+
     def _select(self, X: NDArray[Any]) -> NDArray[Any]:
         refuse_average_l0(self.average_l0)
         X = X[:, np.newaxis] if X.ndim == 2 else X
-        check_layers_exist([self.layer], range(X.shape[1]))
+        require_layers([self.layer], range(X.shape[1]))
         features = check_features(self.feature, X.shape[2], name="feature")
         return X[:, self.layer, features].copy()
 
@@ -241,6 +248,10 @@ class ConceptTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
             f"Concept labels must be whole numbers, got {labels.dtype}, for example"
             f" {labels[bad][:1].tolist()}. Number them, or use your own labels as y directly."
         )
+
+    def find_members(self, acts: ActivationSet) -> Members:
+        """What the extractor reads of a set: labels are there already."""
+        return Members()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

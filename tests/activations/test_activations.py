@@ -218,12 +218,19 @@ def test_worker_processes_see_the_same_rows(tmp_path, read_before):
 
 
 def test_the_config_of_a_layer_is_found_or_the_message_lists_those_there_are(acts):
-    assert [acts.find_config(2), acts.find_config(2, 80), acts.find_config(4, 90.5)] == [1, 1, 2]
-    assert acts.find_config(np.int64(4), np.int64(70)) == 0
+    assert [
+        acts.rows.find_config(2),
+        acts.rows.find_config(2, 80),
+        acts.rows.find_config(4, 90.5),
+    ] == [1, 1, 2]
+    assert acts.rows.find_config(np.int64(4), np.int64(70)) == 0
     for ask, message in (
-        (lambda: acts.find_config(4), "layer 4 has 2 SAE configs, with average_l0 70, 90.5, and"),
         (
-            lambda: acts.find_config(4, 80),
+            lambda: acts.rows.find_config(4),
+            "layer 4 has 2 SAE configs, with average_l0 70, 90.5, and",
+        ),
+        (
+            lambda: acts.rows.find_config(4, 80),
             "layer 4 has no SAE config with average_l0 80; it has 70",
         ),
         (lambda: acts.feature(2, 0, 81), "layer 2 has no SAE config with average_l0 81; it has 80"),
@@ -236,7 +243,7 @@ def test_the_config_of_a_layer_is_found_or_the_message_lists_those_there_are(act
     with pytest.raises(
         LayerNotFoundError, match=r"^Layer 3 not found in data: it has layers 2,4\."
     ):
-        acts.find_config(3)
+        acts.rows.find_config(3)
 
 
 def test_two_configs_of_equal_average_l0_cannot_be_told_apart():
@@ -246,7 +253,7 @@ def test_two_configs_of_equal_average_l0_cannot_be_told_apart():
     with pytest.raises(
         FeatureNotFoundError, match=r"^average_l0 mismatch: .* does not tell them apart"
     ):
-        acts.find_config(1, 7)
+        acts.rows.find_config(1, 7)
 
 
 def test_a_feature_is_a_float32_column_of_its_config(acts):

@@ -267,7 +267,7 @@ KILLED = """
 import os, signal, sys
 import joblib, sklprep.datasets.batch, sklprep.datasets.generation, skops.io
 import sklprep.formats.pack_writer
-import sklprep.transformers.normalizers, sklprep.transformers.selectors
+import sklprep.transformers.normalizers, sklprep.transformers.layer_selector
 import sklprep.transformers.targets
 from sklprep.cli.main import main
 out, *arguments = sys.argv[1:]
@@ -406,7 +406,7 @@ from sklprep.cli.main import main
 limits, *arguments = sys.argv[1:]
 if arguments[0] == "generate":
     import sklprep.datasets.generation, sklprep.transformers.normalizers, skops.io
-    import sklprep.transformers.selectors, sklprep.transformers.targets
+    import sklprep.transformers.layer_selector, sklprep.transformers.targets
 sys.stderr = sys.stdout
 for limit in limits.split(","):
     if not (child := os.fork()):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sklprep.exceptions import LayerNotFoundError, LayerSpecError
-from sklprep.formats.layers import check_layers_exist, format_layers, parse_layers
+from sklprep.formats.layers import format_layers, parse_layers, require_layers
 
 HINT = "write single layers, ranges and commas, such as 12, 0-5 or 0-2,10,15-17"
 
@@ -134,9 +134,9 @@ def test_what_is_written_is_read_back():
 
 
 def test_layers_that_the_data_has_pass():
-    check_layers_exist([3, 1], [1, 2, 3])
-    check_layers_exist([], [1])
-    check_layers_exist([0, 25], range(26))
+    require_layers([3, 1], [1, 2, 3])
+    require_layers([], [1])
+    require_layers([0, 25], range(26))
 
 
 @pytest.mark.parametrize(
@@ -150,5 +150,5 @@ def test_layers_that_the_data_has_pass():
 )
 def test_a_layer_that_the_data_lacks_is_named_with_those_it_has(wanted, available, message):
     with pytest.raises(LayerNotFoundError) as error:
-        check_layers_exist(wanted, available)
+        require_layers(wanted, available)
     assert str(error.value).startswith(message)

@@ -28,8 +28,10 @@ from sklprep import (
 )
 from sklprep.exceptions import DataError, FileFormatError, OutputError, UsageError
 from sklprep.files.npy_file import PIECE_BYTES, NpyFile
+from sklprep.formats.members import Members
 from sklprep.formats.pack_reader import Pack, is_pack
 from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.rows import Rows
 from sklprep.formats.sentence_folder import SentenceFolder
 
 POOLINGS = ("final", "mean", "max", "none")
@@ -189,7 +191,7 @@ class TestPlainNumpy:
         self, tmp_path, member
     ):
         write_folder(tmp_path / "dumps", 4, omit=(member,))
-        acts = ActivationSet(pack(tmp_path / "dumps", tmp_path / "pack"))
+        acts = ActivationSet(Rows(pack(tmp_path / "dumps", tmp_path / "pack")))
         kinds = {path.parent.name for path in (tmp_path / "pack").rglob("*.npy")}
         assert ("hidden_states" in kinds) == (member != "hidden_states")
         assert ("activations" in kinds) == (member != "activations")
@@ -202,7 +204,7 @@ class TestPlainNumpy:
             }[member]()
 
     def test_only_the_chosen_members_are_packed(self, packed, tmp_path):
-        pack(packed / "dumps", tmp_path / "pack", layers=[5, 0], embeddings=False, configs=[2])
+        pack(packed / "dumps", tmp_path / "pack", members=Members(False, (5, 0), (2,)))
         names = {name for name in content_of(tmp_path / "pack") if "/" in name or "emb" in name}
         assert names == {
             "hidden_states/L0.npy",
@@ -621,7 +623,7 @@ class TestBroken:
     def use(self, acts):
         _ = acts.labels, acts.groups, acts.sentences, acts.sentence_indices
         _ = acts.embeddings, acts.hidden_states, acts.activations
-        _ = acts._source.verify()
+        _ = acts.rows.source.verify()
 
 
 class TestGrowing:
@@ -763,7 +765,7 @@ class TestGrowing:
         with pytest.raises(UsageError, match="pooling 'final', the sentence files now give 'mean'"):
             pack(tmp_path / "dumps", tmp_path / "pack", pooling="mean")
         with pytest.raises(UsageError, match="packed with layers"):
-            pack(tmp_path / "dumps", tmp_path / "pack", layers=[0])
+            pack(tmp_path / "dumps", tmp_path / "pack", members=Members(layers=(0,)))
         write_folder(tmp_path / "dumps", 1, first=3, dtype="float32")
         with pytest.raises(UsageError, match=r"as <f2, the sentence files now need <f4"):
             pack(tmp_path / "dumps", tmp_path / "pack")

@@ -697,7 +697,7 @@ def test_an_unknown_layer_is_named_with_those_there_are(tmp_path):
     for ask in (
         acts.layer,
         acts.sae_activations,
-        acts.find_config,
+        acts.rows.find_config,
         lambda layer: acts.feature(layer, 0),
         lambda layer: acts.prefetch(layers=[0, layer]),
     ):
@@ -710,12 +710,16 @@ def test_a_repeated_layer_is_ambiguous_only_for_a_target(tmp_path):
     files = write_folder(tmp_path, 2, **CONFIGS)
     acts = load_activations(tmp_path)
     assert acts.layer(12).shape == (2, 7)
-    assert [acts.find_config(3), acts.find_config(12, 70), acts.find_config(12, 141)] == [1, 0, 2]
+    assert [
+        acts.rows.find_config(3),
+        acts.rows.find_config(12, 70),
+        acts.rows.find_config(12, 141),
+    ] == [1, 0, 2]
     for place, average_l0 in ((0, 70), (2, 141)):
         expected = rows_of(files, "final", "activations", place)
         np.testing.assert_array_equal(expected, acts.sae_activations(12, average_l0).toarray())
     with pytest.raises(FeatureNotFoundError) as error:
-        acts.find_config(12)
+        acts.rows.find_config(12)
     assert str(error.value).startswith("average_l0 mismatch: layer 12 has 2 SAE configs")
     assert "70, 141" in str(error.value)
     assert "Give average_l0=..." in str(error.value)

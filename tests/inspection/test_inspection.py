@@ -7,6 +7,7 @@ from sentence_files import write_folder
 from sklprep import ActivationSet, generate_dataset, load_activations, make_strategy
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.rows import Rows
 from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.inspection.describe import (
     MASSIVE,
@@ -28,7 +29,7 @@ def write(tmp_path, **options):
 
 def open_folder(tmp_path, pooling="final"):
     folder = SentenceFolder(tmp_path / "data", pooling=pooling)
-    return ActivationSet(folder), folder
+    return ActivationSet(Rows(folder)), folder
 
 
 def rows_of(files, member, pooling):
@@ -101,7 +102,7 @@ def test_pack_and_view_have_the_values_of_their_folder(tmp_path, pooling):
     files = write(tmp_path, dtype="float16")
     acts, folder = open_folder(tmp_path, pooling)
     build_pack(folder, tmp_path / "pack")
-    pack = ActivationSet(Pack(tmp_path / "pack", pooling=None))
+    pack = ActivationSet(Rows(Pack(tmp_path / "pack", pooling=None)))
     view = acts[np.arange(len(acts))]
     expected = expect_values(files, pooling)
 
@@ -196,7 +197,7 @@ def test_pack_knows_token_lengths_only_where_tokens_are_rows(tmp_path, pooling):
     files = write(tmp_path)
     _, folder = open_folder(tmp_path, pooling)
     pack = build_pack(folder, tmp_path / "pack")
-    facts = describe_activations(ActivationSet(pack), pack)
+    facts = describe_activations(ActivationSet(Rows(pack)), pack)
     expected = None if pooling == "final" else sum(len(file["embeddings"]) for file in files)
 
     assert expected == (facts["tokens"] and facts["tokens"]["sum"])

@@ -15,8 +15,10 @@ import sklprep
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.activations.loading import load_activations
 from sklprep.exceptions import FileFormatError
+from sklprep.formats.members import Members
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.rows import Rows
 from sklprep.formats.sentence_file import read_rows
 from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.sweeps.workers import RemoteRows
@@ -155,7 +157,7 @@ class TestWhatTravels:
 
     def test_a_view_of_a_pack_is_its_manifest_and_its_rows_read_or_not(self, dumps, tmp_path):
         pack = build_pack(SentenceFolder(dumps), tmp_path / "pack")
-        view = ActivationSet(pack)[::2]
+        view = ActivationSet(Rows(pack))[::2]
         before = len(pickle.dumps(view))
         _ = view.hidden_states, view.embeddings, view.activations, view.labels, view.sentences
         assert len(pickle.dumps(view)) == before < 6_000
@@ -174,7 +176,7 @@ class TestWhatTravels:
     def test_a_task_that_reads_a_file_is_a_path_and_what_is_known_of_the_file(self, dumps):
         folder = SentenceFolder(dumps)
         for info in folder.files:
-            task = (read_rows, dumps / info.name, info, "final", True, [0, 1], [0, 1, 2])
+            task = (read_rows, dumps / info.name, info, "final", Members(True, (0, 1), (0, 1, 2)))
             assert len(pickle.dumps(task)) < 1_000
 
     def test_the_rows_that_come_back_are_the_pooled_ones(self, dumps):
@@ -187,7 +189,7 @@ class TestWhatTravels:
         acts = load_activations(dumps)[::2]
         unread = len(pickle.dumps(acts))
         acts.prefetch(layers=[0, 2])
-        sent = RemoteRows(acts.unread(), "0,2", token="one", wanted={"layers": [0, 2]})
+        sent = RemoteRows(acts.unread(), "0,2", token="one", wanted=Members(layers=(0, 2)))
         assert len(pickle.dumps(sent)) < unread + 500
         np.testing.assert_array_equal(
             pickle.loads(pickle.dumps(sent)).read(), np.hstack([acts.layer(0), acts.layer(2)])

@@ -15,11 +15,11 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-import sklprep.activations.activation_set
 import sklprep.datasets.batch
 import sklprep.datasets.generation
 import sklprep.formats.pack_writer
 import sklprep.formats.sentence_folder
+import sklprep.formats.source
 from sklprep import (
     ActivationNormalizer,
     ActivationSet,
@@ -186,8 +186,8 @@ def test_the_index_of_a_faulty_file_is_free_for_another(tmp_path):
         (lambda acts: acts.embeddings, [7]),
         (lambda acts: acts.feature(0, 0), [6, 12]),
         (lambda acts: acts.prefetch(embeddings=True, layers=[2]), [5, 7, 12]),
-        (lambda acts: list(acts.stream()), [5, 6, 7, 12]),
-        (lambda acts: list(acts.unread().stream()), [5, 6, 7, 12]),
+        (lambda acts: list(acts.rows.stream()), [5, 6, 7, 12]),
+        (lambda acts: list(acts.unread().rows.stream()), [5, 6, 7, 12]),
     ],
 )
 def test_all_files_damaged_in_what_is_read_are_named(dump, n_jobs, read, expected):
@@ -229,7 +229,7 @@ def test_all_files_with_values_that_are_not_finite_are_named_with_their_counts(d
 
 
 def test_generating_names_the_faulty_files_of_all_blocks_and_layers(dump, monkeypatch):
-    monkeypatch.setattr(sklprep.activations.activation_set, "_BLOCK_ROWS", 4)
+    monkeypatch.setattr(sklprep.formats.source, "_BLOCK_ROWS", 4)
     monkeypatch.setattr(sklprep.datasets.generation, "BLOCK_ROWS", 4)
     spoil(dump / name(1), "hidden_states", (0, 2, 0))
     spoil(dump / name(2), "hidden_states", (2, 2, 0))
@@ -351,7 +351,7 @@ def test_a_mapping_says_where_faults_count(faulty, used, bad):
     for layer in used.get("layers", ()):
         assert acts.layer(layer).shape == (N - len(bad), 7)
     for config in used.get("configs", ()):
-        assert acts.config(config).shape == (N - len(bad), 40)
+        assert acts.rows.config(config).shape == (N - len(bad), 40)
     if used.get("embeddings"):
         assert acts.embeddings.shape == (N - len(bad), 5)
     if used.get("labels"):
@@ -386,7 +386,9 @@ def test_what_was_read_stays_read_when_files_are_left_out(dump, tmp_path):
     rows = np.delete(np.arange(N), [3, 4])
     np.testing.assert_array_equal(acts.layer(1)[rows], rest.layer(1))
     np.testing.assert_array_equal(acts.embeddings[rows], rest.embeddings)
-    np.testing.assert_array_equal(acts.config(2).toarray()[rows], rest.config(2).toarray())
+    np.testing.assert_array_equal(
+        acts.rows.config(2).toarray()[rows], rest.rows.config(2).toarray()
+    )
     assert len(acts) == N
     assert acts.left_out == {}
 
@@ -627,7 +629,7 @@ def test_a_job_that_runs_out_of_memory_does_not_stop_the_others(run, dump, tmp_p
     fit = sklprep.datasets.batch._Prepared.fit
 
     def hungry(self, *arguments):
-        if self.members["layers"] == [0]:
+        if self.members.layers == (0,):
             raise MemoryError
         return fit(self, *arguments)
 

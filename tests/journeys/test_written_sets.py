@@ -21,6 +21,7 @@ from sklprep.cli.main import main
 from sklprep.exceptions import DataError, FileFormatError, OutputError, UsageError
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.pack_writer import build_pack
+from sklprep.formats.rows import Rows
 from sklprep.formats.sentence_folder import SentenceFolder
 
 CONFIGS = (5, 2, 2, 0)  # not ascending, and two SAE configs of layer 2
@@ -139,7 +140,11 @@ def assert_same(expected, actual, *, besides=()):
         compare(name, expected, actual)
     n = len(expected.sae_layers)  # files have average_l0s even without activations
     np.testing.assert_array_equal(expected.average_l0s[:n], actual.average_l0s[:n])
-    for name, width in zip(("embeddings", "hidden_states"), expected.widths, strict=False):
+    for name, width in zip(
+        ("embeddings", "hidden_states"),
+        (expected.rows.source.d_embed, expected.rows.source.d_model),
+        strict=True,
+    ):
         if width is not None:
             compare(name, expected, actual)
     for one, other in zip(expected.activations, actual.activations, strict=True):
@@ -181,9 +186,11 @@ class TestPack:
 
         read = load_activations(tmp_path / "new" / "pack", pooling=acts.pooling)
         assert_same(acts, read)
-        for name in ("name", "fingerprint", "is_pooled", "stored_dtype"):
+        for name in ("is_pooled", "stored_dtype"):
+            assert getattr(acts.rows.source, name) == getattr(read.rows.source, name)
+        for name in ("name", "fingerprint"):
             assert getattr(acts, name) == getattr(read, name)
-        assert read.file_names.tolist() == acts.file_names.tolist()
+        assert read.rows.file_names.tolist() == acts.rows.file_names.tolist()
         assert list(read.left_out) == list(acts.left_out)
         n = len(acts) // 2
         assert_same(acts[n:], read[n:])
@@ -383,7 +390,7 @@ IN_FILES = {
 def relabelled(place, **joined):
     """Tokens of a folder with other values for each row."""
     source = SentenceFolder(place / "dumps", pooling="none")
-    return ActivationSet(source, joined=joined)
+    return ActivationSet(Rows(source, joined=joined))
 
 
 REFUSED = {
@@ -452,7 +459,8 @@ class TestSentenceFiles:
         pooling = "none" if acts.pooling == "none" else "final"
         read = load_activations(tmp_path / "new" / "files", pooling=pooling)
         for name in ("embeddings", "hidden_states"):
-            if acts.widths[name == "hidden_states"] is not None:
+            source = acts.rows.source
+            if {"embeddings": source.d_embed, "hidden_states": source.d_model}[name] is not None:
                 compare(name, acts, read)
         for one, other in zip(acts.activations, read.activations, strict=True):
             np.testing.assert_array_equal(one.toarray(), other.toarray(), strict=True)
@@ -464,7 +472,7 @@ class TestSentenceFiles:
         np.testing.assert_array_equal(acts.average_l0s[:n], read.average_l0s[:n])
         numbers = {group: number for number, group in enumerate(dict.fromkeys(acts.groups))}
         assert read.groups.tolist() == [numbers[group] for group in acts.groups]
-        assert read.stored_dtype == acts.stored_dtype
+        assert read.rows.source.stored_dtype == acts.rows.source.stored_dtype
         assert [path.name for path in (tmp_path / "new").iterdir()] == ["files"]
 
     def test_they_are_what_the_format_says(self, dumps, tmp_path):

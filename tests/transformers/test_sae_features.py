@@ -350,7 +350,7 @@ def test_command_gives_the_same_bytes_from_folder_pack_and_spooled_rows(
     folder, tmp_path, monkeypatch
 ):
     source = load_activations(folder)
-    build_pack(source.folder, tmp_path / "pack")
+    build_pack(source.rows.folder, tmp_path / "pack")
     commands = [
         f"{COMMAND} --layers 0-1",
         f"{COMMAND} --layer 2 --average-l0 20 --normalize none",
