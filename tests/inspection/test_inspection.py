@@ -117,8 +117,8 @@ def test_streaming_keeps_nothing_in_memory(tmp_path):
 
     Scan(acts)
 
-    assert folder._embeddings is None
-    assert (before, {}, {}) == (set(vars(folder)), folder._layers, folder._configs)
+    assert folder._kept == {}
+    assert before == set(vars(folder))
 
 
 def test_kept_layer_is_that_of_the_set(tmp_path):
