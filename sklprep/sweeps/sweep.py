@@ -377,7 +377,7 @@ def name_saes(acts: Any, average_l0: float | None = None) -> list[int | str]:
     """Name every SAE of a set, or one of `average_l0` for each layer that has it, as an input."""
     layers, l0s = _check_set(acts).sae_layers, acts.average_l0s
     if not len(layers) or average_l0 not in (None, *l0s.tolist()):
-        acts.find_config(int(layers[0]) if len(layers) else 0, average_l0)  # raises
+        acts.rows.find_config(int(layers[0]) if len(layers) else 0, average_l0)  # raises
     return [
         f"sae {layer}" + (f" l0 {l0:.17g}" if np.sum(layers == layer) > 1 else "")
         for layer, l0 in sorted(zip(layers.tolist(), l0s.tolist(), strict=True))

@@ -180,8 +180,9 @@ class TestWhatTravels:
             assert len(pickle.dumps(task)) < 1_000
 
     def test_the_rows_that_come_back_are_the_pooled_ones(self, dumps):
-        folder = SentenceFolder(dumps)
-        (rows,) = folder.parts([3], embeddings=True, positions=[0, 1], configs=[0])
+        info = SentenceFolder(dumps).files[3]
+        members = Members(True, info.layers[:2], (0,))
+        rows = read_rows(dumps / info.name, info, "final", members)
         n_active = len(rows.activations[0][2])
         assert len(pickle.dumps(rows)) < 4 * (300 + 2 * 400 + 3 * n_active) + 1_500
 

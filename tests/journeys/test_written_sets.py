@@ -330,7 +330,7 @@ class TestPack:
         acts = load_activations(tmp_path / "pack")
         with pytest.raises(FileFormatError, match=rf"{name}.npy"):
             _ = acts.labels, acts.sentences
-        assert acts._source.verify()
+        assert acts.rows.source.verify()
 
     @pytest.mark.parametrize("name", ["groups", "sentence_of_row", "sentences", "hidden_states/L4"])
     def test_an_array_of_another_kind_than_its_name_says_is_refused(self, tmp_path, name):
