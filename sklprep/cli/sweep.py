@@ -168,7 +168,7 @@ def _read(
 
     from sklearn.base import clone
 
-    from sklprep.sweeps.sweep import find_inputs
+    from sklprep.sweeps.inputs import members_of, read_inputs
 
     layers = arguments.layers or "each"
     if strategy.input_member == SAE:
@@ -183,7 +183,7 @@ def _read(
     if not arguments.skip_bad:
         return acts, make_y(acts), layers
     opened = acts.left_out
-    wanted = find_inputs(acts, layers) | target.find_members(acts)
+    wanted = members_of(read_inputs(layers, acts), acts) | target.find_members(acts)
     is_concept = strategy.output_type == CONCEPT
     acts = leave_out_faulty(acts, wanted, labels=is_concept, keep=True)
     warn_of_left_out(acts, opened)
@@ -201,10 +201,10 @@ def _check_sparse(arguments: argparse.Namespace) -> None:
 
 
 def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:
-    from sklprep.sweeps.sweep import name_saes
+    from sklprep.sweeps.inputs import each_sae
 
     if arguments.layers is None:
-        return name_saes(acts, arguments.average_l0)
+        return [spec.name for spec in each_sae(acts, arguments.average_l0)]
     l0 = "" if arguments.average_l0 is None else f" l0 {arguments.average_l0:.17g}"
     return [f"sae {layers}{l0}" for layers in arguments.layers]
 

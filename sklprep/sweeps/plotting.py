@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.formats.layers import EMBEDDINGS
-from sklprep.sweeps.sweep import EACH, layer_sweep
+from sklprep.sweeps.inputs import EACH
+from sklprep.sweeps.sweep import layer_sweep
 from sklprep.sweeps.sweep_result import LayerSweep, format_score
 
 if TYPE_CHECKING:

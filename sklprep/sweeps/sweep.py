@@ -4,47 +4,26 @@ from __future__ import annotations
 
 import platform
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from numbers import Integral
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 import sklearn
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
-from sklearn.dummy import DummyClassifier, DummyRegressor
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import accuracy_score, check_scoring, make_scorer
-from sklearn.pipeline import make_pipeline
+from numpy.typing import ArrayLike
 
 from sklprep._version import __version__
 from sklprep.activations.activation_set import ActivationSet
-from sklprep.exceptions import DataError, InsufficientDataError, SklprepWarning, UsageError
-from sklprep.formats.layers import ALL, EMBEDDINGS, format_layers, parse_layers, require_layers
-from sklprep.formats.members import Members
-from sklprep.sweeps.folds import BOOTSTRAP, Design, Split, draw_design
-from sklprep.sweeps.resampling import N_DRAWS, Answers, score_resamples
+from sklprep.exceptions import UsageError
+from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
+from sklprep.sweeps.design import BOOTSTRAP, Design, draw_design
+from sklprep.sweeps.fitting import Answers, FoldResult, fit_folds, fit_outer_fold
+from sklprep.sweeps.inputs import EACH, members_of, read_inputs
+from sklprep.sweeps.problem import Problem, read_problem
+from sklprep.sweeps.resampling import N_DRAWS, draw_counts, middle_95, score_draws
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
-from sklprep.sweeps.workers import (
-    SAE_INPUT,
-    RemoteRows,
-    is_on_cluster,
-    make_selector,
-    run_jobs,
-    select,
-)
-from sklprep.transformers.layer_selector import LayerSelector
-from sklprep.transformers.normalizers import ActivationNormalizer
-
-EACH = "each"
-EACH_SAE = "each sae"
-
-_ScorerObject = type(make_scorer(accuracy_score))
+from sklprep.sweeps.workers import RemoteRows, Task, is_on_cluster, run_tasks
 
 
 def layer_sweep(
@@ -140,8 +119,8 @@ def layer_sweep(
     training and is too narrow by that. Draws on which the score is undefined are left out.
 
     The permutation control moves labels between groups: those of whole groups where they are
-    constant within groups, otherwise blocks of labels between groups of equal size. Each
-    permutation redraws the folds from its labels and is shared by all layers.
+    constant within groups, otherwise all labels of a group between groups of equal size.
+    Each    permutation redraws the folds from its labels and is shared by all layers.
     :math:`p = (1 + b) / (1 + n)`, where in :math:`b` of :math:`n` permutations the maximum over
     layers reaches ``naive_best_score`` [2]_. It tests whether any layer knows anything about y; it
     is not the control task of Hewitt and Liang (2019).
@@ -168,7 +147,7 @@ def layer_sweep(
     """
     if n_permutations < 0:
         raise UsageError(f"n_permutations must be at least 0, got {n_permutations}.")
-    problem = _read_problem(estimator, acts, y, layers, groups, scoring)
+    problem = read_problem(estimator, acts, y, layers, groups, scoring)
     design = draw_design(
         problem.y,
         problem.groups,
@@ -178,33 +157,25 @@ def layer_sweep(
         n_permutations=n_permutations,
         random_state=random_state,
     )
-    rivals = _make_baselines(problem) if baselines else {}
-    results = iter(_fit_all(problem, design, rivals, n_jobs, show_progress))
-    n_folds = len(design.splits)
-    folds, permuted = [], []
-    for _ in problem.specs:
-        folds.append([next(results) for _ in range(n_folds)])
-        permuted.append([next(results) for _ in range(n_permutations)])
-    scores = np.array([[fold.score for fold in row] for row in folds])
+    rivals = make_rivals(problem) if baselines else {}
+    fits = _fit_all(problem, design, rivals, n_jobs, show_progress)
     best, interval = None, None
     if inner_cv is not None:
-        inner = np.array([[fold.inner_score for fold in row] for row in folds])
-        best = [argmax(inner[:, k]) for k in range(n_folds)]
-        interval = _nested_interval(problem, design, folds, best)
+        inner = np.array([[fold.inner_score for fold in row] for row in fits.folds])
+        best = [argmax(of_inputs) for of_inputs in inner.T]
+        interval = _nested_interval(problem, design, fits, best)
+    names = [spec.name for spec in problem.inputs]
     return LayerSweep(
-        layers=problem.specs,
-        scores=scores,
-        fit_times=np.array([[fold.seconds for fold in row] for row in folds]),
+        layers=names,
+        scores=np.array([[fold.score for fold in row] for row in fits.folds]),
+        fit_times=np.array([[fold.seconds for fold in row] for row in fits.folds]),
         scoring=problem.scoring,
         n_samples=len(problem.y),
         n_groups=len(np.unique(problem.groups)),
         nested_interval=interval,
-        best_layers=None if best is None else [problem.specs[layer] for layer in best],
-        permutation_scores=np.array(permuted).T if n_permutations else None,
-        baselines={
-            name: Baseline(np.array([next(results).score for _ in range(n_folds)]))
-            for name in rivals
-        },
+        best_layers=None if best is None else [names[i] for i in best],
+        permutation_scores=np.array(fits.permuted).T if n_permutations else None,
+        baselines=fits.baselines,
         details=_describe(problem, design),
     )
 
@@ -226,332 +197,99 @@ def count_fits(
     >>> count_fits(np.zeros((100, 26, 4)), inner_cv=None, baselines=False)
     130
     """
-    n_layers = len(_read_layers(layers, acts))
-    n_baselines = (3 if _sentences(acts) is not None else 1) if baselines else 0
-    return cv * (n_layers * (1 + (inner_cv or 0) + n_permutations) + n_baselines)
+    n_inputs = len(read_inputs(layers, acts))
+    n_baselines = (3 if sentences_of(acts) is not None else 1) if baselines else 0
+    return cv * (n_inputs * (1 + (inner_cv or 0) + n_permutations) + n_baselines)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    acts: Any
-    y: NDArray[Any]
-    groups: NDArray[np.int64]
-    specs: list[int | str]
-    model: Any
-    sae_model: Any
-    scorer: Callable[..., Any]
-    scoring: str
-    classify: bool
+class _Fits(NamedTuple):
+    """Results in the order of the inputs, and within each of the folds or the permutations."""
 
-    def model_for(self, spec: int | str) -> Any:
-        return self.sae_model if SAE_INPUT.fullmatch(str(spec)) else self.model
-
-
-def _read_problem(
-    estimator: Any, acts: Any, y: Any, layers: Any, groups: Any, scoring: Any
-) -> _Problem:
-    if not isinstance(acts, ActivationSet):
-        acts = np.asarray(acts)
-        if acts.ndim not in (2, 3) or acts.dtype.kind not in "fiu":
-            raise UsageError(
-                "acts must be an ActivationSet or a numeric array of shape (n_samples, n_layers,"
-                f" d_model), got {acts.dtype} of shape {acts.shape}."
-            )
-    y = _check_y(y, len(acts))
-    classify = _is_classification(estimator, y)
-    if scoring is None:
-        scoring = "accuracy" if classify else "r2"
-    elif not (isinstance(scoring, str) or callable(scoring)):
-        raise UsageError(f"scoring must be one scorer, its name or a callable, got {scoring!r}.")
-    model = _default_model(classify) if estimator is None else estimator
-    try:
-        scorer = check_scoring(model, scoring)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    return _Problem(
-        acts=acts,
-        y=y,
-        groups=_check_groups(groups, acts),
-        specs=_read_layers(layers, acts),
-        model=model,
-        sae_model=_default_model(classify, "maxabs") if estimator is None else estimator,
-        scorer=scorer,
-        scoring=scoring
-        if isinstance(scoring, str)
-        else getattr(scoring, "__name__", repr(scoring)),
-        classify=classify,
-    )
-
-
-def _check_y(y: Any, n: int) -> NDArray[Any]:
-    y = np.asarray(y)
-    if y.shape != (n,):
-        do = " Sweep one target at a time: y[:, 0]." if y.shape[:1] == (n,) and y.ndim == 2 else ""
-        raise UsageError(f"y must have shape ({n},), one value a row of acts, got {y.shape}.{do}")
-    missing = sum(value is None or value != value for value in y.tolist())  # noqa: PLR0124
-    if missing:
-        raise InsufficientDataError(
-            f"y has {missing} missing values among {n}. Leave these rows out: acts[rows], y[rows]."
-        )
-    return y
-
-
-def _is_classification(estimator: Any, y: NDArray[Any]) -> bool:
-    fractional = y.dtype.kind == "f" and bool(np.any(np.mod(y, 1)))
-    if estimator is not None and is_classifier(estimator):
-        if fractional:
-            raise UsageError(
-                f"y holds numbers such as {y[np.mod(y, 1) != 0][0]:g}, but a classifier needs"
-                " labels. Give a regressor, or make labels of y, for example y > 0."
-            )
-        return True
-    numeric = y.dtype.kind in "fiub"
-    if estimator is not None and is_regressor(estimator):
-        if not numeric:
-            raise UsageError(f"y holds {y.dtype} values, but a regressor needs numbers.")
-        return False
-    return y.dtype.kind != "f"
-
-
-def _default_model(classify: bool, method: str = "standardize") -> Any:
-    # on correlated activations newton-cg converges in ten steps where lbfgs takes hundreds
-    model = LogisticRegression(solver="newton-cg", max_iter=1_000) if classify else Ridge()
-    return make_pipeline(ActivationNormalizer(method), model)
-
-
-def _check_groups(groups: Any, acts: Any) -> NDArray[np.int64]:
-    if groups is None:
-        groups = acts.groups if isinstance(acts, ActivationSet) else np.arange(len(acts))
-    groups = np.asarray(groups)
-    if groups.shape != (len(acts),):
-        raise UsageError(f"groups must have shape ({len(acts)},), got {groups.shape}.")
-    groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
-    if isinstance(acts, ActivationSet):
-        pairs = np.unique(np.stack([acts.groups, groups]), axis=1)
-        n_torn = int((np.bincount(pairs[0]) > 1).sum())
-        if n_torn:
-            warnings.warn(
-                f"groups puts rows of one sentence into several groups ({n_torn} of"
-                f" {len(np.unique(acts.groups))} in acts.groups): test rows have siblings in"
-                " training, which raises scores. Leave groups out, or give every row of a sentence"
-                " the same group.",
-                SklprepWarning,
-                stacklevel=4,
-            )
-    return groups
-
-
-def _read_layers(layers: Any, acts: Any) -> list[int | str]:
-    """Give each input its canonical name: a number, a specification, or "embeddings"."""
-    if isinstance(acts, ActivationSet):
-        available = acts.layers.tolist()
-    else:
-        available = list(range(np.shape(acts)[1] if np.ndim(acts) == 3 else 1))
-    if isinstance(layers, str) and layers == EACH:
-        return [EMBEDDINGS] * _has_embeddings(acts) + available
-    if isinstance(layers, str) and layers == EACH_SAE:
-        return name_saes(acts)
-    if isinstance(layers, str | Integral) or not len(layers):
-        raise UsageError(
-            f"layers must be 'each', 'each sae' or a list of inputs, got {layers!r}. Write ['0-5']"
-            " for one input of six layers, range(6) for six inputs."
-        )
-    names: list[int | str] = []
-    for spec in layers:
-        if isinstance(spec, str) and spec == EMBEDDINGS:
-            LayerSelector(EMBEDDINGS).fit(acts)  # raises if there are none
-            names.append(EMBEDDINGS)
-            continue
-        if isinstance(spec, str) and (sae := SAE_INPUT.fullmatch(spec)):
-            selected = make_selector(spec).fit(_check_set(acts)).layers_.tolist()
-            l0 = f" l0 {sae['average_l0']}" if sae["average_l0"] else ""
-            names.append(f"sae {format_layers(selected)}{l0}")
-            continue
-        numbers = available if isinstance(spec, str) and spec == ALL else parse_layers(spec)
-        require_layers(numbers, available)
-        names.append(numbers[0] if len(numbers) == 1 else format_layers(numbers))
-    return list(dict.fromkeys(names))
-
-
-def name_saes(acts: Any, average_l0: float | None = None) -> list[int | str]:
-    """Name every SAE of a set, or one of `average_l0` for each layer that has it, as an input."""
-    layers, l0s = _check_set(acts).sae_layers, acts.average_l0s
-    if not len(layers) or average_l0 not in (None, *l0s.tolist()):
-        acts.rows.find_config(int(layers[0]) if len(layers) else 0, average_l0)  # raises
-    return [
-        f"sae {layer}" + (f" l0 {l0:.17g}" if np.sum(layers == layer) > 1 else "")
-        for layer, l0 in sorted(zip(layers.tolist(), l0s.tolist(), strict=True))
-        if average_l0 in (None, l0)
-    ]
-
-
-def _check_set(acts: Any) -> ActivationSet:
-    if not isinstance(acts, ActivationSet):
-        raise UsageError(
-            "SAE features need an ActivationSet, got an array, which holds hidden states. Use"
-            " ActivationSet.from_arrays(activations=...)."
-        )
-    return acts
-
-
-def _has_embeddings(acts: Any) -> bool:
-    try:
-        return isinstance(acts, ActivationSet) and acts.d_embed > 0
-    except DataError:
-        return False
-
-
-def _sentences(acts: Any) -> NDArray[np.str_] | None:
-    return acts.sentences if isinstance(acts, ActivationSet) else None
-
-
-def _make_baselines(problem: _Problem) -> dict[str, tuple[Any, NDArray[Any]]]:
-    n, classify = len(problem.y), problem.classify
-    nothing = np.zeros((n, 1))
-    rivals: dict[str, tuple[Any, NDArray[Any]]] = (
-        {"majority": (DummyClassifier(strategy="most_frequent"), nothing)}
-        if classify
-        else {"mean": (DummyRegressor(), nothing)}
-    )
-    sentences = _sentences(problem.acts)
-    if sentences is not None:
-        lengths = np.array([[len(text), len(text.split())] for text in sentences.tolist()], float)
-        rivals["sentence length"] = (_default_model(classify), lengths)
-        tfidf = TfidfVectorizer()
-        if any(map(tfidf.build_analyzer(), sentences.tolist())):
-            last = _default_model(classify).steps[-1][1]
-            rivals["TF-IDF"] = (make_pipeline(tfidf, last), sentences)
-    return rivals
-
-
-class _Fold(NamedTuple):
-    score: float
-    seconds: float
-    inner_score: float
-    judge: Any
+    folds: list[list[FoldResult]]
+    permuted: list[list[float]]
+    baselines: dict[str, Baseline]
 
 
 def _fit_all(
-    problem: _Problem,
+    problem: Problem,
     design: Design,
-    rivals: dict[str, tuple[Any, NDArray[Any]]],
+    rivals: dict[str, Rival],
     n_jobs: int | None,
     show_progress: bool | None,
-) -> list[Any]:
-    """Run every job: for each input its folds and its permutations, then the baselines."""
+) -> _Fits:
+    """Fit for each input its folds and its permutations, then the baselines."""
+    tasks = _make_tasks(problem, design, rivals, _make_rows(problem, elsewhere=is_on_cluster()))
+    n_folds, n_permutations = len(design.folds), len(design.permutations)
+    total = len(problem.inputs) * (n_folds + n_permutations) + len(rivals) * n_folds
+    results = iter(run_tasks(_with_progress(tasks, total, show_progress), total, n_jobs))
+    folds, permuted = [], []
+    for _ in problem.inputs:
+        folds.append(list(islice(results, n_folds)))
+        permuted.append(list(islice(results, n_permutations)))
+    baselines = {
+        name: Baseline(np.array([fold.score for fold in islice(results, n_folds)]))
+        for name in rivals
+    }
+    return _Fits(folds, permuted, baselines)
+
+
+def _make_tasks(
+    problem: Problem, design: Design, rivals: dict[str, Rival], rows: Iterator[Any]
+) -> Iterator[Task]:
     scorer, y = problem.scorer, problem.y
-    inputs = _make_inputs(problem, elsewhere=is_on_cluster())
-
-    def jobs() -> Iterator[Any]:
-        for spec, X in zip(problem.specs, inputs, strict=True):
-            model = problem.model_for(spec)
-            for split, inner in zip(design.splits, design.inner, strict=True):
-                yield _score_fold, model, scorer, X, y, split, inner
-            for labels, splits in design.permutations:
-                yield _score_permutation, model, scorer, X, labels, splits
-        for rival, X in rivals.values():
-            for split in design.splits:
-                yield _score_fold, rival, scorer, X, y, split, []
-
-    n_folds = len(design.splits)
-    total = len(problem.specs) * (n_folds + len(design.permutations)) + len(rivals) * n_folds
-    return run_jobs(_with_progress(jobs(), total, show_progress), total, n_jobs)
+    for spec, X in zip(problem.inputs, rows, strict=True):
+        model = problem.model_for(spec)
+        for fold, inner in zip(design.folds, design.inner, strict=True):
+            yield fit_outer_fold, model, scorer, X, y, fold, inner
+        for labels, folds in design.permutations:
+            yield fit_folds, model, scorer, X, labels, folds
+    for rival in rivals.values():
+        for fold in design.folds:
+            yield fit_outer_fold, rival.model, scorer, rival.X, y, fold, []
 
 
-def find_inputs(acts: ActivationSet, layers: Any) -> Members:
-    """What `layer_sweep` will read of a set."""
-    members = Members()
-    for spec in _read_layers(layers, acts):
-        members |= make_selector(spec).fit(acts).find_members(acts)
-    return members
-
-
-def _make_inputs(problem: _Problem, *, elsewhere: bool) -> Iterator[Any]:
+def _make_rows(problem: Problem, *, elsewhere: bool) -> Iterator[Any]:
     """Give the rows of each input; to a cluster, the way to them."""
     acts = problem.acts
     if isinstance(acts, ActivationSet):
-        wanted = find_inputs(acts, problem.specs)
+        wanted = members_of(problem.inputs, acts)
         if elsewhere and acts.rows.source.place is not None:
             token = uuid4().hex
-            for spec in problem.specs:
+            for spec in problem.inputs:
                 yield RemoteRows(acts.unread(), spec, token=token, wanted=wanted)
             return
         acts.rows.source.read(wanted)  # all in one pass over the files
-    for spec in problem.specs:
-        yield select(acts, spec)
+    for spec in problem.inputs:
+        yield spec.select(acts)
 
 
-def _score_fold(
-    model: Any, scorer: Any, X: Any, y: NDArray[Any], split: Split, inner: list[Split]
-) -> _Fold:
-    X = X.read() if isinstance(X, RemoteRows) else X
-    train, test = split
-    started = time.perf_counter()
-    fitted = clone(model).fit(X[train], y[train])
-    seconds = time.perf_counter() - started
-    judge, rows = fitted, X[test]
-    if isinstance(scorer, _ScorerObject) and isinstance(fitted, BaseEstimator):
-        judge, rows = Answers(fitted, rows), np.arange(len(test))
-    score = float(scorer(judge, rows, y[test]))
-    if judge is not fitted:
-        judge.forget()
-    inner_score = _score_permutation(model, scorer, X, y, inner) if inner else np.nan
-    return _Fold(score, seconds, inner_score, judge)
-
-
-def _score_permutation(
-    model: Any, scorer: Any, X: Any, y: NDArray[Any], splits: list[Split]
-) -> float:
-    """Mean score over folds."""
-    X = X.read() if isinstance(X, RemoteRows) else X
-    scores = [
-        scorer(clone(model).fit(X[train], y[train]), X[test], y[test]) for train, test in splits
-    ]
-    return float(np.mean(scores))
-
-
-def _with_progress(jobs: Iterator[Any], total: int, show: bool | None) -> Iterator[Any]:
+def _with_progress(tasks: Iterator[Task], total: int, show: bool | None) -> Iterator[Task]:
     if not (sys.stderr.isatty() if show is None else show):
-        return jobs
+        return tasks
     from tqdm import tqdm
 
-    bar = tqdm(jobs, "Fitting", total, leave=False, delay=0.5, unit="job", dynamic_ncols=True)
+    bar = tqdm(tasks, "Fitting", total, leave=False, delay=0.5, unit="job", dynamic_ncols=True)
     return iter(bar)
 
 
 def _nested_interval(
-    problem: _Problem, design: Design, folds: list[list[_Fold]], best: list[int]
+    problem: Problem, design: Design, fits: _Fits, best: list[int]
 ) -> tuple[float, float]:
     rng = np.random.default_rng([design.seed, BOOTSTRAP])
     draws = []
-    for k, (layer, (_, test)) in enumerate(zip(best, design.splits, strict=True)):
-        _, codes = np.unique(problem.groups[test], return_inverse=True)
-        codes = codes.reshape(-1)
-        n_groups = codes.max() + 1
-        counts = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=N_DRAWS)
-        judge = folds[layer][k].judge
-        rows = np.arange(len(test))
-        if not isinstance(judge, Answers):
-            rows = select(problem.acts, problem.specs[layer])[test]
+    for k, (i, (_, test)) in enumerate(zip(best, design.folds, strict=True)):
+        model = fits.folds[i][k].model
+        counts = draw_counts(rng, problem.groups[test], N_DRAWS)
+        # answers are asked by position, a model itself by its rows
+        is_model = not isinstance(model, Answers)
+        X = problem.inputs[i].select(problem.acts)[test] if is_model else np.arange(len(test))
         draws.append(
-            score_resamples(
-                problem.scorer,
-                problem.scoring,
-                judge,
-                rows,
-                problem.y[test],
-                counts[:, codes],
-            )
+            score_draws(problem.scorer, problem.scoring, model, X, problem.y[test], counts)
         )
-    scores = np.mean(draws, axis=0)
-    scores = scores[np.isfinite(scores)]
-    if not len(scores):
-        return np.nan, np.nan
-    low, high = np.percentile(scores, [2.5, 97.5])
-    return float(low), float(high)
+    return middle_95(np.mean(draws, axis=0))
 
 
-def _describe(problem: _Problem, design: Design) -> dict[str, str]:
+def _describe(problem: Problem, design: Design) -> dict[str, str]:
     acts, y = problem.acts, problem.y
     if isinstance(acts, ActivationSet):
         data = f"{acts.name} (pooling {acts.pooling}, fingerprint {acts.fingerprint[:16]})"
@@ -565,13 +303,13 @@ def _describe(problem: _Problem, design: Design) -> dict[str, str]:
         target = f"{len(values)} classes ({sizes}{', ...' if len(values) > 10 else ''})"
     else:
         target = f"a numeric target, not zero in {np.count_nonzero(y):,} rows"
-    models = dict.fromkeys(repr(problem.model_for(spec)) for spec in problem.specs)
+    models = dict.fromkeys(repr(problem.model_for(spec)) for spec in problem.inputs)
     return {
         "data": data,
         "target": target,
         "estimator": ", for other inputs ".join(" ".join(m.split()) for m in models),
-        "folds": design.outer_folds,
-        "inner_folds": design.inner_folds,
+        "folds": design.outer_cv,
+        "inner_folds": design.inner_cv,
         "seed": str(design.seed),
         "versions": f"sklprep {__version__}, scikit-learn {sklearn.__version__}, numpy"
         f" {np.__version__}, Python {platform.python_version()}",

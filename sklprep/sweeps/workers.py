@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import threading
 import time
@@ -13,26 +12,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from joblib import Parallel, delayed, effective_n_jobs, parallel_config
-from joblib.parallel import get_active_backend
+from joblib.parallel import (
+    LokyBackend,
+    MultiprocessingBackend,
+    SequentialBackend,
+    ThreadingBackend,
+    get_active_backend,
+)
 from sklearn import config_context, get_config
 from threadpoolctl import threadpool_limits
 
 from sklprep.activations.activation_set import ActivationSet
-from sklprep.formats.layers import ALL, parse_layers
 from sklprep.formats.members import Members
-from sklprep.transformers.layer_selector import LayerSelector
-from sklprep.transformers.sae_selector import SAEFeatureSelector
+from sklprep.sweeps.inputs import InputSpec
 
 PROCESSES_PAY_SECONDS = 15
-"""Processes take seconds to start; from here on they win over threads, which lbfgs holds up."""
+"""Work ahead from which processes win over threads. A process imports for 3 s of CPU what a task
+needs, and two of them on two busy cores for up to 20 s. Threads serve newton-cg as well, but
+lbfgs fights for Python's lock: 12 fits of 400 x 1,000 take 0.8 s in one thread, 1.8 s in two."""
 
-SAE_INPUT = re.compile(r"sae\s+(?P<layers>.+?)(\s+l0\s+(?P<average_l0>[0-9]+(\.[0-9]+)?))?")
-"""An input of SAE features, such as "sae 12" or "sae 12 l0 82"."""
-
-Job = tuple[Any, ...]
+Task = tuple[Any, ...]
 """A function and its arguments."""
 
-_LOCAL_BACKENDS = ("SequentialBackend", "ThreadingBackend", "LokyBackend", "MultiprocessingBackend")
+_LOCAL_BACKENDS = (SequentialBackend, ThreadingBackend, LokyBackend, MultiprocessingBackend)
 
 
 @dataclass(frozen=True, eq=False)  # dask hashes it
@@ -52,44 +54,51 @@ class _OneThread:
 
 def is_on_cluster() -> bool:
     """Tell whether `joblib.parallel_config` sends work to other machines."""
-    return type(get_active_backend()[0]).__name__ not in _LOCAL_BACKENDS
+    return not isinstance(get_active_backend()[0], _LOCAL_BACKENDS)
 
 
-def run_jobs(jobs: Iterator[Job], total: int, n_jobs: int | None) -> list[Any]:
-    """Call each function with its arguments, on one BLAS thread; results in the jobs' order.
+def run_tasks(
+    tasks: Iterator[Task],
+    total: int,
+    n_jobs: int | None,
+    *,
+    processes_pay_seconds: float = PROCESSES_PAY_SECONDS,
+) -> list[Any]:
+    """Call each function with its arguments, on one BLAS thread; results in the tasks' order.
 
-    But on a cluster, the first job runs in this thread, to see how long it takes. It checks its
+    But on a cluster, the first task runs in this thread, to see how long it takes. It checks its
     models' parameters; the others, with clones of them, do not.
     """
     if is_on_cluster():
         call = _OneThread(get_config(), os.getpid())
-        return Parallel(n_jobs=n_jobs)(delayed(call)(*job) for job in jobs)
+        return Parallel(n_jobs=n_jobs)(delayed(call)(*task) for task in tasks)
     call = _OneThread(get_config() | {"skip_parameter_validation": True}, os.getpid())
     with threadpool_limits(1, user_api="blas"):
         start = time.perf_counter()
-        first = function, *arguments = next(jobs)
+        first = function, *arguments = next(tasks)
         done = [function(*arguments)]
         ahead = (time.perf_counter() - start) * (total - 1)
-        prefer = "processes" if ahead > PROCESSES_PAY_SECONDS else "threads"
+        prefer = "processes" if ahead > processes_pay_seconds else "threads"
         if prefer == "processes":
             started = _start_processes(n_jobs, first)
-            while not started.is_set() and (job := next(jobs, None)) is not None:
-                done.append(call(*job))
-        queue = (delayed(call)(*job) for job in jobs)
+            while not started.is_set() and (task := next(tasks, None)) is not None:
+                done.append(call(*task))
+        queue = (delayed(call)(*task) for task in tasks)
         return done + Parallel(n_jobs=n_jobs, prefer=prefer)(queue)
 
 
-def _start_processes(n_jobs: int | None, job: Any) -> threading.Event:
-    """Start joblib's processes beside the work here: they import for seconds what a job needs."""
+def _start_processes(n_jobs: int | None, task: Any) -> threading.Event:
+    """Start joblib's processes beside the work here: they import for seconds what a task needs."""
     started = threading.Event()
-    if type(get_active_backend(prefer="processes")[0]).__name__ != "LokyBackend":
+    if not isinstance(get_active_backend(prefer="processes")[0], LokyBackend):
         started.set()
         return started
 
     def start() -> None:
-        with suppress(Exception):  # the jobs will meet it too
+        with suppress(Exception):  # the tasks will meet it too
             _keep_interrupts_from_processes()
-            Parallel(n_jobs=n_jobs)(delayed(_receive)(job) for _ in range(effective_n_jobs(n_jobs)))
+            n_processes = effective_n_jobs(n_jobs)
+            Parallel(n_jobs=n_jobs)(delayed(_receive)(task) for _ in range(n_processes))
         started.set()
 
     threading.Thread(target=start, daemon=True).start()
@@ -110,8 +119,8 @@ def _keep_interrupts_from_processes() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
-def _receive(job: Any) -> None:
-    """Do nothing: unpickling the job has imported all that it needs."""
+def _receive(task: Any) -> None:
+    """Do nothing: unpickling the task has imported all that it needs."""
 
 
 class RemoteRows:
@@ -121,33 +130,15 @@ class RemoteRows:
     _lock = threading.Lock()
 
     def __init__(
-        self, acts: ActivationSet, spec: int | str, *, token: str, wanted: Members
+        self, acts: ActivationSet, spec: InputSpec, *, token: str, wanted: Members
     ) -> None:
         self.acts, self.spec, self.token, self.wanted = acts, spec, token, wanted
 
     def read(self) -> Any:
-        """Read the rows; a process keeps what it read for the other jobs of the same token."""
+        """Read the rows; a process keeps what it read for the other tasks of the same token."""
         with self._lock, parallel_config(backend="threading"):
             kept = RemoteRows._kept
             if kept is None or kept[0] != self.token:
                 self.acts.rows.source.read(self.wanted)
                 kept = RemoteRows._kept = (self.token, self.acts)
-            return select(kept[1], self.spec)
-
-
-def make_selector(spec: int | str) -> LayerSelector | SAEFeatureSelector:
-    """Give the selector of one input, by the name that the sweep has for it."""
-    sae = SAE_INPUT.fullmatch(str(spec))
-    if sae is None:
-        return LayerSelector(spec)
-    average_l0 = sae["average_l0"]
-    return SAEFeatureSelector(sae["layers"], average_l0=average_l0 and float(average_l0))
-
-
-def select(acts: Any, spec: int | str) -> Any:
-    """Give the rows of one input, (n_samples, n_features)."""
-    if isinstance(acts, ActivationSet) or acts.ndim == 2:
-        selector, X = make_selector(spec), acts
-    else:  # the selector checks all it is given, so it is given what is needed
-        selector, X = LayerSelector(ALL), acts[:, parse_layers(spec)]
-    return selector.set_output(transform="default").fit_transform(X)
+            return self.spec.select(kept[1])

@@ -21,6 +21,7 @@ from sklprep.formats.pack_writer import build_pack
 from sklprep.formats.rows import Rows
 from sklprep.formats.sentence_file import read_rows
 from sklprep.formats.sentence_folder import SentenceFolder
+from sklprep.sweeps.inputs import InputSpec
 from sklprep.sweeps.workers import RemoteRows
 
 dask = pytest.importorskip("dask", reason="no cluster to test on: pip install sklprep[dask]")
@@ -190,7 +191,8 @@ class TestWhatTravels:
         acts = load_activations(dumps)[::2]
         unread = len(pickle.dumps(acts))
         acts.prefetch(layers=[0, 2])
-        sent = RemoteRows(acts.unread(), "0,2", token="one", wanted=Members(layers=(0, 2)))
+        both, wanted = InputSpec((0, 2)), Members(layers=(0, 2))
+        sent = RemoteRows(acts.unread(), both, token="one", wanted=wanted)
         assert len(pickle.dumps(sent)) < unread + 500
         np.testing.assert_array_equal(
             pickle.loads(pickle.dumps(sent)).read(), np.hstack([acts.layer(0), acts.layer(2)])

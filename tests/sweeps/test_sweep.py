@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import os
 import pickle
 import sys
 import time
@@ -19,7 +18,6 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
-from sklearn.metrics import balanced_accuracy_score, get_scorer, make_scorer
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
@@ -27,7 +25,6 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     cross_val_score,
 )
-from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
@@ -147,17 +144,6 @@ def test_sentences_without_words_have_no_tfidf_baseline():
     assert ["majority", "sentence length"] == list(sweep.baselines)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("by_group", [False, True])
-def test_fast_folds_are_those_of_stratified_group_k_fold(seed, by_group):
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 3, 90)
-    groups = rng.integers(0, 40, 90) if by_group else np.arange(90)
-    sweep = record_sweep(y, groups=groups, cv=5, random_state=seed)
-    expected = [train for train, _ in stratified(5, y, groups, seed)]
-    assert [sorted(train) for train in expected] == [sorted(rows) for rows, _ in sweep]
-
-
 # ---- the interval
 
 
@@ -169,7 +155,7 @@ def mean_recall(predicted, y):
     ("scoring", "by_hand"),
     [
         ("accuracy", lambda predicted, y: np.mean(predicted == y)),
-        (make_scorer(balanced_accuracy_score), mean_recall),
+        ("balanced_accuracy", mean_recall),
         (hit_rate, lambda predicted, y: np.mean(predicted == y)),
     ],
 )
@@ -190,51 +176,6 @@ def test_interval_equals_a_bootstrap_of_test_groups_with_fixed_models(scoring, b
     expected = np.percentile(np.mean(folds, axis=0), [2.5, 97.5])
     np.testing.assert_allclose(expected, sweep.nested_interval, atol=0.025)
     assert sweep.nested_interval[0] < sweep.nested_score < sweep.nested_interval[1]
-
-
-@pytest.fixture
-def fewer_draws(monkeypatch):
-    monkeypatch.setattr("sklprep.sweeps.sweep.N_DRAWS", 60)
-
-
-@pytest.mark.parametrize(
-    ("scoring", "model"),
-    [
-        ("accuracy", LeastSquares()),
-        ("balanced_accuracy", KNeighborsClassifier(3)),
-        ("f1_macro", KNeighborsClassifier(3)),
-        ("roc_auc", LogisticRegression()),
-        ("roc_auc", KNeighborsClassifier(3)),
-        ("r2", LinearRegression()),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-def test_closed_forms_equal_the_scorer_on_every_resample(fewer_draws, scoring, model):
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((48, 1, 3))
-    y = X[:, 0, 0] + rng.standard_normal(48)
-    if scoring in ("balanced_accuracy", "f1_macro"):
-        y = np.array(["low", "middle", "high"])[np.searchsorted([-0.9, 0.9], y)]
-    elif scoring != "r2":
-        y = np.where(y > 0, "yes", "no")
-    groups = np.repeat(np.arange(24), 2) if scoring == "r2" else None
-    options = {"cv": 4, "inner_cv": 2, "baselines": False, "groups": groups}
-    closed = layer_sweep(model, X, y, scoring=scoring, **options)
-    drawn = layer_sweep(
-        model, X, y, scoring=lambda *args: float(get_scorer(scoring)(*args)), **options
-    )
-    np.testing.assert_allclose(drawn.scores, closed.scores)
-    np.testing.assert_allclose(drawn.nested_interval, closed.nested_interval)
-
-
-def test_draws_without_a_score_are_left_out(fewer_draws):
-    rng = np.random.default_rng(0)
-    y = np.arange(30) % 3
-    X = rng.standard_normal((30, 1, 3))
-    model = LogisticRegression(max_iter=1_000)
-    sweep = layer_sweep(model, X, y, scoring="roc_auc_ovr", cv=3, inner_cv=3, baselines=False)
-    low, high = sweep.nested_interval
-    assert 0 <= low < sweep.nested_score < high <= 1
 
 
 # ---- no leakage
@@ -539,16 +480,15 @@ def test_few_distinct_numbers_are_stratified_without_a_warning():
 
 
 @pytest.mark.parametrize("scoring", ["f1_macro", "roc_auc_ovr", "neg_log_loss"])
-def test_scorers_by_name_score_as_cross_val_score_does(acts, fewer_draws, scoring):
-    sweep = layer_sweep(None, acts, acts.labels, layers=[1], scoring=scoring, **SMALL)
+def test_scorers_by_name_score_as_cross_val_score_does(acts, scoring):
+    options = SMALL | {"inner_cv": None}
+    sweep = layer_sweep(None, acts, acts.labels, layers=[1], scoring=scoring, **options)
     X = acts.layer(1)
     expected = cross_val_score(
         LOGISTIC, X, acts.labels, cv=stratified(3, acts.labels), scoring=scoring
     )
     np.testing.assert_allclose(expected, sweep.scores[0])
     assert scoring == sweep.scoring
-    low, high = sweep.nested_interval
-    assert low < sweep.nested_score < high
 
 
 def test_a_model_with_decision_function_only_has_its_roc_auc(acts):
@@ -560,13 +500,15 @@ def test_a_model_with_decision_function_only_has_its_roc_auc(acts):
     np.testing.assert_allclose(expected, sweep.scores[0])
 
 
-def test_a_callable_scorer_may_look_at_the_model_and_at_X(acts, fewer_draws):
+def test_a_callable_scorer_may_look_at_the_model_and_at_X():
+    X, y = noise(0)
+
     def scorer(model, X, y):
-        assert X.shape[1] == model.n_features_in_
+        assert X.shape[1] == len(model.mean_)
         return float(np.mean(model.predict(X) == y))
 
-    plain = layer_sweep(None, acts, acts.labels, **SMALL)
-    scored = layer_sweep(None, acts, acts.labels, scoring=scorer, **SMALL)
+    plain = layer_sweep(LeastSquares(), X, y, **SMALL)
+    scored = layer_sweep(LeastSquares(), X, y, scoring=scorer, **SMALL)
     assert "scorer" == scored.scoring
     np.testing.assert_allclose(plain.scores, scored.scores)
     np.testing.assert_allclose(plain.nested_interval, scored.nested_interval)
@@ -802,39 +744,3 @@ def test_progress_bar_is_shown_only_when_asked_for_or_on_a_terminal(capsys, show
 
 def test_scores_are_never_written_as_minus_zero():
     assert ["0.50", "0.00", "-0.01"] == [format_score(score) for score in (0.5, -0.001, -0.006)]
-
-
-class ProcessLog(LogisticRegression):
-    """Notes in a folder which process fitted it."""
-
-    def __init__(self, folder=None):
-        super().__init__(solver="newton-cg")
-        self.folder = folder
-
-    def fit(self, X, y):
-        with open(f"{self.folder}/{os.getpid()}", "a") as file:
-            file.write("x")
-        time.sleep(0.02)
-        return super().fit(X, y)
-
-
-def logged(folder):
-    return make_pipeline(ActivationNormalizer(), ProcessLog(folder))
-
-
-def test_long_sweeps_run_in_processes_and_here_while_these_start(acts, tmp_path, monkeypatch):
-    monkeypatch.setattr("sklprep.sweeps.workers.PROCESSES_PAY_SECONDS", 0)
-    local, there = tmp_path / "local", tmp_path / "there"
-    local.mkdir()
-    there.mkdir()
-    options = {"cv": 3, "inner_cv": 3, "baselines": False, "n_permutations": 60}
-    with parallel_config(backend="threading"):
-        expected = layer_sweep(logged(local), acts, acts.labels, **options)
-    found = layer_sweep(logged(there), acts, acts.labels, **options, n_jobs=2)
-    np.testing.assert_array_equal(expected.scores, found.scores)
-    np.testing.assert_array_equal(expected.permutation_scores, found.permutation_scores)
-    assert expected.summary() == found.summary()
-    fits = {int(log.name): log.stat().st_size for log in there.iterdir()}
-    assert len(fits) > 1
-    assert fits[os.getpid()] > 4  # more than the first job's, one outer and three inner folds
-    assert sum(log.stat().st_size for log in local.iterdir()) == sum(fits.values())

@@ -1,0 +1,45 @@
+"""What a model without activations scores on the same folds."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier, DummyRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_pipeline
+
+from sklprep.activations.activation_set import ActivationSet
+from sklprep.sweeps.problem import Problem, default_model
+
+
+class Rival(NamedTuple):
+    """A model that sees no activations, and what it sees."""
+
+    model: Any
+    X: NDArray[Any]
+
+
+def make_rivals(problem: Problem) -> dict[str, Rival]:
+    """The majority class or the mean; with sentences, their length and their words."""
+    classify, nothing = problem.classify, np.zeros((len(problem.y), 1))
+    rivals = (
+        {"majority": Rival(DummyClassifier(strategy="most_frequent"), nothing)}
+        if classify
+        else {"mean": Rival(DummyRegressor(), nothing)}
+    )
+    sentences = sentences_of(problem.acts)
+    if sentences is None:
+        return rivals
+    lengths = np.array([[len(text), len(text.split())] for text in sentences.tolist()], float)
+    rivals["sentence length"] = Rival(default_model(classify), lengths)
+    tfidf = TfidfVectorizer()
+    if any(map(tfidf.build_analyzer(), sentences.tolist())):
+        last = default_model(classify).steps[-1][1]
+        rivals["TF-IDF"] = Rival(make_pipeline(tfidf, last), sentences)
+    return rivals
+
+
+def sentences_of(acts: Any) -> NDArray[np.str_] | None:
+    return acts.sentences if isinstance(acts, ActivationSet) else None

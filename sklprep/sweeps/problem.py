@@ -1,0 +1,146 @@
+"""What is asked of a sweep, read and checked before anything is drawn or fitted."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import is_classifier, is_regressor
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import check_scoring
+from sklearn.pipeline import Pipeline, make_pipeline
+
+from sklprep.activations.activation_set import ActivationSet
+from sklprep.exceptions import InsufficientDataError, SklprepWarning, UsageError
+from sklprep.sweeps.fitting import Scorer
+from sklprep.sweeps.inputs import InputSpec, read_inputs
+from sklprep.transformers.normalizers import ActivationNormalizer
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Rows, target, groups, inputs and models of a sweep."""
+
+    acts: Any
+    y: NDArray[Any]
+    groups: NDArray[np.int64]
+    inputs: list[InputSpec]
+    model: Any
+    sae_model: Any
+    scorer: Scorer
+    scoring: str
+    classify: bool
+
+    def model_for(self, spec: InputSpec) -> Any:
+        return self.sae_model if spec.is_sae else self.model
+
+
+def read_problem(
+    estimator: Any, acts: Any, y: Any, layers: Any, groups: Any, scoring: Any
+) -> Problem:
+    """Read the arguments of `layer_sweep` that say what is asked."""
+    acts = _read_acts(acts)
+    y = _read_y(y, len(acts))
+    classify = _is_classification(estimator, y)
+    model = default_model(classify) if estimator is None else estimator
+    scorer, scoring = _read_scoring(scoring, model, classify)
+    return Problem(
+        acts=acts,
+        y=y,
+        groups=_read_groups(groups, acts),
+        inputs=read_inputs(layers, acts),
+        model=model,
+        sae_model=default_model(classify, "maxabs") if estimator is None else estimator,
+        scorer=scorer,
+        scoring=scoring,
+        classify=classify,
+    )
+
+
+def default_model(classify: bool, method: str = "standardize") -> Pipeline:
+    # on correlated activations newton-cg converges in ten steps where lbfgs takes hundreds
+    model = LogisticRegression(solver="newton-cg", max_iter=1_000) if classify else Ridge()
+    return make_pipeline(ActivationNormalizer(method), model)
+
+
+def _read_acts(acts: Any) -> Any:
+    if isinstance(acts, ActivationSet):
+        return acts
+    acts = np.asarray(acts)
+    if acts.ndim not in (2, 3) or acts.dtype.kind not in "fiu":
+        raise UsageError(
+            "acts must be an ActivationSet or a numeric array of shape (n_samples, n_layers,"
+            f" d_model), got {acts.dtype} of shape {acts.shape}."
+        )
+    return acts
+
+
+def _read_y(y: Any, n: int) -> NDArray[Any]:
+    y = np.asarray(y)
+    if y.shape != (n,):
+        do = " Sweep one target at a time: y[:, 0]." if y.shape[:1] == (n,) and y.ndim == 2 else ""
+        raise UsageError(f"y must have shape ({n},), one value a row of acts, got {y.shape}.{do}")
+    missing = sum(value is None or value != value for value in y.tolist())  # noqa: PLR0124
+    if missing:
+        raise InsufficientDataError(
+            f"y has {missing} missing values among {n}. Leave these rows out: acts[rows], y[rows]."
+        )
+    return y
+
+
+def _is_classification(estimator: Any, y: NDArray[Any]) -> bool:
+    fractional = y.dtype.kind == "f" and bool(np.any(np.mod(y, 1)))
+    if estimator is not None and is_classifier(estimator):
+        if fractional:
+            raise UsageError(
+                f"y holds numbers such as {y[np.mod(y, 1) != 0][0]:g}, but a classifier needs"
+                " labels. Give a regressor, or make labels of y, for example y > 0."
+            )
+        return True
+    numeric = y.dtype.kind in "fiub"
+    if estimator is not None and is_regressor(estimator):
+        if not numeric:
+            raise UsageError(f"y holds {y.dtype} values, but a regressor needs numbers.")
+        return False
+    return y.dtype.kind != "f"
+
+
+def _read_scoring(scoring: Any, model: Any, classify: bool) -> tuple[Scorer, str]:
+    """Give the scorer and its name."""
+    if scoring is None:
+        scoring = "accuracy" if classify else "r2"
+    elif not (isinstance(scoring, str) or callable(scoring)):
+        raise UsageError(f"scoring must be one scorer, its name or a callable, got {scoring!r}.")
+    try:
+        scorer = check_scoring(model, scoring)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if isinstance(scoring, str):
+        return scorer, scoring
+    return scorer, getattr(scoring, "__name__", repr(scoring))
+
+
+def _read_groups(groups: Any, acts: Any) -> NDArray[np.int64]:
+    """Number the groups from 0; warn where they separate rows that `acts.groups` holds together."""
+    if groups is None:
+        groups = acts.groups if isinstance(acts, ActivationSet) else np.arange(len(acts))
+    groups = np.asarray(groups)
+    if groups.shape != (len(acts),):
+        raise UsageError(f"groups must have shape ({len(acts)},), got {groups.shape}.")
+    groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    if isinstance(acts, ActivationSet):
+        pairs = np.unique(np.stack([acts.groups, groups]), axis=1)
+        n_torn = int((np.bincount(pairs[0]) > 1).sum())
+        if n_torn:
+            warnings.warn(
+                f"groups puts rows of one sentence into several groups ({n_torn} of"
+                f" {len(np.unique(acts.groups))} in acts.groups): test rows have siblings in"
+                " training, which raises scores. Leave groups out, or give every row of a sentence"
+                " the same group.",
+                SklprepWarning,
+                stacklevel=4,
+            )
+    return groups
