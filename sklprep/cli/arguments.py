@@ -14,7 +14,6 @@ from sklprep.datasets.strategies import STRATEGIES
 from sklprep.exceptions import LayerSpecError
 from sklprep.formats.layers import ALL, EMBEDDINGS, format_layers, parse_layers
 
-NORMALIZE = ("standardize", "minmax", "maxabs", "none")
 POOLING = ("final", "mean", "max", "none")
 
 

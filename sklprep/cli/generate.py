@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sklprep.cli.arguments import (
-    NORMALIZE,
     add_common,
     add_joined,
     add_skip_bad,
@@ -23,6 +22,7 @@ from sklprep.cli.messages import explain, print_error
 from sklprep.datasets.strategies import FEATURE, STRATEGIES
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import format_layers
+from sklprep.transformers.methods import METHODS
 
 if TYPE_CHECKING:
     from sklprep.datasets.batch import Job, Split
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--normalize",
         action="append",
-        choices=NORMALIZE,
+        choices=METHODS,
         help="* default: standardize; for feature-to-concept maxabs",
     )
     add("--layer", type=one_layer, action="append", metavar="N", help="* one input layer")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sklprep.cli.arguments import (
-    NORMALIZE,
     add_common,
     add_joined,
     add_skip_bad,
@@ -27,6 +26,7 @@ from sklprep.datasets.strategies import (
 )
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import ALL, EMBEDDINGS
+from sklprep.transformers.methods import METHODS
 
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--normalize",
-        choices=NORMALIZE,
+        choices=METHODS,
         help="default: standardize; for feature-to-concept maxabs",
     )
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")

@@ -16,6 +16,7 @@ from sklprep.datasets.provenance import next_step
 from sklprep.exceptions import FileFormatError, PipelineError
 from sklprep.files.faults import file_fault
 from sklprep.files.npz_reader import NpzReader
+from sklprep.transformers.methods import METHODS, is_method
 
 FORMAT_VERSION = 1
 """Raise it when a reader of the old version would misread the new file, and not for new keys."""
@@ -27,12 +28,6 @@ _ROW_KEYS = ("meta_sentence_indices", "meta_groups")
 _TEXT_KEYS = ("strategy", "input_source", "pooling", "output_type", "provenance")
 _NUMBER_KEYS = ("input_dims", "n_samples", "n_classes", "format_version", "target_layer")
 _LIST_KEYS = ("input_layers", "train_indices", "test_indices")
-_NORM_KEYS = {
-    "standardize": ("norm_mean", "norm_std"),
-    "minmax": ("norm_min", "norm_max"),
-    "maxabs": ("norm_max_abs",),
-    "none": (),
-}
 
 
 def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> ProbeDataset:
@@ -168,10 +163,10 @@ def _check_entries(
     method = norm.get("norm_method")
     if method is None:
         return
-    if not isinstance(method, str) or method not in _NORM_KEYS:
+    if not is_method(method):
         found = " ".join(repr(method)[:60].split())
-        raise file_fault(path, "norm_method", f"is {found}", ", ".join(_NORM_KEYS))
-    for key in _NORM_KEYS[method]:
+        raise file_fault(path, "norm_method", f"is {found}", ", ".join(METHODS))
+    for key in METHODS[method].parameters:
         if key not in norm or np.shape(norm[key]) != (X.shape[1],):
             raise file_fault(
                 path,

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sklprep.exceptions import PipelineError, SklprepWarning
+from sklprep.transformers.methods import METHODS
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
@@ -40,17 +41,14 @@ _PIPELINE = ("sklearn.pipeline", "Pipeline")
 _SELECTOR = ("sklprep", "LayerSelector")
 _SAE_SELECTOR = ("sklprep", "SAEFeatureSelector")
 _NORMALIZER = ("sklprep", "ActivationNormalizer")
-_STANDARD_SCALER = ("sklearn.preprocessing._data", "StandardScaler")
-_MIN_MAX_SCALER = ("sklearn.preprocessing._data", "MinMaxScaler")
-_MAX_ABS_SCALER = ("sklearn.preprocessing._data", "MaxAbsScaler")
 _STEPS = (
     _PIPELINE,
     _SELECTOR,
     _SAE_SELECTOR,
     _NORMALIZER,
-    _STANDARD_SCALER,
-    _MIN_MAX_SCALER,
-    _MAX_ABS_SCALER,
+    ("sklearn.preprocessing._data", "StandardScaler"),
+    ("sklearn.preprocessing._data", "MinMaxScaler"),
+    ("sklearn.preprocessing._data", "MaxAbsScaler"),
     ("sklearn.preprocessing._data", "RobustScaler"),
     ("sklearn.preprocessing._data", "Normalizer"),
     ("sklearn.decomposition._pca", "PCA"),
@@ -76,10 +74,8 @@ _ALLOWED_NODES = {
 _TRUSTED = [".".join(kind) for kind in (_SELECTOR, _SAE_SELECTOR, _NORMALIZER, *_SCORE_FUNCTIONS)]
 _DTYPES = {"|i1", "|u1", *(f"<{kind}{size}" for kind in "fiu" for size in (2, 4, 8))}
 _SCALERS = {
-    "standardize": _STANDARD_SCALER,
-    "minmax": _MIN_MAX_SCALER,
-    "maxabs": _MAX_ABS_SCALER,
-    "none": None,
+    name: method.scaler and ("sklearn.preprocessing._data", method.scaler)
+    for name, method in METHODS.items()
 }
 _ARRAYS_OUT = {"transform": "default"}
 _STEP_NAMES = ", ".join(name for _, name in _STEPS)

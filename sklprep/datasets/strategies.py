@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EMBEDDINGS
+from sklprep.transformers.methods import KEEP_ZEROS, METHODS, is_method
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -186,9 +187,7 @@ def check_normalize(name: str, method: str) -> None:
     UsageError
         If there is no such method, or X is sparse and the method would fill it.
     """
-    from sklprep.transformers.normalizers import KEEP_ZEROS, METHODS
-
-    if method not in METHODS:
+    if not is_method(method):
         raise UsageError(f"normalize must be one of {', '.join(METHODS)}, got {method!r}.")
     if STRATEGIES[name].input_member == SAE and method not in KEEP_ZEROS:
         raise UsageError(

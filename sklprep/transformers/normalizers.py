@@ -10,14 +10,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
+from sklearn import preprocessing
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-METHODS = ("standardize", "minmax", "maxabs", "none")
-
-KEEP_ZEROS = ("maxabs", "none")
-"""The methods that sparse X takes: they leave zeros zeros."""
+from sklprep.transformers.methods import KEEP_ZEROS, METHODS, is_method
 
 _BLOCK_ROWS = 128
 
@@ -150,26 +147,15 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         ``norm_max_abs``: ndarrays of shape (n_features,), float64.
         """
         check_is_fitted(self)
-        scaler = self.scaler_
-        if isinstance(scaler, StandardScaler):
-            return {
-                "norm_method": "standardize",
-                "norm_mean": scaler.mean_,
-                "norm_std": scaler.scale_,
-            }
-        if isinstance(scaler, MinMaxScaler):
-            return {
-                "norm_method": "minmax",
-                "norm_min": scaler.data_min_,
-                "norm_max": scaler.data_max_,
-            }
-        if isinstance(scaler, MaxAbsScaler):
-            return {"norm_method": "maxabs", "norm_max_abs": scaler.max_abs_}
-        return {"norm_method": "none"}
+        kind = None if self.scaler_ is None else type(self.scaler_).__name__
+        # not by `method`, which may have been set anew since the fit
+        name, method = next(item for item in METHODS.items() if item[1].scaler == kind)
+        values = {key: getattr(self.scaler_, name) for key, name in method.parameters.items()}
+        return {"norm_method": name, **values}
 
     def _fit_blocks(self, X: NDArray[Any], *, first: bool) -> Self:
         if first:
-            if self.method not in METHODS:
+            if not is_method(self.method):
                 raise ValueError(
                     "The 'method' parameter of ActivationNormalizer must be a str among"
                     f" {set(METHODS)}. Got {self.method!r} instead."
@@ -179,12 +165,8 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
                     f"method={self.method!r} would make sparse X dense, {4 * math.prod(X.shape):,}"
                     " bytes of it. Choose 'maxabs' or 'none', or StandardScaler(with_mean=False)."
                 )
-            self.scaler_ = {
-                "standardize": StandardScaler,
-                "minmax": MinMaxScaler,
-                "maxabs": MaxAbsScaler,
-                "none": lambda: None,
-            }[self.method]()
+            scaler = METHODS[self.method].scaler
+            self.scaler_ = None if scaler is None else getattr(preprocessing, scaler)()
         if self.scaler_ is not None:
             self.scaler_.set_output(transform="default")
             for start in range(0, X.shape[0], _BLOCK_ROWS):
@@ -216,7 +198,8 @@ def _as_float64(block: Any) -> Any:
 def _in_place(scaler: Any, name: str) -> Callable[..., Any]:
     """Let `StandardScaler` write into the block, which is a copy already; the others cannot."""
     method: Callable[..., Any] = getattr(scaler, name)
-    return partial(method, copy=False) if isinstance(scaler, StandardScaler) else method
+    is_standard = isinstance(scaler, preprocessing.StandardScaler)
+    return partial(method, copy=False) if is_standard else method
 
 
 def _by_blocks(

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sklprep.transformers.methods import METHODS
+
 from .folders import content_of, write_all
 from .meetings import judge_run, run_command
 from .outputs import make_files
@@ -18,7 +20,6 @@ from .workers import Fault, Limits
 
 _ROUNDS, _SHORT, _N = 20, 2, 4
 _LIMITS = Limits(hangs=120)
-_NORMALIZE = ("standardize", "minmax", "maxabs", "none")
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class _Datasets(_Together):
     def argvs(self, files: Path, output: Path) -> list[list[str]]:
         command = "generate --strategy hidden-to-concept --layers all --force --jobs 1".split()
         paths = ["--input", str(files), "--output", str(output)]
-        return [[*command, *paths, "--normalize", method] for method in _NORMALIZE]
+        return [[*command, *paths, "--normalize", method] for method in METHODS]
 
     def output(self, here: Path) -> Path:
         return here / "out.npz"

@@ -27,7 +27,6 @@ from sklprep import (
     load_dataset,
     make_strategy,
 )
-from sklprep.cli.arguments import NORMALIZE
 from sklprep.cli.main import main
 from sklprep.exceptions import (
     DataError,
@@ -39,7 +38,6 @@ from sklprep.exceptions import (
     UsageError,
 )
 from sklprep.formats.pack_writer import build_pack
-from sklprep.transformers.normalizers import METHODS
 
 SAE_LAYERS, L0S = [7, 12, 12, 0], [40, 80, 20, 33]
 N, D = 40, 10
@@ -182,10 +180,6 @@ def test_values_that_are_no_finite_numbers_are_refused_with_their_row():
 
 
 # ---- max-abs scaling -------------------------------------------------------------------------
-
-
-def test_the_command_line_offers_the_methods_that_there_are():
-    assert tuple(NORMALIZE) == tuple(METHODS)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
