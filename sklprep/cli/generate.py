@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sklprep.cli.arguments import (
     add_common,
@@ -25,8 +25,11 @@ from sklprep.formats.layers import format_layers
 from sklprep.transformers.methods import METHODS
 
 if TYPE_CHECKING:
-    from sklprep.datasets.batch import Job, Split
+    from sklprep.datasets.batch import HoldOut
     from sklprep.datasets.generation import FittedDataset
+    from sklprep.datasets.plans import DatasetPlan
+
+    _Failure: TypeAlias = tuple[DatasetPlan, Exception]
 
 
 _FIELDS = """\
@@ -46,42 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = f"{strategies_text()}\n\n{_FIELDS}"
     parser.set_defaults(run=_run)
+    _add_combined(parser)
     add = parser.add_argument
-    add("--strategy", required=True, action="append", choices=STRATEGIES, metavar="NAME", help="*")
-    add(
-        "--input",
-        required=True,
-        action="append",
-        type=Path,
-        metavar="DIR",
-        help="* folder of sentence_*.npz files, or a pack",
-    )
-    add("--output", required=True, metavar="FILE", help="dataset to write (.npz), or a pattern")
-    add(
-        "--normalize",
-        action="append",
-        choices=METHODS,
-        help="* default: standardize; for feature-to-concept maxabs",
-    )
-    add("--layer", type=one_layer, action="append", metavar="N", help="* one input layer")
-    add(
-        "--layers",
-        type=several_layers,
-        action="append",
-        metavar="SPEC",
-        help="* several input layers, such as 0-5 or 0-2,10,15-17",
-    )
-    add_target(parser, repeated=True)
     add("--features-from", type=Path, metavar="CSV", help="features of a ranked_features.csv")
     add("--top", type=positive, metavar="N", help="only the first N of them")
     add_joined(parser)
     add_skip_bad(parser)
-    add(
-        "--test-size",
-        type=test_size,
-        metavar="SIZE",
-        help="fit on training rows only",
-    )
+    add("--test-size", type=test_size, metavar="SIZE", help="fit on training rows only")
     add("--random-state", type=int, metavar="SEED", help="of the split; default: 42")
     add("--stratify", action="store_true", help="split by label")
     add("--compress", action="store_true", help="deflate the dataset")
@@ -90,14 +64,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_common(parser, pooling=True)
 
 
+def _add_combined(parser: argparse.ArgumentParser) -> None:
+    """Add the options whose values are combined, and the output."""
+
+    def add(flag: str, **options: Any) -> None:
+        parser.add_argument(flag, action="append", **options)
+
+    add("--strategy", required=True, choices=STRATEGIES, metavar="NAME", help="*")
+    folder = "* folder of sentence_*.npz files, or a pack"
+    add("--input", required=True, type=Path, metavar="DIR", help=folder)
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="dataset to write (.npz), or a pattern"
+    )
+    methods = "* default: standardize; for feature-to-concept maxabs"
+    add("--normalize", choices=METHODS, help=methods)
+    add("--layer", type=one_layer, metavar="N", help="* one input layer")
+    several = "* several input layers, such as 0-5 or 0-2,10,15-17"
+    add("--layers", type=several_layers, metavar="SPEC", help=several)
+    add_target(parser, repeated=True)
+
+
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.datasets.batch import plan_jobs, preview_jobs, run_jobs
-    from sklprep.files.csv_tables import read_features
     from sklprep.formats.outputs import require_safe_outputs
 
-    strategies = arguments.strategy
     _check_combinations(arguments)
-    joined = {"labels": arguments.labels, "groups": arguments.groups}
+    plans = _plan(arguments)
+    options = {
+        "pooling": arguments.pooling,
+        "n_jobs": arguments.jobs,
+        "labels": arguments.labels,
+        "groups": arguments.groups,
+        "hold_out": _read_hold_out(arguments),
+        "skip_bad": arguments.skip_bad,
+    }
+    inputs = (*arguments.input, arguments.labels, arguments.groups, arguments.features_from)
+    require_safe_outputs([plan.output for plan in plans], inputs)
+    if arguments.dry_run:
+        failed, what = _preview(plans, options), "would not be written"
+    else:
+        failed, what = _make(arguments, plans, options), "was not written"
+    return _print_failures(failed, what, len(plans), arguments.flags)
+
+
+def _plan(arguments: argparse.Namespace) -> list[DatasetPlan]:
+    from sklprep.datasets.plans import plan_datasets
+    from sklprep.files.csv_tables import read_features
+
     features = []
     if arguments.features_from is not None:
         if arguments.target_layer or arguments.target_feature or arguments.average_l0:
@@ -105,9 +117,9 @@ def _run(arguments: argparse.Namespace) -> int:
                 "Give --features-from or --target-layer and --target-feature, not both."
             )
         features = read_features(arguments.features_from, arguments.top)
-    jobs = plan_jobs(
+    return plan_datasets(
         arguments.input,
-        strategies,
+        arguments.strategy,
         arguments.normalize or (),
         {
             "layers": [*(arguments.layer or ()), *(arguments.layers or ())],
@@ -119,45 +131,43 @@ def _run(arguments: argparse.Namespace) -> int:
         },
         arguments.output,
     )
-    split = _read_split(arguments)
-    require_safe_outputs(
-        [job.output for job in jobs], [*arguments.input, *joined.values(), arguments.features_from]
-    )
-    if arguments.dry_run:
-        faults = []
-        for job, found in preview_jobs(
-            jobs,
-            pooling=arguments.pooling,
-            n_jobs=arguments.jobs,
-            split=split,
-            skip_bad=arguments.skip_bad,
-            **joined,
-        ):
-            if isinstance(found, Exception):
-                faults.append((job, found))
-                continue
-            note = "  (there, unchanged)" if found.unchanged else ""
-            print(f"{job.output}  X {found.shape}  {found.n_bytes / 1e6:.2f} MB{note}")
-        return _print_faults(faults, "would not be written", len(jobs), arguments.flags)
-    report = run_jobs(
-        jobs,
-        pooling=arguments.pooling,
-        n_jobs=arguments.jobs,
+
+
+def _preview(plans: Sequence[DatasetPlan], options: dict[str, Any]) -> list[_Failure]:
+    """List what would be written; return what would not."""
+    from sklprep.datasets.batch import preview_datasets
+
+    failed = []
+    for plan, found in preview_datasets(plans, **options):
+        if isinstance(found, Exception):
+            failed.append((plan, found))
+            continue
+        note = "  (there, unchanged)" if found.unchanged else ""
+        print(f"{plan.output}  X {found.shape}  {found.n_bytes / 1e6:.2f} MB{note}")
+    return failed
+
+
+def _make(
+    arguments: argparse.Namespace, plans: Sequence[DatasetPlan], options: dict[str, Any]
+) -> list[_Failure]:
+    """Make the datasets and say so; return those that failed."""
+    from sklprep.datasets.batch import make_datasets
+
+    report = make_datasets(
+        plans,
         progress=not arguments.quiet,
-        split=split,
-        **joined,
         compress=arguments.compress,
         force=arguments.force,
-        skip_bad=arguments.skip_bad,
         on_written=(lambda *_: None) if arguments.quiet else _print_summary,
+        **options,
     )
     if not arguments.quiet:
-        for job in report.unchanged:
-            print(f"Unchanged: {job.output} (--force writes it again)")
-        if len(jobs) > 1:
+        for plan in report.unchanged:
+            print(f"Unchanged: {plan.output} (--force writes it again)")
+        if len(plans) > 1:
             failed = f", {len(report.failed)} failed" if report.failed else ""
             print(f"{len(report.written)} written, {len(report.unchanged)} unchanged{failed}")
-    return _print_faults(report.failed, "was not written", len(jobs), arguments.flags)
+    return report.failed
 
 
 def _check_combinations(arguments: argparse.Namespace) -> None:
@@ -172,24 +182,25 @@ def _check_combinations(arguments: argparse.Namespace) -> None:
         raise UsageError("--labels is for a concept target; leave it out.")
 
 
-def _print_faults(
-    faults: Sequence[tuple[Job, Exception]], what: str, n_jobs: int, flags: Mapping[str, str]
+def _print_failures(
+    failed: Sequence[_Failure], what: str, n_plans: int, flags: Mapping[str, str]
 ) -> int:
-    if faults and n_jobs == 1:
-        raise faults[0][1]
+    """Print each error, but no line of a faulty file twice; return the exit code."""
+    if failed and n_plans == 1:
+        raise failed[0][1]
     from sklprep.files.faults import brief
 
-    said: set[str] = set()
-    for job, error in faults:
+    printed: set[str] = set()
+    for plan, error in failed:
         head, *lines = explain(error)[0].splitlines()
-        new = [line for line in lines if line not in said]
-        first = f"{job.output} {what}: {head if new or not lines else brief(error)}"
+        new = [line for line in lines if line not in printed]
+        first = f"{plan.output} {what}: {head if new or not lines else brief(error)}"
         print_error("\n".join([first, *new]), flags)
-        said.update(new)
-    return 1 if faults else 0
+        printed.update(new)
+    return 1 if failed else 0
 
 
-def _read_split(arguments: argparse.Namespace) -> Split | None:
+def _read_hold_out(arguments: argparse.Namespace) -> HoldOut | None:
     if arguments.test_size is None:
         if arguments.stratify or arguments.random_state is not None:
             raise UsageError("--random-state and --stratify belong to --test-size; give that too.")
@@ -197,13 +208,13 @@ def _read_split(arguments: argparse.Namespace) -> Split | None:
     for name in arguments.strategy if arguments.stratify else ():
         if STRATEGIES[name].output_type == FEATURE:
             raise UsageError(f"--stratify needs labels; the y of {name} is continuous.")
-    from sklprep.datasets.batch import Split
+    from sklprep.datasets.batch import HoldOut
 
     seed = 42 if arguments.random_state is None else arguments.random_state
-    return Split(arguments.test_size, seed, arguments.stratify)
+    return HoldOut(arguments.test_size, seed, arguments.stratify)
 
 
-def _print_summary(job: Job, dataset: FittedDataset) -> None:
+def _print_summary(plan: DatasetPlan, dataset: FittedDataset) -> None:
     import numpy as np
 
     meta, y, n = dataset.meta, dataset.y, len(dataset.y)
@@ -231,5 +242,5 @@ def _print_summary(job: Job, dataset: FittedDataset) -> None:
         f"X  {dataset.shape} float32: {source}, pooling {meta['meta_pooling']}{grouped}\n"
         f"   normalized: {dataset.norm['norm_method']}, fitted on {fitted}\n"
         f"y  {y.shape} {y.dtype}: {target}\n"
-        f"Wrote {job.output} ({job.output.stat().st_size / 1e6:.2f} MB)"
+        f"Wrote {plan.output} ({plan.output.stat().st_size / 1e6:.2f} MB)"
     )

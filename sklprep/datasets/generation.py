@@ -14,13 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.datasets.dataset_file import FORMAT_VERSION
 from sklprep.datasets.probe_dataset import ProbeDataset, norm_of, write_arrays
-from sklprep.datasets.provenance import provenance
+from sklprep.datasets.recipe import Recipe, make_recipe
 from sklprep.datasets.strategies import CONCEPT, FEATURE, HIDDEN, SAE
 from sklprep.exceptions import FaultyFilesError, SklprepWarning, UsageError
 from sklprep.files.atomic import require_space
 from sklprep.files.npz_writer import Blocks
 from sklprep.formats.layers import EMBEDDINGS
-from sklprep.formats.members import Members
 from sklprep.formats.outputs import require_safe_outputs
 
 if TYPE_CHECKING:
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
 
 EXPECTED_SAMPLES = 100
 BLOCK_ROWS = 256
+"""Rows made and written at a time: 61 MB of 26 layers of 2304. A multiple of the blocks in which
+the normalizer sums, so that its parameters are those of all rows at once."""
 
 
 def generate_dataset(
@@ -86,12 +87,28 @@ def generate_dataset(
     >>> generate_dataset(acts, pipeline, target).norm["norm_mean"].shape
     (32,)
     """
+    _require_start(acts, pipeline)
     if output is not None:
-        _check_place(output, acts, pipeline, compress=compress)
-    dataset = fit_dataset(acts, pipeline, target, strategy=strategy, fit_rows=fit_rows).to_dataset()
+        require_safe_outputs([output], [acts.rows.source.place])
+    recipe = make_recipe(acts, pipeline, target, strategy=strategy, fit_rows=fit_rows)
+    if output is not None and recipe.is_by_rows and not compress:
+        require_space(output, recipe.n_bytes)
+    dataset = fit_dataset(acts, recipe).to_dataset()
     if output is not None:
         dataset.save(output, compress=compress)
     return dataset
+
+
+def _require_start(acts: Any, pipeline: Pipeline) -> None:
+    from sklprep.transformers.selection import Selector
+
+    selector = pipeline.steps[0][1]
+    if not isinstance(acts, ActivationSet) or not isinstance(selector, Selector):
+        raise UsageError(
+            "generate_dataset needs an ActivationSet and a pipeline that starts with a"
+            f" LayerSelector or an SAEFeatureSelector, got {type(acts).__name__} and"
+            f" {type(selector).__name__}."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,31 +137,33 @@ class FittedDataset:
         Of X.
     """
 
-    def __init__(self, acts: ActivationSet, fitted: FittedPipeline, y: NDArray[Any]) -> None:
-        self._acts = acts
+    def __init__(
+        self, rows: ActivationSet, recipe: Recipe, fitted: FittedPipeline, y: NDArray[Any]
+    ) -> None:
+        self._rows = rows
         self.fitted = fitted
         self._X: NDArray[np.float32] | None = None
         self.pipeline = fitted.pipeline
         self.y = y
         self.norm = norm_of(self.pipeline)
-        if _is_by_rows(self.pipeline):
-            self.shape = (len(acts), self.pipeline.steps[0][1].n_features_out_)
+        if recipe.is_by_rows:
+            self.shape = recipe.shape
         else:
-            self._X = _as_dense(self.pipeline.transform(acts))
+            self._X = _as_dense(self.pipeline.transform(rows))
             self.shape = self._X.shape
-        self.meta: dict[str, Any] = {}
+        self.meta = _describe(rows, recipe, self.shape[1], y)
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield the rows of X in blocks of a constant size."""
         if self._X is not None:
             yield self._X
             return
-        for rows in _row_blocks(np.arange(len(self._acts))):
+        for block_rows in _row_blocks(np.arange(len(self._rows))):
             try:
-                block = self.pipeline.transform(self._acts[rows])
+                block = self.pipeline.transform(self._rows[block_rows])
             except FaultyFilesError as error:
-                members = self.pipeline[0].find_members(self._acts)
-                raise self._acts.rows.name_all(error, members) from None
+                members = self.pipeline[0].find_members(self._rows)
+                raise self._rows.rows.name_all(error, members) from None
             yield _as_dense(block)
 
     def to_dataset(self) -> ProbeDataset:
@@ -163,98 +182,48 @@ class FittedDataset:
 
 
 def fit_dataset(
-    acts: ActivationSet,
-    pipeline: Pipeline,
-    target: BaseEstimator,
-    *,
-    strategy: str = "custom",
-    fit_rows: ArrayLike | None = None,
-    rows: ActivationSet | None = None,
-    fitted: FittedPipeline | None = None,
+    rows: ActivationSet, recipe: Recipe, *, fitted: FittedPipeline | None = None
 ) -> FittedDataset:
     """Do all that `generate_dataset` does, but for making X.
 
-    `rows` are the rows of `acts` again, with no more than what is needed of them, close at hand.
-    `fitted` comes from the dataset of another target, made by the same pipeline of the same rows.
+    Parameters
+    ----------
+    rows : ActivationSet
+        The rows of the set that the recipe was made for; it may hold no more of them than the
+        recipe's members.
+    recipe : Recipe
+    fitted : FittedPipeline or None
+        That of a dataset of another target, made by the same pipeline of the same rows.
     """
-    from sklearn.base import clone
-
-    _check_start(acts, pipeline)
-    rows = acts if rows is None else rows
-    train = None if fit_rows is None else check_fit_rows(fit_rows, acts.groups)
-    extractor = clone(target).fit(acts)
     try:
-        y = _extract(extractor, rows)
-        if fitted is None or not _is_by_rows(pipeline):  # other pipelines may have learned from y
-            used = np.arange(len(acts)) if train is None else train
-            fitted = _fit_pipeline(acts, pipeline, rows=rows, y=y, used=used)
+        y = _extract(recipe.target, rows)
+        if fitted is None or not recipe.is_by_rows:  # other pipelines may have learned from y
+            fitted = _fit_pipeline(rows, recipe, y)
     except FaultyFilesError as error:
-        members = find_members(clone(pipeline[0]).fit(rows), extractor, rows)
-        raise rows.rows.name_all(error, members) from None
-    dataset = FittedDataset(rows, fitted, y)
-    dataset.meta = _describe(acts, dataset, extractor, strategy, train)
+        raise rows.rows.name_all(error, recipe.find_members(rows)) from None
+    dataset = FittedDataset(rows, recipe, fitted, y)
     _warn(dataset.meta, y)
     return dataset
 
 
-def _fit_pipeline(
-    acts: ActivationSet,
-    pipeline: Pipeline,
-    *,
-    rows: ActivationSet,
-    y: NDArray[Any],
-    used: NDArray[np.int64],
-) -> FittedPipeline:
-    """Fit a clone of the pipeline on the rows used, by blocks where that gives the same bits."""
+def _fit_pipeline(rows: ActivationSet, recipe: Recipe, y: NDArray[Any]) -> FittedPipeline:
+    """Fit what follows the selector, by blocks of rows where that gives the same bits."""
     from sklearn.base import clone
 
     from sklprep.datasets.pipeline_bytes import freeze_pipeline
 
-    fitted = clone(pipeline).set_output(transform="default")
-    if _is_by_rows(fitted):
-        fitted[0].fit(rows)
-        for block in _row_blocks(used) if len(fitted) > 1 else ():
-            fitted[1].partial_fit(fitted[0].transform(rows[block]))
-    else:
-        fitted.fit(rows[used], y[used])
-    fitted[0].fit(acts)  # what else there is besides these rows is part of the fitted selector
+    used = np.arange(len(rows)) if recipe.fit_rows is None else recipe.fit_rows
+    fitted = clone(recipe.pipeline)
+    fitted.steps[0] = (fitted.steps[0][0], recipe.selector)
+    rest = fitted[1:]
+    if not recipe.is_by_rows:
+        rest.fit(recipe.selector.transform(rows[used]), y[used])
+    elif len(rest):
+        for block in _row_blocks(used):
+            rest[0].partial_fit(recipe.selector.transform(rows[block]))
+    fitted.steps[1:] = rest.steps
     data, loaded = freeze_pipeline(fitted)
     return FittedPipeline(loaded, data)
-
-
-def _check_start(acts: ActivationSet, pipeline: Pipeline) -> None:
-    from sklprep.transformers.selection import Selector
-
-    selector = pipeline.steps[0][1]
-    if not isinstance(acts, ActivationSet) or not isinstance(selector, Selector):
-        raise UsageError(
-            "generate_dataset needs an ActivationSet and a pipeline that starts with a"
-            f" LayerSelector or an SAEFeatureSelector, got {type(acts).__name__} and"
-            f" {type(selector).__name__}."
-        )
-
-
-def _check_place(
-    output: str | os.PathLike[str], acts: ActivationSet, pipeline: Pipeline, *, compress: bool
-) -> None:
-    """Refuse an output that cannot be, as far as that is known before the work."""
-    from sklearn.base import clone
-
-    _check_start(acts, pipeline)
-    require_safe_outputs([output], [acts.rows.source.place])
-    if _is_by_rows(pipeline) and not compress:
-        require_space(output, x_bytes(len(acts), clone(pipeline[0]).fit(acts).n_features_out_))
-
-
-def x_bytes(n_rows: int, n_columns: int) -> int:
-    """Bytes of X in a dataset, which are nearly all of it."""
-    return n_rows * n_columns * np.dtype(np.float32).itemsize
-
-
-def find_members(selector: Any, target: Any, acts: ActivationSet) -> Members:
-    """What a dataset reads of a set, by its fitted selector and target."""
-    read: Members = selector.find_members(acts)
-    return read | target.find_members(acts) if hasattr(target, "find_members") else read
 
 
 def _extract(extractor: Any, rows: ActivationSet) -> NDArray[Any]:
@@ -267,18 +236,10 @@ def _extract(extractor: Any, rows: ActivationSet) -> NDArray[Any]:
         y = extractor.transform(rows)
     if np.ndim(y) != 1:
         raise UsageError(
-            f"A dataset holds one target, but y has shape {np.shape(y)}. Make a dataset for each"
-            " (several --target-feature on the command line), or use y with acts directly."
+            f"A dataset holds one target, but y has shape {np.shape(y)}. Make a dataset for each,"
+            " or use y with acts directly."
         )
     return y
-
-
-def _is_by_rows(pipeline: Pipeline) -> bool:
-    """Whether fitting and transforming block by block gives the same bits as all rows at once."""
-    from sklprep.transformers.normalizers import ActivationNormalizer
-
-    rest = [step for _, step in pipeline.steps[1:]]
-    return not rest or (len(rest) == 1 and isinstance(rest[0], ActivationNormalizer))
 
 
 def _as_dense(X: Any) -> NDArray[np.float32]:
@@ -293,72 +254,24 @@ def _row_blocks(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         yield rows[start : start + BLOCK_ROWS]
 
 
-def split_rows(
-    acts: ActivationSet, test_size: float, random_state: int, *, stratify: bool = False
-) -> NDArray[np.int64]:
-    """Row positions that `train_test_split` with the same arguments puts into training.
-
-    Raises
-    ------
-    UsageError
-        If the rows cannot be split so, or groups would straddle the split.
-    """
-    from sklearn.model_selection import train_test_split
-
-    labels = acts.labels if stratify else None
-    try:
-        train, _ = train_test_split(
-            np.arange(len(acts)), test_size=test_size, random_state=random_state, stratify=labels
-        )
-    except ValueError as error:
-        raise UsageError(f"The rows cannot be split with test size {test_size}: {error}") from None
-    return check_fit_rows(train, acts.groups)
-
-
-def check_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Refuse rows that are no positions, or that share a group with the rows left out."""
-    rows = np.asarray(fit_rows)
-    n = len(groups)
-    if rows.dtype.kind not in "iu" or rows.ndim != 1 or not len(rows):
-        raise UsageError(
-            f"fit_rows must be a non-empty array of row positions, got {rows.dtype} of shape"
-            f" {rows.shape}."
-        )
-    if rows.min() < 0 or rows.max() >= n or len(np.unique(rows)) != len(rows):
-        raise UsageError(f"fit_rows must be distinct row positions from 0 to {n - 1}.")
-    straddling = np.intersect1d(groups[rows], np.delete(groups, rows))
-    if len(straddling):
-        raise UsageError(
-            f"{len(straddling)} groups, such as tokens of one sentence, straddle the split between"
-            f" training and test rows (group {straddling[0]} first), so the test rows would not be"
-            " unseen. Split by group, for example with GroupShuffleSplit on acts.groups, and give"
-            " generate_dataset the training rows as fit_rows."
-        )
-    return rows.astype(np.int64)
-
-
 def _describe(
-    acts: ActivationSet,
-    dataset: FittedDataset,
-    target: Any,
-    strategy: str,
-    train: NDArray[np.int64] | None,
+    rows: ActivationSet, recipe: Recipe, n_columns: int, y: NDArray[Any]
 ) -> dict[str, Any]:
     from sklprep.transformers.sae_selector import SAEFeatureSelector
     from sklprep.transformers.targets import ConceptTargetExtractor, FeatureTargetExtractor
 
-    selector = dataset.pipeline.steps[0][1]
+    selector, target, train = recipe.selector, recipe.target, recipe.fit_rows
     hidden_or_embeddings = HIDDEN if len(selector.layers_) else EMBEDDINGS
     meta: dict[str, Any] = {
-        "meta_strategy": strategy,
+        "meta_strategy": recipe.strategy,
         "meta_input_source": SAE
         if isinstance(selector, SAEFeatureSelector)
         else hidden_or_embeddings,
         "meta_input_layers": selector.layers_,
-        "meta_input_dims": dataset.shape[1],
-        "meta_n_samples": len(acts),
-        "meta_sentence_indices": acts.sentence_indices,
-        "meta_pooling": acts.pooling,
+        "meta_input_dims": n_columns,
+        "meta_n_samples": len(rows),
+        "meta_sentence_indices": rows.sentence_indices,
+        "meta_pooling": rows.pooling,
     }
     if isinstance(target, FeatureTargetExtractor):
         meta |= {
@@ -368,16 +281,14 @@ def _describe(
             "meta_average_l0": target.average_l0_,
         }
     elif isinstance(target, ConceptTargetExtractor):
-        meta |= {"meta_output_type": CONCEPT, "meta_n_classes": len(np.unique(dataset.y))}
-    if len(np.unique(acts.groups)) < len(acts):
-        meta["meta_groups"] = acts.groups
+        meta |= {"meta_output_type": CONCEPT, "meta_n_classes": len(np.unique(y))}
+    if len(np.unique(rows.groups)) < len(rows):
+        meta["meta_groups"] = rows.groups
     if train is not None:
         meta["meta_train_indices"] = train
-        meta["meta_test_indices"] = np.setdiff1d(np.arange(len(acts)), train)
+        meta["meta_test_indices"] = np.setdiff1d(np.arange(len(rows)), train)
     meta["meta_format_version"] = FORMAT_VERSION
-    meta["meta_provenance"] = provenance(
-        acts, dataset.pipeline, target, strategy=strategy, fit_rows=train
-    )
+    meta["meta_provenance"] = recipe.provenance.to_json()
     return meta
 
 

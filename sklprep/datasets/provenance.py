@@ -7,7 +7,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from inspect import isfunction
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,52 +25,106 @@ if TYPE_CHECKING:
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,30}")
 
 
-def provenance(
-    acts: ActivationSet,
-    pipeline: Pipeline,
-    target: Any,
-    *,
-    strategy: str,
-    fit_rows: NDArray[np.int64] | None,
-) -> str:
-    """Say in JSON what a dataset is made of: two datasets with equal provenance are equal.
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a dataset is made of: datasets of equal provenance are equal.
 
-    The selector and the target must be fitted; the other steps need not be.
+    Attributes
+    ----------
+    input, fingerprint : str
+        Name of the folder, and what its rows are known by.
+    left_out : tuple of str
+        Files of the folder whose sentences are not among the rows.
+    pooling : str
+    layers : str or dict
+        What the selector selects.
+    steps : list
+        Parameters of the steps behind it.
+    fit_rows : str or None
+        SHA-256 of the row positions that they were fitted on; None is all rows.
+    strategy : str
+    target : dict
+        Parameters of the target extractor.
     """
+
+    input: str
+    fingerprint: str
+    left_out: tuple[str, ...]
+    pooling: str
+    layers: Any
+    steps: list[Any]
+    fit_rows: str | None
+    strategy: str
+    target: Any
+
+    @classmethod
+    def of(
+        cls,
+        acts: ActivationSet,
+        pipeline: Pipeline,
+        target: Any,
+        *,
+        strategy: str,
+        fit_rows: NDArray[np.int64] | None,
+    ) -> Self:
+        """Gather it; the selector and the target must be fitted, the other steps need not be."""
+        of_target = target.get_params(deep=False)
+        if "average_l0" in of_target:
+            of_target["average_l0"] = target.average_l0_
+        return cls(
+            acts.name,
+            acts.fingerprint,
+            tuple(acts.left_out),
+            acts.pooling,
+            _selected(pipeline.steps[0][1]),
+            [_parameters(step) for _, step in pipeline.steps[1:]],
+            None if fit_rows is None else hashlib.sha256(fit_rows.tobytes()).hexdigest(),
+            strategy,
+            {type(target).__name__: of_target},
+        )
+
+    @property
+    def without_target(self) -> Provenance:
+        """What X alone is made of."""
+        return replace(self, strategy="", target=None)
+
+    def to_json(self) -> str:
+        """Write it as a dataset file holds it, with the versions of the libraries."""
+        record = {
+            "versions": versions(),
+            "input": self.input,
+            "fingerprint": self.fingerprint,
+            "arguments": {
+                "strategy": self.strategy,
+                "pooling": self.pooling,
+                "layers": self.layers,
+                "pipeline": self.steps,
+                "target": self.target,
+                "fit_rows": self.fit_rows,
+            },
+        }
+        if self.left_out:
+            record["left_out"] = self.left_out
+        return json.dumps(record, sort_keys=True, default=_as_text)
+
+
+def _as_text(value: Any) -> str:
+    """Name functions by where they are defined: their text has an address, of each process anew."""
+    return f"{value.__module__}.{value.__qualname__}" if isfunction(value) else str(value)
+
+
+def _parameters(step: Any) -> Any:
+    return step if isinstance(step, str) else {type(step).__name__: step.get_params(deep=False)}
+
+
+def _selected(selector: Any) -> Any:
     from sklprep.transformers.sae_selector import SAEFeatureSelector
 
-    def parameters(step: Any) -> Any:
-        if isinstance(step, str):
-            return step
-        values = step.get_params(deep=False)
-        if step is target and "average_l0" in values:
-            values["average_l0"] = step.average_l0_
-        return {type(step).__name__: values}
-
-    selector = pipeline.steps[0][1]
-    layers: Any = format_layers(selector.layers_.tolist()) or EMBEDDINGS
-    if isinstance(selector, SAEFeatureSelector):
-        saes = zip(selector.sae_layers_.tolist(), selector.average_l0s_.tolist(), strict=True)
-        features = None if selector.features_ is None else selector.features_.tolist()
-        layers = {"saes": list(saes), "features": features}
-    record = {
-        "versions": versions(),
-        "input": acts.name,
-        "fingerprint": acts.fingerprint,
-        "arguments": {
-            "strategy": strategy,
-            "pooling": acts.pooling,
-            "layers": layers,
-            "pipeline": [parameters(step) for _, step in pipeline.steps[1:]],
-            "target": parameters(target),
-            "fit_rows": None
-            if fit_rows is None
-            else hashlib.sha256(fit_rows.tobytes()).hexdigest(),
-        },
-    }
-    if acts.left_out:
-        record["left_out"] = list(acts.left_out)
-    return json.dumps(record, sort_keys=True, default=str)
+    if not isinstance(selector, SAEFeatureSelector):
+        return format_layers(selector.layers_.tolist()) or EMBEDDINGS
+    saes = zip(selector.sae_layers_.tolist(), selector.average_l0s_.tolist(), strict=True)
+    features = None if selector.features_ is None else selector.features_.tolist()
+    return {"saes": list(saes), "features": features}
 
 
 @functools.cache
@@ -80,7 +136,7 @@ def versions() -> dict[str, str]:
 
 
 def read_provenance(text: Any) -> list[tuple[str, str]]:
-    """Names and values, where a file holds what `provenance` wrote."""
+    """Names and values, where a file holds what `Provenance.to_json` wrote."""
     try:
         record = json.loads(text)
     except (TypeError, ValueError, RecursionError):

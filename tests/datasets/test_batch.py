@@ -16,7 +16,8 @@ from sklearn.model_selection import train_test_split
 
 from sklprep import load_dataset, make_activations
 from sklprep.cli.main import main
-from sklprep.datasets.batch import plan_jobs, preview_jobs
+from sklprep.datasets.batch import preview_datasets
+from sklprep.datasets.plans import plan_datasets
 from sklprep.exceptions import UsageError
 from sklprep.files.csv_tables import read_features
 from sklprep.files.npz_reader import NpzReader
@@ -316,7 +317,7 @@ def test_trait_is_the_name_of_the_folder_without_its_ending(tmp_path):
         "my_dump": "my_dump",
     }.items():
         options = {"layers": [1]}
-        (job,) = plan_jobs(
+        (job,) = plan_datasets(
             [tmp_path / name], ["hidden-to-concept"], ["none"], options, "{trait}+{input}"
         )
         assert str(job.output) == f"{trait}+{name}"
@@ -324,7 +325,7 @@ def test_trait_is_the_name_of_the_folder_without_its_ending(tmp_path):
 
 def test_a_folder_given_as_a_path_ending_in_a_dot_has_its_own_name(generate, monkeypatch):
     monkeypatch.chdir(FOLDER)
-    (job,) = plan_jobs([Path(".")], ["embedding-to-concept"], ["none"], {}, "{trait}")
+    (job,) = plan_datasets([Path(".")], ["embedding-to-concept"], ["none"], {}, "{trait}")
 
     assert job.output == Path("dishonesty")
 
@@ -384,11 +385,11 @@ def test_two_folders_of_one_trait_need_the_input_field(generate, tmp_path):
     sources = [Path(FOLDER), tmp_path / "other" / "dishonesty_50_features"]
 
     with pytest.raises(UsageError, match=r"\{input\} is dishonesty_100_features and"):
-        plan_jobs(sources, output="{trait}.npz", **jobs)
-    assert len(plan_jobs(sources, output="{input}.npz", **jobs)) == 2
+        plan_datasets(sources, output="{trait}.npz", **jobs)
+    assert len(plan_datasets(sources, output="{input}.npz", **jobs)) == 2
     sources = [tmp_path / "one" / "data", tmp_path / "two" / "data"]
     with pytest.raises(UsageError, match=r"one/data and .*two/data have one name, .*: data.npz"):
-        plan_jobs(sources, output="{input}.npz", **jobs)
+        plan_datasets(sources, output="{input}.npz", **jobs)
 
 
 @pytest.mark.parametrize(
@@ -598,14 +599,14 @@ def test_dry_run_lists_what_is_then_written_and_writes_nothing(generate):
 
 
 def test_previewed_bytes_are_those_of_x(generate):
-    jobs = plan_jobs(
+    jobs = plan_datasets(
         [Path(FOLDER)],
         ["hidden-to-concept", "embedding-to-concept"],
         ["none"],
         {"layers": ["all", 3, "1,2"]},
         "new/{name}.npz",
     )
-    for job, found in preview_jobs(jobs, pooling="none", n_jobs=1):
+    for job, found in preview_datasets(jobs, pooling="none", n_jobs=1):
         layers = f"--layers {job.options['layers']}" if job.options else ""
         generate(
             f"--strategy {job.strategy} {layers} --pooling none --normalize none"

@@ -626,14 +626,14 @@ def test_the_python_interface_records_what_was_left_out(faulty):
 
 
 def test_a_job_that_runs_out_of_memory_does_not_stop_the_others(run, dump, tmp_path, monkeypatch):
-    fit = sklprep.datasets.batch._Prepared.fit
+    fit = sklprep.datasets.generation.fit_dataset
 
-    def hungry(self, *arguments):
-        if self.members.layers == (0,):
+    def hungry(rows, recipe, **options):
+        if recipe.selector.layers_.tolist() == [0]:
             raise MemoryError
-        return fit(self, *arguments)
+        return fit(rows, recipe, **options)
 
-    monkeypatch.setattr(sklprep.datasets.batch._Prepared, "fit", hungry)
+    monkeypatch.setattr(sklprep.datasets.generation, "fit_dataset", hungry)
     code, out, err = run(*batch(dump, tmp_path / "out"))
     assert code == 1
     assert "4 written, 0 unchanged" in out
