@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,9 +171,12 @@ def test_bytes_depend_on_content_and_folder_name_only(folder, tmp_path):
         os.utime(path, (1, 1))
     script = (
         "import sys, sklprep\n"
+        "from sklearn.feature_selection import SelectKBest\n"
         "acts = sklprep.load_activations(sys.argv[1], n_jobs=int(sys.argv[3]))\n"
-        "sklprep.generate_dataset(acts, *sklprep.make_strategy('hidden-to-concept', layers='1-2'),"
-        " output=sys.argv[2])"
+        "pipeline, target = sklprep.make_strategy('hidden-to-concept', layers='1-2')\n"
+        "sklprep.generate_dataset(acts, pipeline, target, output=sys.argv[2])\n"
+        "pipeline.steps.append(('best', SelectKBest(k=4)))\n"
+        "sklprep.generate_dataset(acts, pipeline, target, output=sys.argv[2] + '.best')"
     )
     outputs = [tmp_path / f"{i}.npz" for i in range(3)]
     for output, source, jobs, seed in zip(
@@ -184,7 +188,9 @@ def test_bytes_depend_on_content_and_folder_name_only(folder, tmp_path):
             env={**os.environ, "PYTHONHASHSEED": seed},
         )
 
-    assert len({output.read_bytes() for output in outputs}) == 1
+    for suffix in ("", ".best"):
+        made = {Path(f"{output}{suffix}").read_bytes() for output in outputs}
+        assert 1 == len(made)
 
 
 def test_provenance_tells_versions_source_and_arguments(acts, folder):
