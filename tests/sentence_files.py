@@ -18,13 +18,15 @@ def write_sentence(
     n_features=40,
     dtype="float32",
     compress=True,
+    final=-1,
     omit=(),
     **members,
 ):
     """Write one sentence file of random values and return its members as a dict of arrays.
 
     Any member may be given by its name; those in `omit` are left out. Values depend on `seed` and
-    `index` only. The final token is a random one, a layer that repeats has equal hidden states.
+    `index` only. The final token is the last one, or a
+    random one if `final` is None; a layer that repeats has equal hidden states.
     """
     rng = np.random.default_rng([seed, index])
     n = int(rng.integers(2, 9)) if n_tokens is None else n_tokens
@@ -34,7 +36,7 @@ def write_sentence(
         "embeddings": rng.normal(size=(n, d_embed)).astype(dtype),
         "hidden_states": np.array([states[layer] for layer in layers]).astype(dtype),
         "activations": (features * (rng.random(features.shape) < 0.15)).astype(dtype),
-        "is_final_token": np.arange(n) == rng.integers(n),
+        "is_final_token": np.arange(n) == (rng.integers(n) if final is None else n + final),
         "concept_strength_label": np.array(index % 4),
         "sentence_index": np.array(index),
         "sentence": np.array(f"This is sentence {index}."),

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.activations.array_source import ArraySource
-from sklprep.exceptions import DataError, FeatureNotFoundError, FileFormatError
+from sklprep.activations.joined_source import JoinedSource
+from sklprep.exceptions import DataError, FeatureNotFoundError, FileFormatError, UsageError
 from sklprep.files.atomic import require_new_folder
 from sklprep.files.faults import brief
 from sklprep.formats.layers import format_layers
@@ -49,6 +50,8 @@ class ActivationSet:
         Concept labels; int64, 0 to 3, where they come from sentence files.
     sentences : ndarray of str of shape (n_rows,), or None
     sentence_indices : ndarray of shape (n_rows,), int64
+    sources : ndarray of str of shape (n_rows,), or None
+        The set that each row comes from, where `concatenate` joined several.
     groups : ndarray of shape (n_rows,), int64
         The sentence of each row unless given: what must not straddle a split.
     layers : ndarray of shape (n_layers,), int64
@@ -146,6 +149,50 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             groups=groups,
         )
         return cls(Rows(source))
+
+    @classmethod
+    def concatenate(cls, sets: Mapping[str, ActivationSet]) -> Self:
+        """Join the rows of several sets, one after the other; each is still read where it lies.
+
+        Parameters
+        ----------
+        sets : mapping of str to ActivationSet
+            Of one model, made with one pooling. The names become `sources`.
+
+        Returns
+        -------
+        ActivationSet
+            `groups` of different sets are apart, but for those that share a text. Labels, sentences
+            and their indices are those of each set.
+
+        Raises
+        ------
+        UsageError
+            If there are no sets, or they differ in layers, widths, SAEs or pooling.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklprep import ActivationSet
+        >>> both = ActivationSet.concatenate(
+        ...     {
+        ...         name: ActivationSet.from_arrays(
+        ...             hidden_states=np.ones((2, 1, 3)), labels=[0, 1], sentences=["same", name]
+        ...         )
+        ...         for name in ("honest", "devious")
+        ...     }
+        ... )
+        >>> both.sources
+        array(['honest', 'honest', 'devious', 'devious'], dtype='<U7')
+        >>> both.groups
+        array([0, 1, 0, 2])
+        """
+        for name, acts in sets.items():
+            if not isinstance(acts, ActivationSet):
+                raise UsageError(
+                    f"sets[{name!r}] is a {type(acts).__name__}; expected an ActivationSet."
+                )
+        return cls(Rows(JoinedSource({str(name): acts.rows for name, acts in sets.items()})))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -281,6 +328,15 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
     @property
     def left_out(self) -> dict[str, FileFormatError]:
         return dict(self.rows.source.left_out)
+
+    @property
+    def sources(self) -> NDArray[np.str_] | None:
+        """(n_rows,): the set that each row was joined from; None where none were joined."""
+        source = self.rows.source
+        if not isinstance(source, JoinedSource):
+            return None
+        positions = slice(None) if self.rows.positions is None else self.rows.positions
+        return source.sources[positions]
 
     @property
     def embeddings(self) -> NDArray[np.float32]:

@@ -43,6 +43,11 @@ class SentenceInfo:
         """Whether all values were dumped as float16."""
         return set(self.dtypes) <= {"float16", None}
 
+    @property
+    def n_behind_final(self) -> int:
+        """Number of tokens behind the last one that is marked as final."""
+        return self.n_tokens - 1 - max(self.final_tokens, default=self.n_tokens - 1)
+
     def positions_of(self, layers: Iterable[int]) -> list[int]:
         """Where along the config axis each layer stands first, ascending."""
         return sorted(self.layers.index(layer) for layer in set(layers))

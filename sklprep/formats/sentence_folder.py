@@ -52,6 +52,16 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
 PATTERN = "sentence_*.npz"
+_LOADERS = {
+    ".npy": "numpy.load",
+    ".npz": "numpy.load",
+    ".safetensors": "safetensors.numpy.load_file",
+    ".pt": "torch.load(..., weights_only=True)",
+    ".pth": "torch.load(..., weights_only=True)",
+    ".h5": "h5py.File",
+    ".parquet": "pandas.read_parquet",
+}
+"""Files of other tools, and what reads them."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What the system runs out of is no fault of a file."""
 
@@ -125,6 +135,8 @@ class SentenceFolder:
                 for info in infos
             ]
         )
+        if pooling != "final":
+            _warn_of_padding(self.path, self.files, pooling)
         self._kept: dict[tuple[str, int], Any] = {}  # what was read, by member and number
         self._lock = threading.RLock()
 
@@ -482,7 +494,8 @@ def available_memory() -> int | None:
 
 
 def _list_sentence_files(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.glob(PATTERN)) if folder.is_dir() else []
+    found = [path.name for path in folder.glob(PATTERN)] if folder.is_dir() else []
+    names = sorted(found, key=_natural)
     if names:
         numbers = {int(match[1]) for name in names if (match := _NUMBER.fullmatch(name))}
         start = min(1, *numbers) if numbers else 0
@@ -505,11 +518,46 @@ def _list_sentence_files(folder: Path) -> list[str]:
             "it holds layer_*_activations.npz, the old layer-wise format. Run the extraction that"
             " writes one file a sentence."
         )
+    elif foreign := _say_what_lies_there(folder):
+        hint = foreign
     elif subfolders := sorted(path.parent for path in folder.glob(f"*/{PATTERN}")):
         hint = f"but in its subfolder. Did you mean {subfolders[0]}?"
     else:
         hint = "Run the extraction first, or check the path."
     raise DataError(f"No sentence_*.npz files found in {folder}: {hint}")
+
+
+def _warn_of_padding(folder: Path, files: Sequence[SentenceInfo], pooling: str) -> None:
+    """Warn of tokens behind the final one, which is the last of its sentence unless padded."""
+    padded = [info for info in files if info.final_tokens and info.n_behind_final]
+    if padded:
+        what = "becomes a row" if pooling == "none" else f"counts in the {pooling}"
+        warnings.warn(
+            f"{len(padded)} of {len(files)} files of {folder} have tokens behind the final one"
+            f" ({padded[0].name} has {padded[0].n_behind_final} first): with pooling {pooling!r}"
+            f" each of them {what}. If they are padding, extract the files again without it, or use"
+            " pooling 'final'.",
+            SklprepWarning,
+            stacklevel=2,
+        )
+
+
+def _natural(name: str) -> tuple[Any, ...]:
+    """Sort key by the numbers in a name: 2 before 10, padded with zeros or not."""
+    parts = re.split(r"([0-9]+)", name)
+    return tuple(int(part) if part.isdigit() else part for part in parts), name
+
+
+def _say_what_lies_there(folder: Path) -> str:
+    """What to do with the arrays of other tools, if the folder holds any."""
+    for suffix, load in _LOADERS.items():
+        if found := sorted(folder.glob(f"*{suffix}")):
+            return (
+                f"it holds {len(found)} {suffix} files ({found[0].name} first), which are not read"
+                f" in place. Load them, for example with {load}, and give the arrays to"
+                " ActivationSet.from_arrays(hidden_states=..., labels=...)."
+            )
+    return ""
 
 
 def _try(function: Callable[..., Any], path: Path, *arguments: Any) -> Any:

@@ -1,5 +1,6 @@
 """`ActivationSet`: a container that scikit-learn can index, split and send to other processes."""
 
+import contextlib
 import operator
 import pickle
 import shutil
@@ -10,6 +11,10 @@ from joblib import Parallel, delayed
 from joblib.externals.loky import get_reusable_executor
 from scipy.sparse import coo_array, csc_array, csc_matrix, csr_array
 from sentence_files import write_folder
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
+from sklearn.tree import DecisionTreeClassifier
 
 from sklprep import ActivationSet, load_activations
 from sklprep.activations.activation_set import check_feature_exists
@@ -564,3 +569,64 @@ def test_rows_that_do_not_fit_in_memory_say_what_they_need_and_name_pack(tmp_pat
         acts = load_activations(tmp_path / "dump")
     with pytest.raises(DataError, match=r"need .* GB of memory .* sklprep pack"):
         acts.layer(int(acts.layers[0]))
+
+
+def _accessors(acts):
+    yield from (
+        getattr(acts, name)
+        for name in ("labels", "groups", "sentence_indices", "layers", "sae_layers")
+    )
+    yield from (acts.average_l0s, acts.layer(1), acts.embeddings, acts.hidden_states)
+    for matrix in (*acts.activations, acts.sae_activations(1)):
+        yield from (matrix.data, matrix.indices, matrix.indptr)
+    yield acts.feature(1, [3, 4])
+
+
+@pytest.mark.parametrize("kind", ["files", "pack", "arrays", "view"])
+def test_nothing_that_is_done_to_what_a_set_returns_changes_the_set(tmp_path, kind):
+    write_folder(tmp_path / "files", 6)
+    acts = load_activations(tmp_path / "files")
+    if kind == "pack":
+        acts.to_pack(tmp_path / "pack")
+        acts = load_activations(tmp_path / "pack")
+    elif kind == "arrays":
+        acts = ActivationSet.from_arrays(
+            hidden_states=acts.hidden_states,
+            embeddings=acts.embeddings,
+            activations=acts.activations,
+            labels=acts.labels,
+            groups=acts.groups,
+        )
+    elif kind == "view":
+        acts = acts[[5, 1, 2]]
+    before = [values.copy() for values in _accessors(acts)]
+    fingerprint = acts.fingerprint
+
+    for values in _accessors(acts):
+        with contextlib.suppress(ValueError):  # read-only
+            values += values.dtype.type(1)
+        with contextlib.suppress(ValueError):
+            values[:1] = 0
+
+    for expected, actual in zip(before, _accessors(acts), strict=True):
+        np.testing.assert_array_equal(expected, actual)
+    assert fingerprint == acts.fingerprint
+
+
+def test_what_a_set_returns_fits_models_and_makes_frames(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    write_folder(tmp_path, 12)
+    acts = load_activations(tmp_path)
+
+    for model in (
+        LogisticRegression(),
+        Ridge(),
+        SVC(),
+        DecisionTreeClassifier(),
+        KNeighborsClassifier(),
+    ):
+        model.fit(acts.layer(1), acts.labels).predict(acts.layer(1))
+        model.fit(acts.activations[1], acts.labels).predict(acts.activations[1])
+    frame = pandas.DataFrame(acts.layer(1)).assign(label=acts.labels)
+    frame[0] += 1
+    np.testing.assert_array_equal(frame[0].to_numpy() - 1, acts.layer(1)[:, 0] + 1 - 1)

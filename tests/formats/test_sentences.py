@@ -147,14 +147,14 @@ def test_float64_is_rounded_to_float32(tmp_path):
     assert_rows(load_activations(tmp_path), files, "final", {0: 0, 1: 1, 2: 2})
 
 
-def test_rows_come_in_the_order_of_the_sorted_names(tmp_path):
+def test_rows_come_in_the_order_of_the_numbers_in_their_names(tmp_path):
     for name, index in (("10", 3), ("2", 1), ("1", 2), ("_b", 0), ("_a", 7)):
         write_sentence(tmp_path / f"sentence_{name}.npz", index=index)
     with pytest.warns(SklprepWarning):
         acts = load_activations(tmp_path)
-    assert acts.sentence_indices.tolist() == [2, 3, 1, 7, 0]
-    assert acts.sentences[1] == "This is sentence 3."
-    assert acts.labels.tolist() == [2, 3, 1, 3, 0]
+    assert acts.sentence_indices.tolist() == [2, 1, 3, 7, 0]
+    assert acts.sentences[1] == "This is sentence 1."
+    assert acts.labels.tolist() == [2, 1, 3, 3, 0]
     assert acts.groups.tolist() == [0, 1, 2, 3, 4]
 
 
@@ -804,3 +804,69 @@ def test_a_flipped_bit_is_noticed_or_harmless(tmp_path, compress):
             raise AssertionError(f"seed 8, trial {trial}, bit {bit}") from error
         assert str(path) in message
     assert noticed > 40
+
+
+class TestOrderAndExtentOfRows:
+    def test_files_come_in_the_order_of_the_numbers_in_their_names(self, tmp_path):
+        for index in (10, 2, 1, 0, 11):
+            write_sentence(tmp_path / f"sentence_{index}.npz", index=index)
+
+        with pytest.warns(SklprepWarning, match="gaps in the numbering"):
+            acts = load_activations(tmp_path)
+
+        assert acts.sentence_indices.tolist() == [0, 1, 2, 10, 11]
+
+    def test_names_padded_with_zeros_keep_the_order_of_their_text(self, tmp_path):
+        names = [f"sentence_{index:04d}.npz" for index in (0, 1, 2, 10, 100)]
+        for index, name in enumerate(names):
+            write_sentence(tmp_path / name, index=index)
+
+        with pytest.warns(SklprepWarning, match="gaps"):
+            acts = load_activations(tmp_path)
+
+        assert acts.rows.file_names.tolist() == sorted(names)
+
+    @pytest.mark.parametrize("name", ["a_{}", "part2_{}", "{}_of_12"])
+    def test_other_names_come_in_the_order_of_all_their_numbers(self, tmp_path, name):
+        for index in (9, 11, 100):
+            write_sentence(tmp_path / f"sentence_{name.format(index)}.npz", index=index)
+
+        assert load_activations(tmp_path).sentence_indices.tolist() == [9, 11, 100]
+
+    @pytest.mark.parametrize("pooling", ["mean", "max", "none"])
+    def test_tokens_behind_the_final_one_are_warned_about_where_they_count(self, tmp_path, pooling):
+        write_folder(tmp_path, 3, n_tokens=5, changes={1: {"final": -3}})
+
+        with pytest.warns(SklprepWarning) as seen:
+            load_activations(tmp_path, pooling=pooling)
+
+        (message,) = [str(one.message) for one in seen]
+        assert message.startswith(f"1 of 3 files of {tmp_path} have tokens behind the final one")
+        assert "sentence_000001.npz has 2 first" in message
+
+    def test_tokens_behind_the_final_one_do_not_matter_to_final_pooling(self, tmp_path):
+        (content, *_) = write_folder(tmp_path, 3, n_tokens=5, final=-3)
+
+        acts = load_activations(tmp_path)
+
+        np.testing.assert_array_equal(content["embeddings"][2], acts.embeddings[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("layer_0.npy", "numpy.load"),
+        ("model-00001-of-00002.safetensors", "safetensors.numpy.load_file"),
+        ("acts.pt", "torch.load(..., weights_only=True)"),
+        ("activations.npz", "numpy.load"),
+    ],
+)
+def test_a_folder_of_other_files_says_how_to_bring_them_in(tmp_path, name, advice):
+    (tmp_path / name).write_bytes(b"")
+
+    with pytest.raises(DataError) as error:
+        load_activations(tmp_path)
+
+    assert str(error.value).startswith(f"No sentence_*.npz files found in {tmp_path}: it holds 1")
+    for part in (name, advice, "ActivationSet.from_arrays"):
+        assert part in str(error.value)
