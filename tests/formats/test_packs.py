@@ -27,7 +27,7 @@ from sklprep import (
     make_activations,
     make_strategy,
 )
-from sklprep.exceptions import DataError, FileFormatError, OutputError, UsageError
+from sklprep.exceptions import DataError, FileFormatError, OutputError, SklprepWarning, UsageError
 from sklprep.files.npy_file import PIECE_BYTES, NpyFile
 from sklprep.formats.members import Members
 from sklprep.formats.pack_reader import Pack, is_pack
@@ -124,13 +124,8 @@ class TestPlainNumpy:
     def test_every_array_is_readable_with_numpy_and_holds_the_rows_of_the_files(
         self, tmp_path, pooling, dtype
     ):
-        sentences = write_folder(
-            tmp_path / "dumps",
-            6,
-            layers=CONFIGS,
-            dtype=dtype,
-            final=-1 if pooling in ("mean", "max") else None,
-        )
+        final = -1 if pooling in ("mean", "max") else None
+        sentences = write_folder(tmp_path / "dumps", 6, layers=CONFIGS, dtype=dtype, final=final)
         out = tmp_path / "pack"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SklprepWarning)  # of tokens behind the final one
