@@ -25,7 +25,7 @@ from sklprep.notebook.cards import card, describe_y, table
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_SHOWN_SENTENCES = 5
+_SHOWN_SENTENCES = 5  # enough to tell a dataset by, on a card that stays short
 
 
 class ActivationSet:

@@ -17,7 +17,7 @@ from sklprep.activations.array_source import ArraySource
 from sklprep.activations.arrays import is_array, to_numpy
 from sklprep.exceptions import SklprepWarning, UsageError
 from sklprep.formats.layers import format_layers
-from sklprep.formats.pooling import POOLINGS
+from sklprep.formats.pooling import require_pooling
 from sklprep.formats.rows import Rows
 
 _HOOK = re.compile(r"blocks\.([0-9]{1,6})\.hook_resid_post")
@@ -94,8 +94,7 @@ def from_hidden_states(
     >>> bool(np.allclose(acts.layer(2)[1], returned[3][1, 2]))
     True
     """
-    if pooling not in POOLINGS:
-        raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+    require_pooling(pooling)
     batches = _pool_batches(hidden_states, attention_mask, pooling)
     counts = np.concatenate([batch.n_rows for batch in batches])
     n_sentences = len(counts)

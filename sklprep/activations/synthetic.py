@@ -21,14 +21,15 @@ from sklprep.formats.sentence_writer import Arrays, write_sentence_files
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
 
-_N_CLASSES = 4
-_LATENT_SIZE = 8
+_N_CLASSES = 4  # labels 0 to 3, as sentence files hold them
+_LATENT_SIZE = 8  # what a sentence is about: few enough that layers correlate, as a model's do
 _CONCEPT = 0  # the latent coordinate, and the feature, that carry the concept
+# tried until the best layer scores well above the others, which still score above chance
 _CONCEPT_SIGNAL = 5.0
 _MASSIVE_GAIN = 0.02
 _NOISE = 0.3
-_COMMON_RATE, _RARE_RATE = 0.5, 0.003
-_JUMP = 0.5
+_COMMON_RATE, _RARE_RATE = 0.5, 0.003  # of sentences a feature is active in: common ones, others
+_JUMP = 0.5  # threshold of the JumpReLU, in standard deviations of what it cuts
 
 # what the random draws of one seed are for: SeedSequence(seed, spawn_key=(purpose, ...))
 _SHARED, _LABELS, _SENTENCE = range(3)

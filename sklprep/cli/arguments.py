@@ -13,8 +13,7 @@ from sklprep.cli.messages import one_line
 from sklprep.datasets.strategies import STRATEGIES
 from sklprep.exceptions import LayerSpecError
 from sklprep.formats.layers import ALL, EMBEDDINGS, format_layers, parse_layers
-
-POOLING = ("final", "mean", "max", "none")
+from sklprep.formats.pooling import POOLINGS
 
 
 class Parser(argparse.ArgumentParser):
@@ -87,7 +86,7 @@ def add_skip_bad(parser: argparse.ArgumentParser) -> None:
 def add_common(parser: argparse.ArgumentParser, *, pooling: bool = False) -> None:
     add = parser.add_argument
     if pooling:
-        add("--pooling", choices=POOLING, help="what is a row; default: final, of a pack its own")
+        add("--pooling", choices=POOLINGS, help="what is a row; default: final, of a pack its own")
     add("--jobs", type=n_jobs, default=-1, metavar="N", help="files read at once; default: all")
     add("--quiet", action="store_true", help="print nothing but warnings and errors")
     add("--debug", action="store_true", help="show the traceback of an error")

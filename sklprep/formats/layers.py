@@ -12,7 +12,7 @@ from sklprep.exceptions import LayerNotFoundError, LayerSpecError
 ALL = "all"
 EMBEDDINGS = "embeddings"
 
-_MAX_LAYERS = 10_000
+_MAX_LAYERS = 10_000  # no model has as many; "0-99999999" is a typing error, not a request
 _HINT = "write single layers, ranges and commas, such as 12, 0-5 or 0-2,10,15-17"
 
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from sklprep.exceptions import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 POOLINGS = ("final", "mean", "max", "none")
+"""What becomes a row: the final token, the mean or the maximum over the tokens, or every token. The
+table imports nothing heavy, since the command line reads it for its help."""
+
+
+def require_pooling(pooling: str) -> None:
+    """Raise `UsageError` unless there is such a pooling."""
+    if pooling not in POOLINGS:
+        raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
 
 
 def is_last_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Mark where each value stands for the last time."""
+    import numpy as np
+
     last = np.zeros(len(values), bool)
     last[len(values) - 1 - np.unique(values[::-1], return_index=True)[1]] = True
     return last
@@ -33,6 +46,8 @@ def pool(
     blocks: Iterator[tuple[int, int, NDArray[Any]]], pooling: str, n_tokens: int
 ) -> Iterator[NDArray[np.float32]]:
     """Reduce the blocks of each range to one row; means are taken in float64 and rounded once."""
+    import numpy as np
+
     total: Any = None
     for _, first, block in blocks:
         if pooling == "mean":

@@ -17,8 +17,11 @@ from sklprep.formats.members import MEMBERS, Members, SparseRows
 from sklprep.formats.pooling import by_range, pool
 
 _SMALL = 1 << 20
-_MAX_INT = (1 << 63) - 1
+"""Bytes of a member that is read when a folder is opened: a megabyte holds the longest context's
+tokens and text, and a thousand hostile files at once take a gigabyte at the most."""
+_MAX_INT = (1 << 63) - 1  # of int64, which layers and sentence indices become
 MAX_WIDTH = 1 << 20
+"""Numbers in one vector: the largest SAEs published have a million features."""
 _FLOATS = (np.dtype("<f2"), np.dtype("<f4"), np.dtype("<f8"))
 
 

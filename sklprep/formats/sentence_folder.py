@@ -31,13 +31,12 @@ from sklprep.exceptions import (
     FaultyFilesError,
     FileFormatError,
     SklprepWarning,
-    UsageError,
 )
 from sklprep.files.faults import faulty_files, file_fault
 from sklprep.formats.fingerprint import fingerprint_of
 from sklprep.formats.layers import require_layers
 from sklprep.formats.members import MEMBERS, Block, Members, SparseRows
-from sklprep.formats.pooling import POOLINGS
+from sklprep.formats.pooling import require_pooling
 from sklprep.formats.sentence_file import (
     SentenceInfo,
     SentenceRows,
@@ -50,8 +49,9 @@ from sklprep.formats.source import blocks_in_place
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
 PATTERN = "sentence_*.npz"
+_NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
+"""A name that counts sentences, among which gaps are looked for; longer numbers are dates or ids."""
 _LOADERS = {
     ".npy": "numpy.load",
     ".npz": "numpy.load",
@@ -101,8 +101,7 @@ class SentenceFolder:
         progress: bool = True,
         skip_bad: bool = False,
     ) -> None:
-        if pooling not in POOLINGS:
-            raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+        require_pooling(pooling)
         self.path = self.place = Path(path)
         self.pooling = pooling
         self.n_jobs = n_jobs

@@ -19,6 +19,8 @@ from sklprep.transformers.sae_selector import check_features, refuse_average_l0
 from sklprep.transformers.selection import validate_layers
 
 ENOUGH_ACTIVE = 10
+"""Active rows below which a feature is not worth predicting: ten give each of five test folds two,
+while with two to four most test folds are constant."""
 
 
 class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
