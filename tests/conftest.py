@@ -5,6 +5,20 @@ import sys
 
 import pytest
 
+from sklprep.cli.main import main
+
+
+@pytest.fixture
+def run_command(capsys):
+    """Run a command line in this process; returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
 
 @pytest.fixture
 def run_python():

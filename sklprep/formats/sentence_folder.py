@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 PATTERN = "sentence_*.npz"
 _NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
-"""A name that counts sentences, among which gaps are looked for; longer numbers are dates or ids."""
+"""A name that counts sentences, among which gaps are looked for; longer numbers are dates, ids."""
 _LOADERS = {
     ".npy": "numpy.load",
     ".npz": "numpy.load",

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sklprep.transformers.methods import KEEP_ZEROS, METHODS, is_method
 
 _BLOCK_ROWS = 128
-"""One size for all: sums over blocks of another size round to other bits. These are 14 MB of float64
+"""One size for all: sums over blocks of another size round to other bits. 14 MB of float64
 at six layers of width 2,304."""
 
 

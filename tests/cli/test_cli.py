@@ -37,14 +37,12 @@ def output(tmp_path):
 
 
 @pytest.fixture
-def run(folder, output, capsys):
+def run(folder, output, run_command):
     """Run ``generate`` on the folder; returns exit code, stdout and stderr."""
 
     def run(arguments, *, source=folder):
-        argv = ["generate", "--input", str(source), "--output", str(output)]
-        code = main([*argv, *shlex.split(arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        place = ("--input", source, "--output", output)
+        return run_command("generate", *place, *shlex.split(arguments))
 
     return run
 

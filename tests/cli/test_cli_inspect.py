@@ -21,13 +21,11 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(folder, capsys):
+def run(folder, run_command):
     """Run ``inspect`` on the folder; returns exit code, stdout and stderr."""
 
     def run(arguments="", *, path=folder):
-        code = main(["inspect", str(path), "--jobs", "1", *shlex.split(arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
+        return run_command("inspect", path, "--jobs", 1, *shlex.split(arguments))
 
     return run
 

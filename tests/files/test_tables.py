@@ -10,7 +10,6 @@ from sentence_files import write_folder
 
 import sklprep.datasets.batch
 from sklprep import LayerSelector, layer_sweep, load_activations, load_dataset
-from sklprep.cli.main import main
 from sklprep.exceptions import FileFormatError
 from sklprep.files.csv_tables import read_labels
 from sklprep.formats.pack_writer import build_pack
@@ -40,14 +39,14 @@ def write_csv(path, column, value_of):
 
 
 @pytest.fixture
-def run(capsys):
+def run(run_command):
     """Run a command; returns exit code, stdout, and stderr without the warnings of few rows."""
 
     def run(command, *arguments):
-        code = main([command, "--jobs", "1", *shlex.split(" ".join(map(str, arguments)))])
-        captured = capsys.readouterr()
-        lines = captured.err.splitlines(keepends=True)
-        return code, captured.out, "".join(x for x in lines if not x.startswith("Warning: "))
+        words = shlex.split(" ".join(map(str, arguments)))
+        code, out, err = run_command(command, "--jobs", 1, *words)
+        lines = err.splitlines(keepends=True)
+        return code, out, "".join(x for x in lines if not x.startswith("Warning: "))
 
     return run
 

@@ -29,7 +29,6 @@ from sklprep import (
     load_dataset,
     make_strategy,
 )
-from sklprep.cli.main import main
 from sklprep.exceptions import (
     DataError,
     FaultyFilesError,
@@ -417,15 +416,13 @@ def test_other_processes_read_the_same_rows(faulty, backend):
 
 
 @pytest.fixture
-def run(capsys):
+def run(run_command):
     """Run a command; returns exit code, stdout and stderr without warnings of small folders."""
 
     def run(*arguments):
-        code = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
+        code, out, err = run_command(*arguments)
         others = ("Only ", "is active in", "gaps in the numbering")
-        lines = captured.err.splitlines()
-        return code, captured.out, [x for x in lines if not any(word in x for word in others)]
+        return code, out, [x for x in err.splitlines() if not any(word in x for word in others)]
 
     return run
 

@@ -7,7 +7,6 @@ import pytest
 from sentence_files import rewrite, write_folder
 
 from sklprep import ActivationSet, SAEFeatureSelector, load_activations, load_dataset
-from sklprep.cli.main import main
 from sklprep.exceptions import DataError, FaultyFilesError
 
 N = 12
@@ -31,7 +30,7 @@ def dump(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def run(capsys):
+def run(run_command):
     """Run a command on the folder; returns exit code and stderr.
 
     Warnings that a small folder and a random feature may cause are left out, but for one `word`.
@@ -39,9 +38,9 @@ def run(capsys):
 
     def run(command, *arguments, word="no word"):
         place = ["--input", "dump", "--output", "out.npz"] if command == "generate" else ["dump"]
-        code = main([command, *place, *map(str, arguments)])
+        code, _, err = run_command(command, *place, *arguments)
         expected = re.compile("Warning: .*(Only 1|is active in|y is constant)")
-        lines = capsys.readouterr().err.splitlines(keepends=True)
+        lines = err.splitlines(keepends=True)
         return code, "".join(x for x in lines if word in x or not expected.match(x))
 
     return run
