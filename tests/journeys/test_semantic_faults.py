@@ -190,8 +190,7 @@ def test_values_that_are_not_finite_count_where_they_are_used(
     dump(dtype=dtype)
     spoil(7, member, place, value)
     expected = (
-        f"Error: {file(7)}: {what} has 1 NaN or infinite values; expected finite numbers (1 of"
-        f" {N} rows are affected). {AGAIN}\n"
+        f"Error: {file(7)}: {what} has 1 NaN or infinite values; expected finite numbers. {AGAIN}\n"
     )
     assert run("generate", *used_by) == (1, expected)
     for arguments in not_by:
@@ -204,11 +203,10 @@ def test_values_of_tokens_that_are_not_pooled_do_not_count(dump, run):
     assert run("generate", *CONCEPT) == (0, "")
     for pooling in ("mean", "max", "none"):
         code, err = run("generate", *CONCEPT, "--pooling", pooling)
-        n_rows = 2 * N if pooling == "none" else N
         assert (code, err) == (
             1,
             f"Error: {file(7)}: member 'hidden_states' layer 1 has 1 NaN or infinite values;"
-            f" expected finite numbers (1 of {n_rows} rows are affected). {AGAIN}\n",
+            f" expected finite numbers. {AGAIN}\n",
         )
 
 
