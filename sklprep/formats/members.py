@@ -73,6 +73,12 @@ class Members:
         wanted = (self.embeddings, self.layers, self.read_configs)
         return tuple(name for name, used in zip(MEMBERS, wanted, strict=True) if used)
 
+    def name_config(self, config: int, layer: int) -> str:
+        """Say, for an error, what of a layer's config is used."""
+        features = self.used_features(config)
+        only = f", feature {features[0]}" if features is not None and len(features) == 1 else ""
+        return f"layer {layer}{only}"
+
     def used_features(self, config: int) -> NDArray[np.int64] | None:
         """Features of a config that are used; None for all of them."""
         if config in self.configs:

@@ -234,7 +234,7 @@ class Rows:
             config = members.read_configs[number]
             features = members.used_features(config)
             values = values if features is None else values[:, features]
-            what = f"layer {self.source.sae_layers[config]}"
+            what = members.name_config(config, self.source.sae_layers[config])
         counts = _bad_counts(values)
         if not counts.any():
             return {}

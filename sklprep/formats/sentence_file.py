@@ -196,11 +196,12 @@ def _require_finite(path: Path, info: SentenceInfo, rows: SentenceRows, members:
     if rows.hidden_states is not None:
         positions = info.positions_of(members.layers)
         for position, states in zip(positions, rows.hidden_states, strict=True):
-            checked.append(("hidden_states", f" layer {info.layers[position]}", states))
+            checked.append(("hidden_states", f"layer {info.layers[position]}", states))
     for config, sparse in zip(members.read_configs, rows.activations, strict=True):
         features = members.used_features(config)
         used = sparse.data if features is None else sparse.data[np.isin(sparse.indices, features)]
-        checked.append(("activations", f" layer {info.layers[config]}", used))
+        what = members.name_config(config, info.layers[config])
+        checked.append(("activations", what, used))
     for member, layer, values in checked:
         n_bad = int(values.size - np.count_nonzero(np.isfinite(values)))
         if n_bad:
