@@ -1,23 +1,31 @@
 """Ctrl-C and SIGTERM: one line, nothing half-written, and the process gone within a second.
 
 The signal becomes a `KeyboardInterrupt` in the main thread, so that ``finally`` and ``with`` clean
-up. Where that does not help (an interrupt is lost in a destructor, joblib waits for a thread), an
-alarm ends the process.
+up. Where that does not help (an interrupt is lost in a destructor, joblib waits for a thread), a
+thread ends the process.
 """
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = [
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)  # Windows has no SIGHUP
+]
 _SECONDS_TO_CLEAN_UP = 0.6
+"""Removing temporary files takes milliseconds, and the process is to be gone within a second."""
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 def exit_on_signals(run: Callable[[], int]) -> int:
@@ -30,10 +38,10 @@ def exit_on_signals(run: Callable[[], int]) -> int:
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), quiet]))
     atexit.register(_ignore_signals)  # called last: only what Python itself takes down is left then
     stop = _Stop()
-    for number in _SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(number, stop)
     try:
+        for number in _SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+                signal.signal(number, stop)
         return run()
     except KeyboardInterrupt as interrupt:
         stop.message = str(interrupt) or stop.message
@@ -47,7 +55,7 @@ class _Stop:
 
     def __init__(self) -> None:
         self.message = "Interrupted; nothing was left half-written."
-        self._signal: int | None = None
+        self._signal = 0
         self._is_running = True
         self._stderr = -1
         with suppress(OSError):  # it may be closed
@@ -60,34 +68,35 @@ class _Stop:
             os.dup2(silence.fileno(), 2)
         if not self._is_running:
             self._leave()
-        signal.signal(signal.SIGALRM, self._leave)
-        signal.setitimer(signal.ITIMER_REAL, _SECONDS_TO_CLEAN_UP)
+        with suppress(RuntimeError):  # no more threads may be started
+            _thread.start_new_thread(self._leave_late, ())  # takes no lock that is held here
         raise KeyboardInterrupt
+
+    def _leave_late(self) -> None:
+        time.sleep(_SECONDS_TO_CLEAN_UP)
+        self._leave()
 
     def finish(self) -> None:
         """Leave the process if a signal came; one that comes now needs no cleaning up."""
         self._is_running = False
-        if self._signal is not None:
+        if self._signal:
             with suppress(Exception):
                 sys.stdout.flush()
             self._leave()
 
-    def _leave(self, *_: object) -> NoReturn:
+    def _leave(self) -> NoReturn:
         """End the process and those it started, whatever its threads are doing."""
-        assert self._signal is not None
-        stderr, self._stderr = self._stderr, -1  # the alarm may come now
+        stderr, self._stderr = self._stderr, -1  # the other thread may come here now
         line = f"{self.message}\n"
         if os.isatty(stderr):  # there may be half a progress bar
             line = f"\n{line}"
         with suppress(OSError):
             os.write(stderr, line.encode())
-        if "multiprocessing" in sys.modules:
-            from multiprocessing import active_children
-
-            for child in active_children():
-                if child.pid is not None:
-                    with suppress(OSError):
-                        os.kill(child.pid, signal.SIGKILL)
+        # an import could wait for one that the main thread is in the middle of
+        if processes := sys.modules.get("multiprocessing.process"):
+            for child in processes.active_children():
+                with suppress(OSError):
+                    os.kill(child.pid, _KILL)
         os._exit(128 + self._signal)
 
 

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
             with open(os.devnull, "w") as silence:
                 os.dup2(silence.fileno(), sys.stdout.fileno())
-            return 128 + signal.SIGPIPE
+            return 128 + getattr(signal, "SIGPIPE", 13)
         except Exception as error:
             if arguments.debug:
                 traceback.print_exc()

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sklprep.exceptions import OutputError
+from sklprep.files.system import HAS_LOCKS, sync_to_disk
 from sklprep.files.temporary import create_temporary_file, temporary_folder
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, a quota, the largest file
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
@@ -97,8 +98,12 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
             file.flush()
             if sync:
                 os.fsync(file.fileno())
+            if not HAS_LOCKS:
+                file.close()  # there is no lock to lose, and Windows renames no open file
             temporary.replace(path)
         except BaseException:
+            if not HAS_LOCKS:
+                file.close()
             temporary.unlink(missing_ok=True)
             raise
     if sync:
@@ -119,15 +124,6 @@ def name_full_disk(path: Path) -> Iterator[None]:
             " space, or name a place that has more",
             str(path),
         ) from error
-
-
-def sync_to_disk(path: Path) -> None:
-    """Bring a file, or what was renamed in a folder, to the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def require_new_folder(path: str | os.PathLike[str]) -> None:

@@ -7,24 +7,56 @@ import functools
 import math
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import FileFormatError
-from sklprep.files.faults import file_fault
+from sklprep.files.regular_file import RegularFile
+from sklprep.files.system import read_at, read_into
 
 MAX_HEADER_BYTES = 4096
-PIECE_BYTES = 4 << 20
-_MAX_DIMS = 32
-_MAX_ARRAY_BYTES = 1 << 48
-MAX_CHAR = 0x10FFFF
-_DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
+"""numpy writes 118 bytes for a plain array. Headers are parsed as Python literals, for which numpy
+itself took 954 MB and 4.8 s where one held 500 MB of spaces."""
+
+_MAX_DIMS = 32  # of numpy before version 2, which has 64
+_MAX_ARRAY_BYTES = 1 << 48  # 256 TB: sizes up to here fit into a C long, however they are added up
+_READ_BYTES = 64 << 20
+"""Bytes of one system call: Linux reads at most 2 GiB at once, and a signal waits for its end."""
+
+FLOATS = ("<f2", "<f4", "<f8")
+"""Dtypes of activations. numpy has none for bfloat16; longer floats differ between machines."""
+
+_PLAIN_DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
+"""All dtypes that files may have: floats, integers, booleans and text, little-endian as numpy
+writes them on every machine in use, and never of 0 bytes, of which a shape can claim any number."""
+
+_LAST_CHARACTER = 0x10FFFF  # of unicode; for others numpy raises SystemError
+
+
+def is_plain_dtype(dtype: str) -> bool:
+    """Tell whether arrays of this dtype, as a header writes it, are read and written.
+
+    Examples
+    --------
+    >>> [is_plain_dtype(dtype) for dtype in ("<f4", "|b1", "<U12", ">f4", "|O", "|V2")]
+    [True, True, True, False, False, False]
+    """
+    return _PLAIN_DTYPE.fullmatch(dtype) is not None
+
+
+def find_bad_bytes(values: NDArray[Any]) -> tuple[str, str] | None:
+    """Find bytes that numpy reads although they are no value of the dtype: found, expected."""
+    if values.size and values.dtype == bool and values.view(np.uint8).max() > 1:
+        return "has bytes other than 0 and 1", "booleans"
+    if values.dtype.kind == "U" and values.size:
+        characters = values.reshape(-1).view("<u4")
+        if characters.max() > _LAST_CHARACTER:
+            return "has characters beyond unicode", "text"
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +103,7 @@ def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> Arr
         descr_text, shape_text = str(descr)[:60], repr(shape)[:60]
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
         raise fault("has a header that cannot be read", "descr, fortran_order, shape") from None
-    if not isinstance(descr, str) or not _DTYPE.fullmatch(descr):
+    if not isinstance(descr, str) or not is_plain_dtype(descr):
         raise fault(
             f"has dtype {descr_text!r}",
             "little-endian float, integer, bool or unicode",
@@ -90,7 +122,7 @@ def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> Arr
     return ArrayHeader(dtype, shape, prefix + length)
 
 
-class NpyFile:
+class NpyFile(RegularFile):
     """An ``.npy`` file, read in bounded pieces: whole, by rows, never mapped.
 
     Parameters
@@ -107,38 +139,21 @@ class NpyFile:
     """
 
     def __init__(self, path: str | os.PathLike[str], n_rows: int) -> None:
-        self.path = Path(path)
-        self._fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        super().__init__(path, "an npy file")
         try:
-            info = os.fstat(self._fd)
-            if not stat.S_ISREG(info.st_mode):
-                raise self._fault("is not a regular file", "an npy file")
-            header = parse_npy_header(os.pread(self._fd, MAX_HEADER_BYTES, 0), self._fault)
+            header = parse_npy_header(read_at(self._fd, MAX_HEADER_BYTES, 0), self._fault)
             if not header.shape or header.shape[0] < n_rows:
                 raise self._fault(f"has shape {header.shape}", f"at least {n_rows} rows")
             self.dtype = header.dtype
             self.shape = (n_rows, *header.shape[1:])
             self.offset = header.data_offset
             self.row_bytes = math.prod(header.shape[1:]) * header.dtype.itemsize
-            if info.st_size < self.offset + n_rows * self.row_bytes:
-                raise self._fault(
-                    f"has {info.st_size:,} bytes",
-                    f"{self.offset + n_rows * self.row_bytes:,} or more",
-                    COPY_AGAIN,
-                )
+            end = self.offset + n_rows * self.row_bytes
+            if self.file_size < end:
+                raise self._fault(f"has {self.file_size:,} bytes", f"{end:,} or more", COPY_AGAIN)
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
 
     def read(self, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read the rows from `start` to `stop`."""
@@ -156,14 +171,14 @@ class NpyFile:
                 self._fill(values[begin:end], int(rows[begin]))
         return values
 
-    def pieces(self, *, last: bool = False) -> Iterator[bytes]:
-        """Yield the data's bytes, in pieces of 4 MiB and a rest; or only the last of these."""
+    def pieces(self, size: int, *, last: bool = False) -> Iterator[bytes]:
+        """Yield the data's bytes, in pieces of one size and a rest; or only the last of these."""
         n_bytes = self.shape[0] * self.row_bytes
         position, end = self.offset, self.offset + n_bytes
         if last and n_bytes:
-            position += (n_bytes - 1) // PIECE_BYTES * PIECE_BYTES
+            position += (n_bytes - 1) // size * size
         while position < end:
-            piece = os.pread(self._fd, min(PIECE_BYTES, end - position), position)
+            piece = read_at(self._fd, min(size, end - position), position)
             if not piece:
                 raise self._fault("was cut short while it was read", "a file that stays")
             position += len(piece)
@@ -174,14 +189,12 @@ class NpyFile:
         position = self.offset + start * self.row_bytes
         done = 0
         while done < len(buffer):
-            n = os.preadv(self._fd, [buffer[done : done + (64 << 20)]], position + done)
+            n = read_into(self._fd, buffer[done : done + _READ_BYTES], position + done)
             if n == 0:
                 raise self._fault("was cut short while it was read", "a file that stays")
             done += n
-        if values.dtype.kind == "U" and done and values.reshape(-1).view("<u4").max() > MAX_CHAR:
-            raise self._fault("has characters beyond unicode", "text", COPY_AGAIN)
-        if values.dtype == bool and done and values.view(np.uint8).max() > 1:
-            raise self._fault("has bytes other than 0 and 1", "booleans", COPY_AGAIN)
+        if bad := find_bad_bytes(values):
+            raise self._fault(*bad, COPY_AGAIN)
 
     def _fault(self, found: str, expected: str, do: str = "") -> FileFormatError:
-        return file_fault(self.path, None, found, expected, do)
+        return self.fault(None, found, expected, do)

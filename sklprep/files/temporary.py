@@ -1,13 +1,13 @@
 """Temporary files and folders that are locked while their process lives.
 
 Their names follow from what they are for, so the next run finds what a killed one left, and removes
-it unless a live process holds its lock. Where the file system knows no locks, nothing is removed.
+it unless a live process holds its lock. Where the system or the file system has no locks, nothing
+is removed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
 import shutil
@@ -15,10 +15,11 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-_AT_ONCE = 8
-"""So many processes writing one file at once, all killed, leave nothing for ever."""
+from sklprep.files.system import BINARY, NO_FOLDER, close, lock, open_folder, open_to_read
 
-_LOOK = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+_AT_ONCE = 8
+"""Names that each run looks through: what up to so many processes left, writing one file at once
+and all killed, is found. A look at a name that is free takes a microsecond or two."""
 
 
 def create_temporary_file(path: Path) -> tuple[int, Path]:
@@ -28,7 +29,7 @@ def create_temporary_file(path: Path) -> tuple[int, Path]:
     """
 
     def make(temporary: Path) -> int:
-        return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | BINARY, 0o666)
 
     return _create(_names(path), make)
 
@@ -40,17 +41,20 @@ def temporary_folder(parent: Path, purpose: str) -> Iterator[Path]:
     def make(temporary: Path) -> int:
         temporary.mkdir()
         try:
-            return os.open(temporary, _LOOK | os.O_DIRECTORY)
+            return open_folder(temporary, follow=False)
         except FileNotFoundError:  # another process takes it for a leftover
             raise FileExistsError from None
 
     fd, temporary = _create(_names(parent / purpose), make)
+    made = temporary.stat()
     try:
         yield temporary
     finally:
-        if is_at(fd, temporary):  # the name of a renamed one may be another process's by now
-            shutil.rmtree(temporary, ignore_errors=True)
-        os.close(fd)
+        with contextlib.suppress(FileNotFoundError):
+            # the name of a renamed one may be another process's by now
+            if os.path.samestat(made, temporary.stat()):
+                shutil.rmtree(temporary, ignore_errors=True)
+        close(fd)
 
 
 def remove_leftovers(path: Path) -> None:
@@ -62,13 +66,13 @@ def remove_leftovers(path: Path) -> None:
 def remove_dead(path: Path) -> bool:
     """Remove a file or folder unless a live process holds its lock; whether its name is free."""
     try:
-        fd = os.open(path, _LOOK)
+        fd = open_to_read(path, follow=False)
     except FileNotFoundError:
         return True
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(fd, wait=False)
         if is_at(fd, path):  # else its owner has just renamed or removed it
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 shutil.rmtree(path)
@@ -84,9 +88,10 @@ def remove_dead(path: Path) -> bool:
 def is_at(fd: int, path: Path) -> bool:
     """Whether a path leads to the open file or folder: a lock counts only if it does."""
     try:
-        return os.path.samestat(os.fstat(fd), path.stat())
+        there = path.stat()
     except FileNotFoundError:
         return False
+    return fd == NO_FOLDER or os.path.samestat(os.fstat(fd), there)
 
 
 def _names(path: Path) -> Iterator[Path]:
@@ -102,9 +107,9 @@ def _create(names: Iterator[Path], make: Callable[[Path], int]) -> tuple[int, Pa
             except FileExistsError:  # another process comes in between
                 continue
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(fd, wait=False)
             except BlockingIOError:  # another process takes it for a leftover
-                os.close(fd)
+                close(fd)
                 continue
             except OSError:  # no locks here
                 pass
@@ -112,5 +117,5 @@ def _create(names: Iterator[Path], make: Callable[[Path], int]) -> tuple[int, Pa
                 for other in itertools.islice(names, _AT_ONCE):
                     remove_dead(other)
                 return fd, temporary
-            os.close(fd)
+            close(fd)
     raise AssertionError("names do not end")

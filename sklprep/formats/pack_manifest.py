@@ -11,7 +11,9 @@ from typing import Any
 
 from sklprep.exceptions import FileFormatError
 from sklprep.files.faults import file_fault
+from sklprep.files.npy_file import is_plain_dtype
 from sklprep.formats.fingerprint import fingerprint_of
+from sklprep.formats.segments import digest_of
 from sklprep.formats.sentence_file import MAX_WIDTH
 
 FORMAT = "sklprep pack"
@@ -22,7 +24,6 @@ MANIFEST = "manifest.json"
 
 _MAX_MANIFEST_BYTES = 64 << 20
 _MAX_INT = 1 << 63
-STORED_DTYPE = re.compile(r"<[fiu][248]|\|[iub]1|<U[1-9][0-9]{0,7}")
 _ARRAY_NAME = re.compile(r"[a-z_]+(/[\w.+-]+)?", re.ASCII)
 _KINDS = {  # of labels any
     "sentence_indices": "<i8",
@@ -96,10 +97,6 @@ def config_names(manifest: dict[str, Any], config: int) -> list[str]:
     layer, average_l0 = manifest["sae_layers"][config], manifest["average_l0s"][config]
     stem = f"activations/{config:03d}_L{layer}_l0_{average_l0:g}"
     return [f"{stem}_{part}" for part in ("data", "indices", "indptr")]
-
-
-def digest_of(segments: list[str]) -> str:
-    return hashlib.sha256("".join(segments).encode()).hexdigest()
 
 
 def manifest_digest(manifest: dict[str, Any]) -> str:
@@ -211,7 +208,7 @@ def _check_arrays(path: Path, manifest: dict[str, Any]) -> None:
             and isinstance(entry.get("shape"), list)
             and entry["shape"]
             and all(type(n) is int and 0 <= n < _MAX_INT for n in entry["shape"])
-            and STORED_DTYPE.fullmatch(entry["dtype"])
+            and is_plain_dtype(entry["dtype"])
         ):
             found = f"is {str(entry)[:60]!r}"
             raise file_fault(path, name, found, "dtype, shape and digests")

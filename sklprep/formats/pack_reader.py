@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -22,12 +21,12 @@ from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,
     config_names,
-    digest_of,
     layer_name,
     manifest_digest,
     read_manifest,
 )
 from sklprep.formats.pooling import is_last_of_each
+from sklprep.formats.segments import digest_of, segments_of
 from sklprep.formats.source import blocks_in_place
 
 if TYPE_CHECKING:
@@ -346,14 +345,3 @@ def usual_final(pooling: str, sentence_of_row: NDArray[np.int64]) -> NDArray[np.
     if pooling != "none":
         return np.ones(len(sentence_of_row), bool)
     return is_last_of_each(sentence_of_row)
-
-
-def segments_of(array: NpyFile, *, last: bool = False) -> list[str]:
-    """Digests of the data's 4 MiB pieces; text counts as UTF-8, whatever its width in the file."""
-    if array.dtype.kind == "U":
-        return [
-            hashlib.sha256(
-                "\0".join(array.read().tolist()).encode("utf-8", "surrogatepass")
-            ).hexdigest()
-        ]
-    return [hashlib.sha256(piece).hexdigest() for piece in array.pieces(last=last)]

@@ -9,12 +9,11 @@ written at once and does not grow.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,39 +21,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.exceptions import DataError, FaultyFilesError, FileFormatError, OutputError, UsageError
+from sklprep.exceptions import (
+    DataError,
+    FaultyFilesError,
+    FileFormatError,
+    OutputError,
+    SklprepWarning,
+    UsageError,
+)
 from sklprep.files.atomic import (
     atomic_folder,
     atomic_write,
     name_full_disk,
     require_space,
     require_writable,
-    sync_to_disk,
 )
 from sklprep.files.faults import brief, warn_left_out
-from sklprep.files.npy_file import PIECE_BYTES, NpyFile
+from sklprep.files.npy_file import NpyFile, is_plain_dtype
+from sklprep.files.system import close, lock, open_folder, sync_to_disk
 from sklprep.files.temporary import is_at, remove_dead
+from sklprep.formats.array_writer import ArrayWriter
 from sklprep.formats.fingerprint import fingerprint_of
 from sklprep.formats.members import Block, Members
 from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,
-    STORED_DTYPE,
     add_array,
     blank_manifest,
     config_names,
-    digest_of,
     layer_name,
     manifest_digest,
     read_manifest,
 )
-from sklprep.formats.pack_reader import Pack, is_pack, segments_of, usual_final
+from sklprep.formats.pack_reader import Pack, is_pack, usual_final
 from sklprep.formats.rows import Rows
+from sklprep.formats.segments import digest_of, segments_of
 from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.formats.source import all_members
 
-_BATCH_BYTES = 64 << 20
-_WRITE_BYTES = 128 << 10
+BATCH_BYTES = 64 << 20
+"""Rows between two manifests, and so what a killed run loses at most: a few seconds of packing. A
+manifest costs milliseconds, and more with every segment that it lists."""
 _GROWING = ("fingerprint", "n_rows", "n_sentences", "labels_fault", "arrays")
 
 
@@ -64,6 +71,7 @@ def build_pack(
     *,
     members: Members | None = None,
     skip_bad: bool = False,
+    batch_bytes: int = BATCH_BYTES,
 ) -> Pack:
     """Write a folder of sentence files as a pack, or add its new files to one.
 
@@ -77,6 +85,8 @@ def build_pack(
     skip_bad : bool, default=False
         Read the new files once before, leave out those that are damaged or lack the label that
         others have, and warn of all that are left out.
+    batch_bytes : int
+        Rows between two manifests: what a run that is killed loses at most.
 
     Returns
     -------
@@ -93,18 +103,18 @@ def build_pack(
     """
     wanted = all_members(source) if members is None else members
     if not skip_bad:
-        return _build(source, Path(output), wanted)
+        return _build(source, Path(output), wanted, batch_bytes)
     packed = Pack(output, pooling=None).source_files() if is_pack(output) else {}
     faults = source.find_faults(wanted, damage_only=True, known=packed)
     if len(source.label_faults) < len(source.files):  # else labels are not what they are for
         faults = source.label_faults | faults
     source = source.without(faults)
-    pack = _build(source, Path(output), wanted)
+    pack = _build(source, Path(output), wanted, batch_bytes)
     warn_left_out(source.path, source.left_out, len(source.files) + len(source.left_out))
     return pack
 
 
-def _build(source: SentenceFolder, output: Path, members: Members) -> Pack:
+def _build(source: SentenceFolder, output: Path, members: Members, batch_bytes: int) -> Pack:
     require_pack_output(output)
     if output.is_symlink():
         output = output.resolve()
@@ -122,7 +132,7 @@ def _build(source: SentenceFolder, output: Path, members: Members) -> Pack:
             manifest = blank  # nobody has seen what an interrupted run began for other files
         if work != output and manifest is blank:
             _empty(work)
-        _append(work, output, manifest, source)
+        _append(work, output, manifest, source, batch_bytes)
         _remove_leftovers(work, manifest)
         if work != output:
             with contextlib.suppress(FileNotFoundError):
@@ -213,7 +223,7 @@ def _describe_rows(rows: Rows) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
         fault = _without_place(error, rows.source.place)
     else:
         small["labels"] = labels.astype(labels.dtype.newbyteorder("<"), copy=False)
-        if not STORED_DTYPE.fullmatch(small["labels"].dtype.str):
+        if not is_plain_dtype(small["labels"].dtype.str):
             raise UsageError(
                 f"Labels of dtype {labels.dtype} cannot be packed; expected numbers or text."
                 " Convert them, for example with labels.astype(str)."
@@ -257,11 +267,19 @@ def _locked_work_folder(output: Path) -> Iterator[Path]:
         work = output if is_pack(output) else partial
         work.mkdir(exist_ok=True)
         try:
-            fd = os.open(work, os.O_RDONLY | os.O_DIRECTORY)
+            fd = open_folder(work)
         except FileNotFoundError:  # another process has just renamed it
             continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                lock(fd, wait=True)
+            except OSError as error:
+                warnings.warn(
+                    f"{work.parent} has no file locks ({error.strerror}): let one process at a"
+                    f" time write {output}.",
+                    SklprepWarning,
+                    stacklevel=2,
+                )
             if not is_at(fd, work):
                 continue
             if work == partial and is_pack(output):
@@ -276,7 +294,7 @@ def _locked_work_folder(output: Path) -> Iterator[Path]:
                     work.rmdir()
             raise
         finally:
-            os.close(fd)
+            close(fd)
 
 
 def _partial(output: Path) -> Path:
@@ -392,7 +410,9 @@ def _stream(
     return source.stream(numbers, Members(manifest["d_embed"] is not None, layers, configs))
 
 
-def _append(work: Path, output: Path, manifest: dict[str, Any], source: SentenceFolder) -> None:
+def _append(
+    work: Path, output: Path, manifest: dict[str, Any], source: SentenceFolder, batch_bytes: int
+) -> None:
     done = manifest["n_sentences"]
     left_out = manifest.get("left_out", [])
     if done == len(source.files) and left_out == [*source.left_out] and is_pack(work):
@@ -406,7 +426,7 @@ def _append(work: Path, output: Path, manifest: dict[str, Any], source: Sentence
             _append_blocks(writers, manifest, blocks)
             done += 1
             pending += source.rows_of(done - 1) * sum(w.row_bytes for w in writers.values())
-            if pending > _BATCH_BYTES and done < len(source.files):
+            if pending > batch_bytes and done < len(source.files):
                 _commit(work, manifest, writers, *_describe_files(source, done))
                 pending = 0
         _commit(work, manifest, writers, *_describe_files(source, done), sync=True)
@@ -414,9 +434,9 @@ def _append(work: Path, output: Path, manifest: dict[str, Any], source: Sentence
 
 def _open_writers(
     work: Path, manifest: dict[str, Any], stack: contextlib.ExitStack
-) -> dict[str, _Writer]:
+) -> dict[str, ArrayWriter]:
     writers = {
-        name: stack.enter_context(_Writer(work / f"{name}.npy", entry))
+        name: stack.enter_context(ArrayWriter(work / f"{name}.npy", entry))
         for name, entry in manifest["arrays"].items()
         if name not in SMALL
     }
@@ -428,7 +448,7 @@ def _open_writers(
 
 
 def _append_blocks(
-    writers: dict[str, _Writer], manifest: dict[str, Any], blocks: Iterable[Block]
+    writers: dict[str, ArrayWriter], manifest: dict[str, Any], blocks: Iterable[Block]
 ) -> None:
     for member, number, rows in blocks:
         if member == "embeddings":
@@ -478,7 +498,7 @@ def _describe_files(
 def _commit(
     work: Path,
     manifest: dict[str, Any],
-    writers: dict[str, _Writer],
+    writers: dict[str, ArrayWriter],
     facts: Mapping[str, Any],
     small: Mapping[str, NDArray[Any]],
     *,
@@ -505,87 +525,3 @@ def _commit(
     manifest["digest"] = manifest_digest(manifest)
     with atomic_write(work / MANIFEST, sync=sync) as file:
         file.write(json.dumps(manifest, sort_keys=True, indent=1).encode())
-
-
-class _Writer:
-    """An ``.npy`` file that grows at its end, with the digests of its 4 MiB segments."""
-
-    def __init__(self, path: Path, entry: dict[str, Any]) -> None:
-        path.parent.mkdir(exist_ok=True)
-        self.dtype = np.dtype(entry["dtype"])
-        self.row_shape = tuple(entry["shape"][1:])
-        self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
-        self._n = entry["shape"][0]
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
-        self._write_header()
-        offset = self._file.tell()
-        end = offset + self._n * self.row_bytes
-        self._file.truncate(end)
-        self._segments = entry["segments"][: (end - offset) // PIECE_BYTES]
-        self._file.seek(offset + len(self._segments) * PIECE_BYTES)
-        self._pending = bytearray()
-        self._open = hashlib.sha256()
-        rest = self._file.read(end - self._file.tell())
-        self._open.update(rest)
-        self._open_bytes = len(rest)
-
-    def __enter__(self) -> _Writer:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def __len__(self) -> int:
-        return self._n
-
-    def append(self, rows: Any) -> None:
-        """Add rows at the end; they come to the file many at a time."""
-        self._pending += np.ascontiguousarray(rows, self.dtype).tobytes()
-        self._n += len(rows)
-        if len(self._pending) >= _WRITE_BYTES:
-            self._write()
-
-    def _write(self) -> None:
-        self._file.write(self._pending)
-        data = memoryview(self._pending)
-        for start, stop in _cuts(self._open_bytes, len(data)):
-            self._open.update(data[start:stop])
-            self._open_bytes += stop - start
-            if self._open_bytes == PIECE_BYTES:
-                self._segments.append(self._open.hexdigest())
-                self._open, self._open_bytes = hashlib.sha256(), 0
-        self._pending = bytearray()
-
-    def segments(self) -> list[str]:
-        """Digests of the whole segments, and of the rest if there is one."""
-        return [*self._segments, *([self._open.hexdigest()] if self._open_bytes else [])]
-
-    def finish(self, *, sync: bool) -> None:
-        """Let the header say the new number of rows; hand all to the system, or to the disk."""
-        self._write()
-        end = self._file.tell()
-        self._write_header()
-        self._file.seek(end)
-        self._file.flush()
-        if sync:
-            os.fsync(self._file.fileno())
-
-    def _write_header(self) -> None:
-        self._file.seek(0)
-        np.lib.format.write_array_header_1_0(
-            self._file,
-            {
-                "descr": self.dtype.str,
-                "fortran_order": False,
-                "shape": (self._n, *self.row_shape),
-            },
-        )
-
-
-def _cuts(filled: int, n_bytes: int) -> Iterator[tuple[int, int]]:
-    """Where new bytes are cut so that segments end at multiples of their size."""
-    start = 0
-    while start < n_bytes:
-        stop = min(n_bytes, start + PIECE_BYTES - (filled + start) % PIECE_BYTES)
-        yield start, stop
-        start = stop

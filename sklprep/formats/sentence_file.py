@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.files.faults import not_finite
+from sklprep.files.npy_file import FLOATS
 from sklprep.files.npz_reader import NpzReader
 from sklprep.formats.fingerprint import directory_digest
 from sklprep.formats.members import MEMBERS, Members, SparseRows
@@ -22,7 +23,6 @@ tokens and text, and a thousand hostile files at once take a gigabyte at the mos
 _MAX_INT = (1 << 63) - 1  # of int64, which layers and sentence indices become
 MAX_WIDTH = 1 << 20
 """Numbers in one vector: the largest SAEs published have a million features."""
-_FLOATS = (np.dtype("<f2"), np.dtype("<f4"), np.dtype("<f8"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def index_sentence(path: Path) -> SentenceInfo:
             if header is None:
                 continue
             expected = (n_tokens,) if name == "embeddings" else (n_configs, n_tokens)
-            if header.dtype not in _FLOATS:
+            if header.dtype.str not in FLOATS:
                 raise reader.fault(name, f"has dtype {header.dtype}", "float32 or float16")
             if header.shape[:-1] != expected or not header.shape:
                 raise reader.fault(

@@ -735,7 +735,6 @@ def test_a_pack_with_files_left_out_grows(run, dump, tmp_path):
 
 def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeypatch):
     damage(dump / name(4), "hidden_states")
-    monkeypatch.setattr(sklprep.formats.pack_writer, "_BATCH_BYTES", 1)
     commit, done = sklprep.formats.pack_writer._commit, []
 
     def interrupt(work, manifest, writers, facts, *arguments, **options):
@@ -746,11 +745,11 @@ def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeyp
 
     monkeypatch.setattr(sklprep.formats.pack_writer, "_commit", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        build_pack(SentenceFolder(dump), tmp_path / "pack", skip_bad=True)
+        build_pack(SentenceFolder(dump), tmp_path / "pack", skip_bad=True, batch_bytes=1)
     assert not is_pack(tmp_path / "pack")
     done.append(None)
     with pytest.warns(SklprepWarning, match="Going on without a file"):
-        build_pack(SentenceFolder(dump), tmp_path / "pack", skip_bad=True)
+        build_pack(SentenceFolder(dump), tmp_path / "pack", skip_bad=True, batch_bytes=1)
     assert done[done.index(None) + 1 :] == list(range(11, N))
     assert list(Pack(tmp_path / "pack", pooling=None).left_out) == [name(4)]
 

@@ -611,6 +611,7 @@ class TestProcess:
         code = """
 import os, pathlib, shutil, signal, sys
 import sklprep, sklprep.formats.pack_writer
+from sklprep.formats.array_writer import ArrayWriter
 
 left = 1 << 60
 
@@ -624,8 +625,7 @@ def dying(function):
     return wrapper
 
 for name in ("_write", "finish"):
-    Writer = sklprep.formats.pack_writer._Writer
-    setattr(Writer, name, dying(getattr(Writer, name)))
+    setattr(ArrayWriter, name, dying(getattr(ArrayWriter, name)))
 for name in ("open", "replace", "rename", "mkdir"):
     setattr(pathlib.Path, name, dying(getattr(pathlib.Path, name)))
 os.fsync = lambda fd: None

@@ -1,0 +1,54 @@
+"""A regular file that is open to be read: pipes, devices and folders are refused unread."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Self
+
+from sklprep.exceptions import FileFormatError
+from sklprep.files.faults import file_fault
+from sklprep.files.system import open_to_read
+
+
+class RegularFile:
+    """What the readers of NPZ and npy files have in common.
+
+    Parameters
+    ----------
+    path : path-like
+    expected : str
+        What a fault says that the file should be.
+
+    Attributes
+    ----------
+    path : Path
+    file_size : int
+        When it was opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], expected: str) -> None:
+        self.path = Path(path)
+        self._fd = open_to_read(self.path)
+        info = os.fstat(self._fd)
+        self.file_size = info.st_size
+        if not stat.S_ISREG(info.st_mode):
+            self.close()
+            raise self.fault(None, "is not a regular file", expected)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; once more does no harm."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def fault(self, member: str | None, found: str, expected: str, do: str = "") -> FileFormatError:
+        """Build the error that names this file, the member, what was found and expected."""
+        return file_fault(self.path, member, found, expected, do)

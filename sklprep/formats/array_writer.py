@@ -1,0 +1,85 @@
+"""One array of a pack while it grows."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from sklprep.formats.segments import SEGMENT_BYTES, SegmentDigests
+
+_WRITE_BYTES = 128 << 10
+"""Rows are collected up to here: a sentence adds a few kilobytes to each of many arrays, and to
+write and hash so little at a time was a good part of the work."""
+
+
+class ArrayWriter:
+    """An ``.npy`` file that grows at its end, with the digests of its segments."""
+
+    def __init__(
+        self, path: Path, entry: dict[str, Any], *, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        path.parent.mkdir(exist_ok=True)
+        self.dtype = np.dtype(entry["dtype"])
+        self.row_shape = tuple(entry["shape"][1:])
+        self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
+        self._n = entry["shape"][0]
+        path.touch()
+        self._file = path.open("r+b")
+        self._write_header()
+        offset = self._file.tell()
+        end = offset + self._n * self.row_bytes
+        self._file.truncate(end)
+        whole = entry["segments"][: (end - offset) // segment_bytes]
+        self._digests = SegmentDigests(whole, size=segment_bytes)
+        self._file.seek(offset + len(whole) * segment_bytes)
+        self._digests.update(self._file.read(end - self._file.tell()))
+        self._pending = bytearray()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def append(self, rows: Any) -> None:
+        """Add rows at the end; they come to the file many at a time."""
+        self._pending += np.ascontiguousarray(rows, self.dtype).tobytes()
+        self._n += len(rows)
+        if len(self._pending) >= _WRITE_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        self._file.write(self._pending)
+        self._digests.update(self._pending)
+        self._pending = bytearray()
+
+    def segments(self) -> list[str]:
+        """Digests of the segments that were written."""
+        return self._digests.all()
+
+    def finish(self, *, sync: bool) -> None:
+        """Let the header say the new number of rows; hand all to the system, or to the disk."""
+        self._write()
+        end = self._file.tell()
+        self._write_header()
+        self._file.seek(end)
+        self._file.flush()
+        if sync:
+            os.fsync(self._file.fileno())
+
+    def _write_header(self) -> None:
+        self._file.seek(0)
+        np.lib.format.write_array_header_1_0(
+            self._file,
+            {
+                "descr": self.dtype.str,
+                "fortran_order": False,
+                "shape": (self._n, *self.row_shape),
+            },
+        )
