@@ -88,6 +88,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from sklprep.formats.outputs import require_safe_outputs
 
     _check_combinations(arguments)
+    if arguments.layer and not arguments.layers:  # whose parameter is `layers`, too
+        arguments.flags = {**arguments.flags, "layers": "--layer"}
     plans = _plan(arguments)
     options = {
         "pooling": arguments.pooling,

@@ -21,8 +21,8 @@ from sklprep.datasets.strategies import (
     SAE,
     STRATEGIES,
     Strategy,
-    check_normalize,
-    check_options,
+    require_method,
+    require_options,
 )
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import ALL, EMBEDDINGS
@@ -85,7 +85,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if getattr(arguments, name) is not None
     }
     every_layer: dict[str, Any] = {"layers": ALL} if "layers" in strategy.needs else {}
-    check_options(arguments.strategy, given | every_layer)
+    require_options(arguments.strategy, given | every_layer)
     _check_arguments(arguments, strategy)
 
     from sklprep.datasets.strategies import make_strategy
@@ -191,7 +191,7 @@ def _read(
 
 
 def _check_sparse(arguments: argparse.Namespace) -> None:
-    check_normalize(arguments.strategy, arguments.normalize)
+    require_method(arguments.strategy, arguments.normalize)
     if arguments.row_space:
         raise UsageError(f"--row-space needs dense X, and {arguments.strategy} has sparse X.")
     if EMBEDDINGS in (arguments.layers or ()):

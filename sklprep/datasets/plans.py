@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sklprep.datasets.strategies import FEATURE, SAE, STRATEGIES, check_normalize, check_options
+from sklprep.datasets.strategies import FEATURE, SAE, STRATEGIES, require_method, require_options
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import format_layers, parse_layers
 
@@ -58,12 +58,12 @@ def plan_datasets(
     if "features" in given:
         given = given - {"features"} | {"target_layer", "target_feature", "average_l0"}
     if len(strategies) == 1:
-        check_options(strategies[0], dict.fromkeys(given - _implied(options)))
+        require_options(strategies[0], sorted(given - _implied(options)))
     for name in sorted(given - _implied(options)):
         if not any(name in STRATEGIES[s].needs + STRATEGIES[s].takes for s in strategies):
-            check_options(strategies[0], dict.fromkeys((*STRATEGIES[strategies[0]].needs, name)))
+            require_options(strategies[0], (*STRATEGIES[strategies[0]].needs, name))
     for strategy, method in itertools.product(strategies, normalize):
-        check_normalize(strategy, method)
+        require_method(strategy, method)
     plans = [
         DatasetPlan(
             source,
@@ -96,7 +96,7 @@ def _combine(strategy: str, options: dict[str, Sequence[Any]]) -> list[dict[str,
     combined = []
     for choice in itertools.product(*axes):
         merged = {key: value for part in choice for key, value in part.items() if value is not None}
-        check_options(strategy, merged)
+        require_options(strategy, merged)
         combined.append(merged)
     return combined
 

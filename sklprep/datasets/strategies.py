@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -89,14 +89,6 @@ STRATEGIES: dict[str, Strategy] = {
     ),
 }
 
-_FLAGS = {
-    "layers": "layers (--layer N for one layer, --layers SPEC for several)",
-    "input_layer": "input_layer (--input-layer)",
-    "target_layer": "target_layer (--target-layer)",
-    "target_feature": "target_feature (--target-feature)",
-    "average_l0": "average_l0 (--average-l0)",
-}
-
 
 def make_strategy(
     name: str,
@@ -154,9 +146,10 @@ def make_strategy(
         "average_l0": average_l0,
     }
     options = {option: value for option, value in given.items() if value is not None}
-    strategy = check_options(name, options)
+    require_options(name, options)
+    strategy = STRATEGIES[name]
     method = strategy.default_normalize if normalize is None else normalize
-    check_normalize(name, method)
+    require_method(name, method)
 
     from sklearn.pipeline import make_pipeline
 
@@ -179,8 +172,8 @@ def make_strategy(
     )
 
 
-def check_normalize(name: str, method: str) -> None:
-    """Check that a strategy's X can be normalized so.
+def require_method(name: str, method: str) -> None:
+    """Refuse a normalization that does not go with the strategy.
 
     Raises
     ------
@@ -190,30 +183,27 @@ def check_normalize(name: str, method: str) -> None:
     if not is_method(method):
         raise UsageError(f"normalize must be one of {', '.join(METHODS)}, got {method!r}.")
     if STRATEGIES[name].input_member == SAE and method not in KEEP_ZEROS:
-        raise UsageError(
-            f"{name} has sparse X, which {method} would make dense; choose"
-            f" {' or '.join(KEEP_ZEROS)} (--normalize)."
-        )
+        choices = " or ".join(f"normalize={other!r}" for other in KEEP_ZEROS)
+        raise UsageError(f"{name} has sparse X, which {method} would make dense; choose {choices}.")
 
 
-def check_options(name: str, options: Mapping[str, Any]) -> Strategy:
-    """Look a strategy up and check that it gets the options it needs and no others.
+def require_options(name: str, options: Iterable[str]) -> None:
+    """Refuse a strategy that is unknown, lacks an option, or does not use one that is given.
 
     Raises
     ------
     UsageError
-        With the option's Python name and its flag.
+        With the parameters of `make_strategy` that it needs or takes.
     """
     if name not in STRATEGIES:
         raise UsageError(f"Unknown strategy {name!r}; choose one of {', '.join(STRATEGIES)}.")
     strategy = STRATEGIES[name]
     missing = [option for option in strategy.needs if option not in options]
     if missing:
-        raise UsageError(f"{name} needs {' and '.join(_FLAGS[option] for option in missing)}.")
+        examples = ", such as layers=12 or layers='0-5'" if "layers" in missing else ""
+        needed = " and ".join(f"{option}=..." for option in missing)
+        raise UsageError(f"{name} needs {needed}{examples}.")
     for option in options:
         if option not in strategy.needs + strategy.takes:
-            used = [_FLAGS[other] for other in strategy.needs + strategy.takes]
-            raise UsageError(
-                f"{name} does not use {_FLAGS[option]}; it takes {', '.join(used) or 'no options'}."
-            )
-    return strategy
+            used = ", ".join(f"{other}=..." for other in strategy.needs + strategy.takes)
+            raise UsageError(f"{name} does not use {option}=...; it takes {used or 'no options'}.")

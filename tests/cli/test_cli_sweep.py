@@ -220,8 +220,11 @@ def test_estimator_is_logistic_for_labels_and_ridge_for_features(sweep, argument
         ("--permutations -2", ".*--permutations: invalid whole number from 0 value: '-2'"),
         ("--jobs 0", ".*--jobs: invalid number of jobs value: '0'"),
         ("--row-space --estimator random-forest", "--row-space changes what a random forest sees"),
-        ("--strategy hidden-to-feature --target-layer 1", "hidden-to-feature needs target_feature"),
-        ("--target-layer 1", "hidden-to-concept does not use target_layer"),
+        (
+            "--strategy hidden-to-feature --target-layer 1",
+            "hidden-to-feature needs --target-feature.",
+        ),
+        ("--target-layer 1", "hidden-to-concept does not use --target-layer"),
         ("--layers 5-2", ".*did you mean 2-5"),
         ("--layers each", ".*cannot be read"),
         ("--strategy nonsense", ".*invalid choice: 'nonsense'"),

@@ -428,25 +428,28 @@ def test_output_that_is_no_place_to_write_is_refused_before_any_dataset(generate
     [
         (
             f"{CONCEPT} --strategy embedding-to-concept --layer 1 --target-layer 1",
-            "does not use target_layer",
+            "does not use --target-layer",
         ),
         (
             f"--strategy embedding-to-concept {CONCEPT} --layer 1 --input-layer 1",
-            "does not use input_layer",
+            "does not use --input-layer",
         ),
         (
             "--strategy embedding-to-feature --strategy embedding-to-concept --layer 1"
             " --target-layer 1 --target-feature 1",
-            "does not use layers",
+            "does not use --layer;",
         ),
-        (f"{CONCEPT} {FEATURE} --layer 1", "hidden-to-feature needs target_layer .* and target_f"),
-        (f"{CONCEPT} {FEATURE} --target-layer 1 --target-feature 1", "hidden-to-concept needs lay"),
+        (f"{CONCEPT} {FEATURE} --layer 1", "hidden-to-feature needs --target-layer and --target-"),
+        (
+            f"{CONCEPT} {FEATURE} --target-layer 1 --target-feature 1",
+            "hidden-to-concept needs --la",
+        ),
         (f"{CONCEPT} --layer 1 --top 3", "--top belongs to --features-from"),
         (f"{FEATURE} --features-from f.csv --top 0", ".*--top"),
         (f"{FEATURE} --features-from f.csv --target-layer 1", "Give --features-from or"),
         (f"{FEATURE} --features-from f.csv --target-feature 1", "Give --features-from or"),
         (f"{FEATURE} --features-from f.csv --average-l0 1", "Give --features-from or"),
-        (f"{CONCEPT} --features-from f.csv --layer 1", "hidden-to-concept does not use target_"),
+        (f"{CONCEPT} --features-from f.csv --layer 1", "hidden-to-concept does not use --target"),
         (f"{CONCEPT} --layer 1 --random-state 1", "--random-state and --stratify belong to"),
     ],
 )

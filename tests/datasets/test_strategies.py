@@ -19,16 +19,10 @@ from sklprep import (
     LayerSelector,
     make_strategy,
 )
-from sklprep.datasets.strategies import CONCEPT, FEATURE, Strategy, check_options
+from sklprep.datasets.strategies import CONCEPT, FEATURE, Strategy, require_options
 from sklprep.exceptions import UsageError
 
-FLAGS = {
-    "target_layer": "--target-layer",
-    "target_feature": "--target-feature",
-    "average_l0": "--average-l0",
-    "input_layer": "--input-layer",
-    "layers": "--layer",
-}
+OPTIONS = ("target_layer", "target_feature", "average_l0", "input_layer", "layers")
 TARGET = {"target_layer": 12, "target_feature": 3}
 COMPLETE = {
     "embedding-to-feature": TARGET,
@@ -156,18 +150,17 @@ def test_each_call_builds_new_objects():
 @pytest.mark.parametrize(
     ("name", "missing"), [(name, option) for name in COMPLETE for option in COMPLETE[name]]
 )
-def test_missing_option_is_named_in_python_and_as_flag(name, missing):
+def test_missing_option_is_named_as_a_parameter(name, missing):
     options = {option: value for option, value in COMPLETE[name].items() if option != missing}
     with pytest.raises(UsageError) as caught:
         make_strategy(name, **options)
     message = str(caught.value)
-    assert message.startswith(f"{name} needs {missing}")
-    assert FLAGS[missing] in message
+    assert message.startswith(f"{name} needs {missing}=...")
 
 
 @pytest.mark.parametrize("name", ["embedding-to-feature", "hidden-to-feature"])
 def test_several_missing_options_are_named_at_once(name):
-    with pytest.raises(UsageError, match=r"target_layer .*--target-layer.* and target_feature"):
+    with pytest.raises(UsageError, match=r"needs target_layer=\.\.\. and target_feature=\.\.\.\.$"):
         make_strategy(name)
 
 
@@ -178,19 +171,17 @@ USED = {
     "embedding-to-concept": [],
     "feature-to-concept": ["layers", "average_l0"],
 }
-UNUSED = [(name, option) for name in USED for option in FLAGS if option not in USED[name]]
+UNUSED = [(name, option) for name in USED for option in OPTIONS if option not in USED[name]]
 
 
 @pytest.mark.parametrize(("name", "unused"), UNUSED)
-def test_option_that_a_strategy_does_not_use_is_named_in_python_and_as_flag(name, unused):
+def test_option_that_a_strategy_does_not_use_is_named_as_a_parameter(name, unused):
     with pytest.raises(UsageError) as caught:
         make_strategy(name, **COMPLETE[name], **{unused: 0})
     message = str(caught.value)
-    assert message.startswith(f"{name} does not use {unused}")
-    assert FLAGS[unused] in message
+    assert message.startswith(f"{name} does not use {unused}=...; it takes ")
     for option in USED[name]:
-        assert option in message
-        assert FLAGS[option] in message
+        assert f"{option}=..." in message
     assert ("no options" in message) == (name == "embedding-to-concept")
 
 
@@ -211,7 +202,7 @@ def test_options_of_every_entry_are_parameters_of_make_strategy():
         assert {*strategy.needs, *strategy.takes} <= parameters
         assert not {*strategy.needs} & {*strategy.takes}
         assert strategy.summary.endswith("?")
-        assert check_options(name, COMPLETE[name]) is strategy
+        require_options(name, COMPLETE[name])
 
 
 def test_a_fifth_strategy_is_one_entry_of_the_table(monkeypatch):
@@ -231,9 +222,9 @@ def test_a_fifth_strategy_is_one_entry_of_the_table(monkeypatch):
     pipeline, target = make_strategy(name, normalize="none", **TARGET)
     np.testing.assert_array_equal(arrays["hidden_states"][:, 1], pipeline.fit_transform(acts))
     np.testing.assert_array_equal(arrays["activations"][:, 3, 3], target.fit_transform(acts))
-    with pytest.raises(UsageError, match=r"needs target_feature \(--target-feature\)"):
+    with pytest.raises(UsageError, match="needs target_feature="):
         make_strategy(name, target_layer=12)
-    with pytest.raises(UsageError, match=r"does not use average_l0 \(--average-l0\)"):
+    with pytest.raises(UsageError, match="does not use average_l0="):
         make_strategy(name, **TARGET, average_l0=3)
     with pytest.raises(UsageError, match=name):
         make_strategy("no such strategy")

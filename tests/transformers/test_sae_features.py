@@ -257,7 +257,7 @@ def test_strategy_scales_by_maxabs_unless_told_otherwise():
     assert pipeline[1].method == "maxabs"
     pipeline, _ = make_strategy("feature-to-concept", layers=12, average_l0=80, normalize="none")
     assert (pipeline[0].average_l0, pipeline[1].method) == (80, "none")
-    with pytest.raises(UsageError, match=r"sparse X, .* choose maxabs or none \(--normalize\)"):
+    with pytest.raises(UsageError, match="sparse X, .* choose normalize='maxabs' or normalize='none'"):
         make_strategy("feature-to-concept", layers=12, normalize="standardize")
 
 
@@ -380,7 +380,7 @@ def test_command_says_what_it_would_and_did_write(folder, tmp_path, capsys):
         ("--layer 0 --normalize minmax", 2, "Error: feature-to-concept has sparse X, which minmax"),
         ("--layer 2", 1, "Error: average_l0 mismatch: layer 2 has 2 SAE configs"),
         ("--layer 9", 1, "Error: Layer 9 not found in data"),
-        ("", 2, "Error: feature-to-concept needs layers"),
+        ("", 2, "Error: feature-to-concept needs --layers"),
     ],
 )
 def test_command_that_cannot_work_is_one_line(folder, tmp_path, capsys, options, code, message):
