@@ -30,17 +30,17 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sklprep.cli.arguments import add_common, add_skip_bad, one_layer
-from sklprep.cli.messages import printable
+from sklprep.cli.messages import name_flags, printable
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import format_layers
 
 if TYPE_CHECKING:
-    from sklprep.inspection.audit import Finding
+    from sklprep.inspection.findings import Finding
 
 _SHORT = 16
 
@@ -129,9 +129,9 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
     acts = ActivationSet(Rows(source))
     near = arguments.near or "text"
     if arguments.audit:
-        from sklprep.inspection.audit import audit_activations, check_near
+        from sklprep.inspection.audit import audit_activations, choose_threshold
 
-        check_near(acts, near, arguments.threshold)
+        choose_threshold(acts, near, arguments.threshold)  # raises before the values are read
 
     if arguments.skip_bad and acts.rows.folder is not None:
         if not arguments.quick:
@@ -147,12 +147,12 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
         audit = audit_activations(acts, near=near, threshold=arguments.threshold, scan=scan)
         if arguments.groups_out is not None:
             audit.save_groups(arguments.groups_out)
-        yield {"findings": _plain(audit.findings)}
+        yield {"findings": _as_facts(audit.findings, arguments.flags)}
 
 
 def _inspect_dataset(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from sklprep.datasets.dataset_file import peek_dataset
-    from sklprep.inspection.audit import audit_dataset
+    from sklprep.inspection.dataset_audit import audit_dataset
     from sklprep.inspection.describe import describe_dataset, scan_dataset
 
     for name in ("near", "threshold", "groups_out", "pooling", "skip_bad"):
@@ -168,13 +168,20 @@ def _inspect_dataset(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     stats, digests = scan_dataset(arguments.path)
     yield {"values": stats.facts()}
     if arguments.audit:
-        yield {"findings": _plain(audit_dataset(dataset, stats, digests))}
+        yield {"findings": _as_facts(audit_dataset(dataset, stats, digests), arguments.flags)}
 
 
-def _plain(findings: list[Finding]) -> list[dict[str, str]]:
+def _as_facts(findings: list[Finding], flags: Mapping[str, str]) -> list[dict[str, str]]:
+    """The findings as they are printed: what to do is said in the flags of the commands."""
     from dataclasses import asdict
 
-    return [asdict(finding) for finding in findings]
+    flags = {**flags, "scoring": "--scoring"}  # of sweep
+    grouped = "--groups-out groups.csv, then sweep --groups groups.csv"
+    return [
+        asdict(finding)
+        | {"do": name_flags(finding.do.replace("groups=audit.groups", grouped), flags)}
+        for finding in findings
+    ]
 
 
 def _format(facts: dict[str, Any]) -> Iterator[str]:

@@ -150,6 +150,8 @@ def test_proposed_groups_go_into_the_sweep(run, tmp_path, capsys):
     )
     assert 0 == code
     assert "40 sentences repeat another one" in out
+    assert "(--groups-out groups.csv, then sweep --groups groups.csv)" in out
+    assert "=audit.groups" not in out
     lines = (tmp_path / "g.csv").read_text().splitlines()
     assert ["sentence_index,group", *(f"{i},{i % 40}" for i in range(80))] == lines
 

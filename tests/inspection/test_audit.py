@@ -9,7 +9,7 @@ from sentence_files import write_folder
 from sklprep import ActivationSet, audit_activations, from_hidden_states, load_activations
 from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.exceptions import LayerNotFoundError, UsageError
-from sklprep.inspection.audit import audit_dataset
+from sklprep.inspection.dataset_audit import audit_dataset
 from sklprep.inspection.describe import DenseStats, digests_of
 
 TEXTS = [
@@ -106,7 +106,7 @@ def test_sentences_without_a_word_are_near_to_nothing():
 def test_without_text_the_audit_says_what_it_could_not_look_for():
     acts = ActivationSet.from_arrays(hidden_states=np.eye(3)[:, np.newaxis], labels=[0, 0, 0])
 
-    assert "--near LAYER" in found(audit_activations(acts))["no-text"].do
+    assert "near=LAYER" in found(audit_activations(acts))["no-text"].do
 
 
 @pytest.mark.parametrize(

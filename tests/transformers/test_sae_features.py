@@ -257,7 +257,9 @@ def test_strategy_scales_by_maxabs_unless_told_otherwise():
     assert pipeline[1].method == "maxabs"
     pipeline, _ = make_strategy("feature-to-concept", layers=12, average_l0=80, normalize="none")
     assert (pipeline[0].average_l0, pipeline[1].method) == (80, "none")
-    with pytest.raises(UsageError, match="sparse X, .* choose normalize='maxabs' or normalize='none'"):
+    with pytest.raises(
+        UsageError, match=r"sparse X, .* choose normalize='maxabs' or normalize='none'"
+    ):
         make_strategy("feature-to-concept", layers=12, normalize="standardize")
 
 

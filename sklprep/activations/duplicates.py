@@ -1,0 +1,136 @@
+"""Which rows are duplicates or near-duplicates of others, and what belongs together for it.
+
+Nothing here knows of sets or files: texts, rows and groups come as arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NEAR_TEXTS = 0.7
+"""Cosine from which texts are near-duplicates: what short template sentences reach that differ in
+one word. Unrelated reviews stay below one half."""
+
+NEAR_ROWS = 0.95
+"""Cosine from which rows of hidden states are near-duplicates."""
+
+_BLOCK_ROWS = 256
+"""Rows that are compared with all others at a time: 205 MB of cosines where there are 100,000."""
+
+_ROUNDING = 1e-9
+"""By so much a cosine may fall short of the threshold: that of equal rows is not always 1."""
+
+
+class Components:
+    """Positions that belong together, joined step by step in memory of the order of their number.
+
+    Parameters
+    ----------
+    groups : ndarray of shape (n,)
+        What belongs together from the start.
+
+    Examples
+    --------
+    >>> components = Components(np.array([0, 1, 2, 2]))
+    >>> components.join(np.array([0]), np.array([3]))
+    >>> components.first()
+    array([0, 1, 0, 0])
+    """
+
+    def __init__(self, groups: NDArray[Any]) -> None:
+        self._number = np.unique(groups, return_inverse=True)[1].reshape(-1)
+
+    def join(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+        """Join each position of `one` with that of `other`."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        n = len(self._number)
+        edges = (np.ones(len(one), np.int8), (self._number[one], self._number[other]))
+        _, joined = connected_components(coo_array(edges, shape=(n, n)))
+        self._number = joined.astype(np.int64)[self._number]
+
+    def first(self) -> NDArray[np.int64]:
+        """For each position the first one of its component."""
+        _, first, inverse = np.unique(self._number, return_index=True, return_inverse=True)
+        return first[inverse.reshape(-1)]
+
+
+def find_equal(items: Iterable[Hashable]) -> list[NDArray[np.int64]]:
+    """Positions of equal items, for each item that occurs more than once.
+
+    Examples
+    --------
+    >>> find_equal(["a", "b", "a"])
+    [array([0, 2])]
+    """
+    places: dict[Hashable, list[int]] = {}
+    for position, item in enumerate(items):
+        places.setdefault(item, []).append(position)
+    return [np.array(same) for same in places.values() if len(same) > 1]
+
+
+def text_vectors(texts: NDArray[np.str_]) -> Any:
+    """Vectors of texts by TF-IDF, fitted on them, of length 1; words of one letter count, too.
+
+    Returns
+    -------
+    CSR of shape (n_texts, n_words)
+        Zeros for a text without a word.
+    """
+    from scipy.sparse import csr_array
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
+    except ValueError:  # there is no word in any of them
+        return csr_array((len(texts), 1))
+
+
+def row_vectors(rows: NDArray[Any]) -> NDArray[np.float64]:
+    """Rows as vectors of length 1, after each column was standardized.
+
+    Without that a few massive dimensions make all cosines alike. NaN and infinite values count as
+    zero.
+    """
+    values = np.nan_to_num(rows.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    values -= values.mean(axis=0)
+    scale = values.std(axis=0)
+    values /= np.where(scale > 0, scale, 1)
+    length = np.sqrt(np.square(values).sum(axis=1, keepdims=True))
+    return values / np.where(length > 0, length, 1)
+
+
+def find_near(
+    vectors: Any, threshold: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield the pairs of vectors whose cosine reaches a threshold, some rows at a time.
+
+    Parameters
+    ----------
+    vectors : ndarray or CSR of shape (n, d)
+        Of length 1, as `text_vectors` and `row_vectors` give them.
+    threshold : float
+
+    Yields
+    ------
+    one, other : ndarray of shape (n_pairs,)
+        Positions; that of `one` is the smaller.
+    cosines : ndarray of shape (n_pairs,)
+
+    Examples
+    --------
+    >>> texts = np.array(["a cat sat here", "it rained", "a cat sat there"])
+    >>> [(one.tolist(), other.tolist()) for one, other, _ in find_near(text_vectors(texts), 0.5)]
+    [([0], [2])]
+    """
+    for start in range(0, vectors.shape[0], _BLOCK_ROWS):
+        cosines = vectors[start : start + _BLOCK_ROWS] @ vectors[start:].T
+        cosines = np.triu(cosines if isinstance(cosines, np.ndarray) else cosines.toarray(), 1)
+        one, other = np.nonzero(cosines >= threshold - _ROUNDING)
+        if len(one):
+            yield start + one, start + other, cosines[one, other]
