@@ -102,6 +102,7 @@ class ActivationSet:
         average_l0s: ArrayLike | None = None,
         sentences: Sequence[str] | None = None,
         groups: ArrayLike | None = None,
+        n_features: int | None = None,
     ) -> Self:
         """Make a set from arrays of any collector.
 
@@ -117,6 +118,8 @@ arrays of shape (n_rows, d_model)
         embeddings : array-like of shape (n_rows, d_embed)
         activations : array-like of shape (n_rows, n_configs, n_features), or a sequence of \
 n_configs sparse or dense matrices of shape (n_rows, n_features)
+            With `n_features`, the pair (values, indices) of a top-k SAE, each of shape (n_rows, k),
+            or a list of such pairs.
         labels : array-like of shape (n_rows,)
             Any labels.
         layers : array-like of shape (n_layers,), default=0..n_layers-1
@@ -127,6 +130,8 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         groups : array-like of shape (n_rows,)
             Rows that belong together. By default rows of one sentence where `sentences` are given,
             otherwise each row by itself.
+        n_features : int, default=None
+            Width of a top-k SAE, of which `activations` hold the largest values only.
 
         Returns
         -------
@@ -147,6 +152,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             average_l0s=average_l0s,
             sentences=sentences,
             groups=groups,
+            n_features=n_features,
         )
         return cls(Rows(source))
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.activations.arrays import is_array, to_numpy
+from sklprep.activations.arrays import is_array, require_numbers, require_rows_first, to_numpy
+from sklprep.activations.sae_matrices import read_sae_matrices
 from sklprep.exceptions import DataError, FileFormatError, UsageError
 from sklprep.formats.members import Block, Members
 from sklprep.formats.pooling import is_last_of_each
@@ -17,6 +18,11 @@ from sklprep.formats.source import blocks_in_place
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+_BY_DIMENSIONS = {
+    2: " Of one layer give hidden_states[:, None].",
+    4: " Hidden states of tokens go through from_hidden_states, which makes rows of them.",
+}
 
 
 class ArraySource:
@@ -39,6 +45,7 @@ class ArraySource:
         average_l0s: Any,
         sentences: Any,
         groups: Any,
+        n_features: int | None = None,
         pooling: str | None = None,
         sentence_indices: NDArray[np.int64] | None = None,
     ) -> None:
@@ -46,7 +53,7 @@ class ArraySource:
         self.pooling = pooling or "final"
         self._sentence_indices = sentence_indices
         self._embeddings: Any = _as_float32(embeddings, "embeddings", 2)
-        self._configs = _as_configs(activations)
+        self._configs = read_sae_matrices(activations, n_features)
         self._labels = None if labels is None else to_numpy(labels, "labels")
         self._sentences = None if sentences is None else np.asarray(sentences, dtype=np.str_)
         groups = None if groups is None else to_numpy(groups, "groups")
@@ -62,6 +69,7 @@ class ArraySource:
         hidden_states = _stack_layers(hidden_states, layers, list(by_row.values()))
         self._hidden_states: Any = _as_float32(hidden_states, "hidden_states", 3)
         if self._hidden_states is not None:
+            _require_rows_first(self._hidden_states, layers, by_row)
             by_row = {"hidden_states": self._hidden_states, **by_row}
         self.n_rows = _count_rows(by_row)
         self.groups = _number_groups(groups, self._sentences, self.n_rows)
@@ -201,8 +209,23 @@ def _number_groups(
     return np.argsort(np.argsort(first))[inverse.reshape(-1)]
 
 
+def _require_rows_first(
+    hidden_states: NDArray[Any], layers: NDArray[Any] | None, by_row: Mapping[str, Any]
+) -> None:
+    lengths = {values.shape[:1] for values in by_row.values()}
+    (n_rows,) = lengths.pop() if len(lengths) == 1 else (None,)
+    n_layers = None if layers is None else layers.size
+    require_rows_first(hidden_states.shape, "hidden_states", n_rows, n_layers)
+
+
 def _stack_layers(values: Any, layers: NDArray[Any] | None, others: Sequence[Any]) -> Any:
     """Stack a list of one array a layer; a list that could be read otherwise is refused."""
+    if hasattr(values, "keys"):
+        raise UsageError(
+            "hidden_states is a mapping; expected an array. Of {layer: array of shape (n_rows,"
+            " d_model)} give np.stack(list(mapping.values()), axis=1), and layers=list(mapping);"
+            " from_hidden_states takes mappings to arrays of tokens."
+        )
     if not isinstance(values, list | tuple) or not values or not all(map(is_array, values)):
         return values
     arrays = [to_numpy(value, "hidden_states") for value in values]
@@ -232,54 +255,14 @@ def _as_float32(values: Any, name: str, ndim: int) -> NDArray[np.float32] | None
     if values is None:
         return None
     array = to_numpy(values, name)
+    require_numbers(array, name)
     if array.ndim != ndim or array.dtype.kind not in "fiu" or 0 in array.shape:
+        do = _BY_DIMENSIONS.get(array.ndim, "") if name == "hidden_states" else ""
         raise UsageError(
             f"{name} must be a non-empty numeric array of {ndim} dimensions, got {array.dtype} of"
-            f" shape {array.shape}."
+            f" shape {array.shape}.{do}"
         )
     return array.astype(np.float32, copy=False)
-
-
-def _as_configs(activations: Any) -> list[Any]:
-    if activations is None:
-        return []
-    from scipy.sparse import csr_array, issparse
-
-    if issparse(activations):
-        raise UsageError("activations must be a sequence of sparse matrices, one a SAE config.")
-    if not isinstance(activations, list | tuple):
-        dense = to_numpy(activations, "activations")
-        if dense.ndim != 3:
-            raise UsageError(
-                "activations must have shape (n_rows, n_configs, n_features), got"
-                f" {dense.shape}; or give a list of matrices, one a SAE config."
-            )
-        activations = [dense[:, config] for config in range(dense.shape[1])]
-    matrices: list[Any] = [m if issparse(m) else to_numpy(m, "activations") for m in activations]
-    for matrix in matrices:
-        if matrix.ndim != 2 or matrix.dtype.kind not in "fiub" or 0 in matrix.shape:
-            raise UsageError(
-                "activations must be non-empty numeric matrices, got one of shape"
-                f" {matrix.shape} of {matrix.dtype}."
-            )
-    configs = [_canonical(csr_array(matrix, dtype=np.float32)) for matrix in matrices]
-    if len({config.shape for config in configs}) > 1:
-        raise UsageError(
-            f"activations must have one shape, got {sorted({c.shape for c in configs})}."
-        )
-    return configs
-
-
-def _canonical(matrix: csr_array) -> csr_array:
-    """One form of equal values, whatever collector stored them; the caller's arrays stay."""
-    if not matrix.has_canonical_format or not matrix.data.all():
-        matrix = matrix.copy()
-        matrix.sum_duplicates()
-        matrix.eliminate_zeros()
-    if matrix.nnz <= np.iinfo(np.int32).max:
-        matrix.indices = matrix.indices.astype(np.int32, copy=False)
-        matrix.indptr = matrix.indptr.astype(np.int32, copy=False)
-    return matrix
 
 
 def _numbers(values: Any, name: str, n: int, default: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
 
     Parameters
     ----------
-    values : array-like, or object with ``__dlpack__`` or ``__array__``
+    values : array-like, object with ``__dlpack__`` or ``__array__``, or list of these
         A tensor that requires a gradient is detached: its values count, its history does not.
         bfloat16 becomes float32, which holds each of its values.
     name : str
@@ -30,7 +32,7 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
     Raises
     ------
     UsageError
-        If it lies on a GPU, or is of a type that numpy cannot hold.
+        If it lies on a GPU, is ragged, or is of a type that numpy cannot hold.
 
     Examples
     --------
@@ -41,6 +43,10 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
         return _as_plain(values, name)
     if is_array(values):
         _check_device(values, name)
+    elif _holds_arrays(values):
+        values = [to_numpy(value, name) for value in values]
+        if len({value.shape for value in values}) > 1:
+            raise _ragged(name)
     try:
         if getattr(values, "requires_grad", False):
             values = values.detach()
@@ -51,6 +57,8 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
         else:
             array = np.from_dlpack(values)
     except Exception as error:  # each library raises its own kinds
+        if "inhomogeneous" in str(error):  # numpy, of nested lists
+            raise _ragged(name) from None
         kind = f"{type(values).__name__} {getattr(values, 'dtype', '')}".rstrip()
         reason = " ".join(str(error).split()).rstrip(".")
         raise UsageError(
@@ -60,11 +68,108 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
     return _as_plain(array, name)
 
 
+def read_tensor(values: Any, name: str) -> Any:
+    """Read a tensor as `to_numpy` does; leave all else, data frames for one, as it is.
+
+    Examples
+    --------
+    >>> read_tensor([[1, 2], [3, 4]], "X")
+    [[1, 2], [3, 4]]
+    """
+    is_tensor = hasattr(values, "__dlpack__") or hasattr(values, "requires_grad")
+    return to_numpy(values, name) if is_tensor or _holds_arrays(values) else values
+
+
 def is_array(values: Any) -> bool:
     """Tell an array or a tensor from lists of them and from plain numbers."""
     return isinstance(values, np.ndarray) or any(
         hasattr(values, method) for method in ("__dlpack__", "__array__")
     )
+
+
+def require_rows_first(
+    shape: Sequence[int], name: str, n_rows: int | None, n_layers: int | None = None
+) -> None:
+    """Refuse hidden states whose layers come first, as those of ``np.stack(layers)`` do.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Only three dimensions are judged.
+    name : str
+        What the error calls the array.
+    n_rows, n_layers : int or None
+        How many there must be, by labels or others; None where nothing says it.
+
+    Raises
+    ------
+    UsageError
+        If the first two axes fit only when they are swapped.
+
+    Examples
+    --------
+    >>> require_rows_first((40, 3, 8), "acts", 40)
+    >>> require_rows_first((3, 40, 8), "acts", 40)
+    Traceback (most recent call last):
+    sklprep.exceptions.UsageError: acts has shape (3, 40, 8), layers first; expected rows first, \
+(n_rows, n_layers, d_model) = (40, 3, 8). Swap the axes: acts.swapaxes(0, 1).
+    """
+    if len(shape) != 3:
+        return
+    first, second, width = shape
+    fits = n_rows in (None, first) and n_layers in (None, second)
+    if not fits and n_rows in (None, second) and n_layers in (None, first):
+        raise UsageError(
+            f"{name} has shape {tuple(shape)}, layers first; expected rows first, (n_rows,"
+            f" n_layers, d_model) = {(second, first, width)}. Swap the axes:"
+            f" {name}.swapaxes(0, 1)."
+        )
+
+
+def require_numbers(array: NDArray[Any], name: str) -> None:
+    """Refuse an array of Python objects; the error says what they are and what to do about it.
+
+    Examples
+    --------
+    >>> require_numbers(np.array([1.5, 2.0], dtype=object), "embeddings")
+    Traceback (most recent call last):
+    sklprep.exceptions.UsageError: embeddings is an object array of numbers. Give \
+embeddings.astype(np.float32).
+    """
+    if array.dtype != object:
+        return
+    entries = array.reshape(-1).tolist()
+    n_missing = sum(entry is None for entry in entries)
+    shapes = {np.shape(entry) for entry in entries}
+    if n_missing:
+        found = f"with None in {n_missing} of {len(entries)} entries"
+        do = "Leave those rows out, of every array, and give the others as float32"
+    elif len(shapes) > 1:
+        raise _ragged(name)
+    elif () not in shapes:
+        found, do = f"of arrays of shape {shapes.pop()}", f"Give np.stack({name})"
+    elif all(isinstance(entry, Real) for entry in entries):
+        found, do = "of numbers", f"Give {name}.astype(np.float32)"
+    else:
+        kinds = ", ".join(sorted({type(entry).__name__ for entry in entries}))
+        found, do = f"of {kinds}", "Expected numbers, float32 or float16"
+    raise UsageError(f"{name} is an object array {found}. {do}.")
+
+
+def _ragged(name: str) -> UsageError:
+    return UsageError(
+        f"{name} is ragged: its entries have several shapes, as sentences have several lengths."
+        " Make one row of each sentence (its final token, or the mean over its tokens), then give"
+        " np.stack(rows); from_hidden_states does that to padded batches."
+    )
+
+
+def _holds_arrays(values: Any) -> bool:
+    """Whether it is a list, perhaps of lists, of arrays; numpy itself reads lists of numbers."""
+    first = values
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    return first is not values and is_array(first) and not isinstance(first, np.generic)
 
 
 def _check_device(values: Any, name: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,13 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.activations.array_source import ArraySource
 from sklprep.activations.arrays import is_array, to_numpy
+from sklprep.activations.model_outputs import ModelOutput, identify
+from sklprep.activations.token_masks import find_real, read_mask
 from sklprep.exceptions import SklprepWarning, UsageError
 from sklprep.formats.layers import format_layers
 from sklprep.formats.pooling import require_pooling
 from sklprep.formats.rows import Rows
 
-_HOOK = re.compile(r"blocks\.([0-9]{1,6})\.hook_resid_post")
-_EMBED = "hook_embed"
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def from_hidden_states(
@@ -37,17 +38,27 @@ def from_hidden_states(
 
     Parameters
     ----------
-    hidden_states : tuple of arrays, mapping, or list or iterator of these
-        One batch is either the tuple that Hugging Face models return with
-        ``output_hidden_states=True``, of n_layers + 1 arrays of shape (batch, n_tokens, d_model):
-        the embeddings, then the output of each block. Or a mapping as TransformerLens caches it:
-        ``blocks.12.hook_resid_post`` is layer 12, ``hook_embed`` the embeddings; layers may be
-        missing, other hooks are not read. Batches may differ in n_tokens. An iterator is read one
-        batch at a time, so that only pooled rows stay in memory. Torch tensors and their like are
-        taken as by `ActivationSet.from_arrays`.
+    hidden_states : tuple or mapping of arrays, or list or iterator of these
+        One batch is one of these, each array of shape (batch, n_tokens, d_model):
+
+        - the tuple that Hugging Face models return with ``output_hidden_states=True``: the
+          embeddings, then the output of each block;
+        - what their ``generate(..., output_hidden_states=True, return_dict_in_generate=True)``
+          returns as ``hidden_states``, a tuple of such a tuple for each step: a sequence is a
+          sentence of its prompt and the tokens generated, but for the last, which the model never
+          read;
+        - a mapping of layer numbers to outputs of blocks, and ``"embeddings"`` if there are any;
+        - a cache of TransformerLens: ``blocks.12.hook_resid_post`` (or ``hook_out``) is layer 12,
+          ``hook_embed`` the embeddings. Where SAELens put an SAE there, its input is the layer, and
+          ``hook_sae_acts_post`` gives the SAE features of the layer. Other hooks are not read.
+
+        Layers may be missing from a mapping. Batches may differ in n_tokens. An iterator is read
+        one batch at a time, so that only pooled rows stay in memory. Torch tensors and their like
+        are taken as by `ActivationSet.from_arrays`.
     attention_mask : array-like of shape (batch, n_tokens), or list or iterator of these
         The tokenizer's: 1 for a real token, 0 for padding on whichever side; one for each batch.
-        None counts every position as real.
+        None counts every position as real. Of ``generate()``, the mask of the prompt, which counts
+        every generated token as real, or of ``output.sequences``.
     pooling : {"final", "mean", "max", "none"}, default="final"
         What becomes a row: the last real token, the mean or the maximum over the real tokens, or
         every real token (rows of one sentence then share a group).
@@ -59,19 +70,24 @@ def from_hidden_states(
     -------
     ActivationSet
         ``hidden_states`` of shape (n_rows, n_layers, d_model), ``embeddings`` of shape
-        (n_rows, d_model), float32. ``hidden_states[i + 1]`` of the tuple is layer `i`: layers are
-        numbered as the model's blocks, from 0. ``sentence_indices`` count from 0.
+        (n_rows, d_model), float32; sparse SAE features, where there are any. ``hidden_states[i +
+        1]`` of a tuple is layer `i`: layers are numbered as the model's blocks, from 0.
+        ``sentence_indices`` count from 0.
 
     Raises
     ------
     UsageError
         If batches, masks, labels or layers do not fit together, a sentence has no real token, or
-        there are none of these hooks.
+        it cannot be told which array is which layer: a list of arrays may start with the embeddings
+        or not.
 
     Warns
     -----
     SklprepWarning
-        If there is no mask for a batch of several sentences, whose padding would count as tokens.
+        If there is no mask for a batch of several sentences, whose padding would count as tokens;
+        the mask does not say where generated sequences end; batches look like the steps of
+        ``generate()``; or a cache has other hooks of a block, or features of an SAE elsewhere, and
+        nothing is read of them.
 
     Notes
     -----
@@ -81,50 +97,86 @@ def from_hidden_states(
     block. Special tokens are real tokens to the tokenizer's mask (the first one may be a BOS, the
     last one of BERT is ``[SEP]``): set theirs to 0 to leave them out.
 
+    Beam search reorders its sequences between steps, so their steps do not fit together: generate
+    greedily, or sample. Behind an SAE that SAELens put in without its error term, later layers are
+    computed from its reconstruction.
+
     Examples
     --------
+    Two sentences through a model of three layers, as Hugging Face returns them:
+
     >>> import numpy as np
     >>> from sklprep import from_hidden_states
     >>> rng = np.random.default_rng(0)
-    >>> returned = tuple(rng.normal(size=(2, 5, 8)) for _ in range(4))  # 2 sentences, 3 layers
+    >>> returned = tuple(rng.normal(size=(2, 5, 8)) for _ in range(4))
     >>> mask = [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
     >>> acts = from_hidden_states(returned, mask, labels=[0, 1])
     >>> acts
     ActivationSet(2 rows, layers 0-2, d_model 8, embeddings 8)
     >>> bool(np.allclose(acts.layer(2)[1], returned[3][1, 2]))
     True
+
+    Outputs of blocks by their number, as forward hooks collect them:
+
+    >>> from_hidden_states({5: returned[1], 12: returned[2], "embeddings": returned[0]}, mask)
+    ActivationSet(2 rows, layers 5,12, d_model 8, embeddings 8)
+
+    What ``generate()`` returned, a prompt of five tokens and three more; each sequence stays one
+    sentence, and one group:
+
+    >>> steps = tuple(
+    ...     tuple(rng.normal(size=(1, n_tokens, 8)) for _ in range(4)) for n_tokens in (5, 1, 1, 1)
+    ... )
+    >>> tokens = from_hidden_states(steps, pooling="none")
+    >>> tokens
+    ActivationSet(8 rows, layers 0-2, d_model 8, embeddings 8, pooling none)
+    >>> tokens.groups
+    array([0, 0, 0, 0, 0, 0, 0, 0])
+
+    A cache of TransformerLens in which SAELens put an SAE of 32 features at layer 1:
+
+    >>> cache = {
+    ...     "blocks.0.hook_resid_post": returned[1],
+    ...     "blocks.1.hook_resid_post.hook_sae_input": returned[2],
+    ...     "blocks.1.hook_resid_post.hook_sae_acts_post": np.maximum(
+    ...         rng.normal(size=(2, 5, 32)), 0
+    ...     ),
+    ... }
+    >>> acts = from_hidden_states(cache, mask)
+    >>> acts
+    ActivationSet(2 rows, layers 0-1, d_model 8, 1 SAE configs of 32 features)
+    >>> acts.sae_layers
+    array([1])
     """
     require_pooling(pooling)
     batches = _pool_batches(hidden_states, attention_mask, pooling)
+    for warning in _warnings_of(batches):
+        warnings.warn(warning, SklprepWarning, stacklevel=2)
     counts = np.concatenate([batch.n_rows for batch in batches])
-    n_sentences = len(counts)
-    sentence_of_row = np.repeat(np.arange(n_sentences), counts)
+    sentence_of_row = np.repeat(np.arange(len(counts)), counts)
     if sentences is not None:
         sentences = np.asarray(sentences, np.str_)
     elif groups is None:
-        groups = np.arange(n_sentences)
+        groups = np.arange(len(counts))
     labels, sentences, groups = (
-        None if values is None else _one_each(values, name, n_sentences)[sentence_of_row]
+        None if values is None else _one_each(values, name, batches)[sentence_of_row]
         for name, values in {"labels": labels, "sentences": sentences, "groups": groups}.items()
     )
-    embeddings = [batch.embeddings for batch in batches if batch.embeddings is not None]
-    return ActivationSet(
-        Rows(
-            ArraySource(
-                np.concatenate([batch.hidden_states for batch in batches]),
-                np.concatenate(embeddings) if embeddings else None,
-                None,
-                labels=labels,
-                layers=batches[0].layers,
-                sae_layers=None,
-                average_l0s=None,
-                sentences=sentences,
-                groups=groups,
-                pooling=pooling,
-                sentence_indices=sentence_of_row,
-            )
-        )
+    first = batches[0]
+    source = ArraySource(
+        _concatenate([batch.hidden_states for batch in batches]),
+        _concatenate([batch.embeddings for batch in batches]),
+        _stack_features([batch.features for batch in batches]),
+        labels=labels,
+        layers=first.layers or None,
+        sae_layers=list(first.features) or None,
+        average_l0s=None,
+        sentences=sentences,
+        groups=groups,
+        pooling=pooling,
+        sentence_indices=sentence_of_row,
     )
+    return ActivationSet(Rows(source))
 
 
 @dataclass(frozen=True)
@@ -132,25 +184,55 @@ class _PooledBatch:
     """The rows of one batch, and how many of them each sentence has."""
 
     layers: list[int]
-    hidden_states: NDArray[np.float32]
+    hidden_states: NDArray[np.float32] | None
     embeddings: NDArray[np.float32] | None
+    features: dict[int, csr_array]
     n_rows: NDArray[np.int64]
+    n_tokens: int
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
         """What batches of one model have in common."""
-        embeddings = self.embeddings
-        width = "no embeddings" if embeddings is None else f"embeddings {embeddings.shape[1]}"
-        layers = format_layers(self.layers)
-        return f"layers {layers}, d_model {self.hidden_states.shape[2]}, {width}"
+        states, embeddings = self.hidden_states, self.embeddings
+        parts = []
+        if states is not None:
+            parts.append(f"layers {format_layers(self.layers)}, d_model {states.shape[2]}")
+        parts.append("no embeddings" if embeddings is None else f"embeddings {embeddings.shape[1]}")
+        if self.features:
+            widths = sorted({matrix.shape[1] for matrix in self.features.values()})
+            parts.append(
+                f"{', '.join(map(str, widths))} SAE features of layers"
+                f" {format_layers(list(self.features))}"
+            )
+        return ", ".join(parts)
 
 
-def _one_each(values: Any, name: str, n_sentences: int) -> NDArray[Any]:
+def _concatenate(parts: Sequence[Any]) -> NDArray[np.float32] | None:
+    return None if parts[0] is None else np.concatenate(parts)
+
+
+def _stack_features(parts: Sequence[Mapping[int, csr_array]]) -> list[csr_array] | None:
+    from scipy.sparse import vstack
+
+    matrices = [vstack([part[layer] for part in parts], format="csr") for layer in parts[0]]
+    return matrices or None
+
+
+def _one_each(values: Any, name: str, batches: Sequence[_PooledBatch]) -> NDArray[Any]:
     array = to_numpy(values, name)
+    n_sentences = sum(len(batch.n_rows) for batch in batches)
     if array.shape != (n_sentences,):
+        as_tokens = len(batches) == 1 and array.shape == (batches[0].n_tokens,)
         raise UsageError(
             f"{name} must hold one for each of the {n_sentences} sentences, got shape"
             f" {array.shape}."
+            + (
+                " That is one for each token: sentences are the first axis of each array, of shape"
+                " (batch, n_tokens, d_model)."
+                if as_tokens
+                else ""
+            )
         )
     return array
 
@@ -182,7 +264,7 @@ def _batches(hidden_states: Any, masks: Any) -> Iterator[tuple[Any, Any]]:
     if is_array(masks) or not isinstance(masks, list | tuple | Iterator):
         raise UsageError(
             "attention_mask must be a list of masks where hidden_states is a list of batches, got"
-            f" {type(masks).__name__}."
+            f" {type(masks).__name__}. Of generate() give the tuple itself, which is one batch."
         )
     nothing = object()
     for number, (batch, mask) in enumerate(zip_longest(hidden_states, masks, fillvalue=nothing)):
@@ -193,100 +275,98 @@ def _batches(hidden_states: Any, masks: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _pool_batch(batch: Any, mask: Any, pooling: str, what: str) -> _PooledBatch:
-    embeddings, layers = _find_layers(batch, what)
-    first = next(iter(layers))
-    shape = _read(layers[first], f"{what}: layer {first}").shape
-    real = _read_mask(mask, shape[:2], what)
+    from scipy.sparse import csr_array
 
-    def rows_of(values: Any, name: str, width: int | None) -> NDArray[np.float32]:
-        array = _read(values, f"{what}: {name}")
+    output = identify(batch, what)
+    layers, features = output.layers, output.sae_features
+    number, pieces = next(iter((layers or features).items()))
+    first = f"layer {number}" if layers else f"SAE features of layer {number}"
+    shape = _read(pieces, f"{what}: {first}").shape
+    given = None if mask is None else read_mask(mask, what)
+    real = find_real(given, shape[:2], output.n_prompt, what)
+
+    def rows_of(pieces: Sequence[Any], name: str, width: int | None = None) -> NDArray[np.float32]:
+        array = _read(pieces, f"{what}: {name}")
         if array.shape[:2] != shape[:2] or width not in (None, array.shape[2]):
             raise UsageError(
-                f"{what}: {name} has shape {array.shape}, layer {first} {shape}; expected the same"
+                f"{what}: {name} has shape {array.shape}, {first} {shape}; expected the same"
                 " sentences and tokens in all, and one d_model."
             )
         return _pool(array, real, pooling)
 
+    states = [rows_of(p, f"layer {n}", shape[2]) for n, p in layers.items()]
     return _PooledBatch(
         list(layers),
-        np.stack([rows_of(v, f"layer {n}", shape[2]) for n, v in layers.items()], axis=1),
-        None if embeddings is None else rows_of(embeddings, "embeddings", None),
-        real.sum(axis=1) if pooling == "none" else np.ones(len(real), np.int64),
+        np.stack(states, axis=1) if states else None,
+        None if output.embeddings is None else rows_of(output.embeddings, "embeddings"),
+        {n: csr_array(rows_of(p, f"SAE features of layer {n}")) for n, p in features.items()},
+        n_rows=real.sum(axis=1) if pooling == "none" else np.ones(len(real), np.int64),
+        n_tokens=shape[1],
+        doubts=_find_doubts(output, given, real, what),
     )
 
 
-def _find_layers(batch: Any, what: str) -> tuple[Any, dict[int, Any]]:
-    """The embeddings, and the layers by number, ascending."""
-    if hasattr(batch, "keys"):
-        names = [str(name) for name in batch.keys()]  # noqa: SIM118  an ActivationCache is no dict
-        layers = {int(match[1]): name for name in names if (match := _HOOK.fullmatch(name))}
-        if layers:
-            embeddings = batch[_EMBED] if _EMBED in names else None
-            return embeddings, {layer: batch[layers[layer]] for layer in sorted(layers)}
-        found = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def _read(pieces: Sequence[Any], name: str) -> NDArray[Any]:
+    arrays = [_read_piece(piece, name) for piece in pieces]
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1)
+
+
+def _read_piece(values: Any, name: str) -> NDArray[Any]:
+    if isinstance(values, list | tuple) and any(map(is_array, values)):
         raise UsageError(
-            f"{what} holds {found or 'nothing'}; expected blocks.N.hook_resid_post, and hook_embed"
-            " for the embeddings. Of a model's output give output.hidden_states; other arrays go"
-            " through ActivationSet.from_arrays."
+            f"{name} is a {type(values).__name__} of {len(values)}; expected one array. Where a"
+            " block returned it, give its first entry."
         )
-    if isinstance(batch, tuple | list) and len(batch) > 1 and all(map(is_array, batch)):
-        return batch[0], dict(enumerate(batch[1:]))
-    got = f"{type(batch).__name__}" + (
-        f" of {len(batch)} {type(batch[0]).__name__}"
-        if isinstance(batch, tuple | list) and batch
-        else ""
-    )
-    raise UsageError(
-        f"{what} is a {got}; expected the tuple of n_layers + 1 arrays of a model called with"
-        " output_hidden_states=True (a list of such tuples for several batches), or a mapping with"
-        " blocks.N.hook_resid_post."
-    )
-
-
-def _read(values: Any, name: str) -> NDArray[Any]:
     array = to_numpy(values, name)
     if array.ndim != 3 or array.dtype.kind != "f" or 0 in array.shape:
+        pooled = array.ndim == 2 and array.dtype.kind == "f"
         raise UsageError(
             f"{name} is {array.dtype} of shape {array.shape}; expected floats of shape (batch,"
             " n_tokens, d_model)."
+            + (" Rows that are pooled already go through from_arrays." if pooled else "")
         )
     return array
 
 
-def _read_mask(mask: Any, shape: tuple[int, ...], what: str) -> NDArray[np.bool_]:
-    if mask is None:
-        if min(shape) > 1:
-            warnings.warn(
-                f"{what} has {shape[0]} sentences of {shape[1]} tokens and no attention_mask: every"
-                " position counts as a token, padding included. Give the tokenizer's mask.",
-                SklprepWarning,
-                stacklevel=5,
-            )
-        return np.ones(shape, bool)
-    if hasattr(mask, "keys"):
-        raise UsageError(
-            f"{what}: attention_mask is a {type(mask).__name__}; expected the array in it, as in"
-            " tokens['attention_mask']."
+def _find_doubts(
+    output: ModelOutput, mask: NDArray[Any] | None, real: NDArray[np.bool_], what: str
+) -> dict[str, str]:
+    """What may be otherwise than it is read, by kind."""
+    doubts: dict[str, str] = {}
+    n_sentences, n_tokens = real.shape
+    if mask is None and min(real.shape) > 1:
+        doubts["no mask"] = (
+            f"{what} has {n_sentences} sentences of {n_tokens} tokens and no attention_mask: every"
+            " position counts as a token, padding included. Give the tokenizer's mask."
         )
-    array = to_numpy(mask, "attention_mask")
-    if array.shape != shape:
-        raise UsageError(
-            f"{what}: attention_mask has shape {array.shape}; expected {shape}, one value for each"
-            " token."
+    elif mask is not None and n_sentences > 1 and mask.shape[1] == output.n_prompt != n_tokens:
+        doubts["ends unknown"] = (
+            f"{what}: attention_mask covers the {output.n_prompt} tokens of the prompt; the"
+            f" {n_tokens - output.n_prompt} generated ones count in all {n_sentences} sequences,"
+            " also after the end of a shorter one. Give the mask of output.sequences, 0 after the"
+            " end."
         )
-    real = array == 1
-    if array.dtype.kind not in "biuf" or not (real | (array == 0)).all():
-        raise UsageError(
-            f"{what}: attention_mask holds {array.dtype} values other than 0 and 1; expected 1 for"
-            " a real token and 0 for padding, as a tokenizer returns it."
+    if output.unread:
+        names = ", ".join(output.unread[:3])
+        more = f" and {len(output.unread) - 3} more" if len(output.unread) > 3 else ""
+        doubts["unread"] = (
+            f"{what}: {names}{more} not read: of a block its output is,"
+            " blocks.N.hook_resid_post, and the features of an SAE on that."
         )
-    empty = np.flatnonzero(~real.any(axis=1))
-    if len(empty):
-        raise UsageError(
-            f"{what}: sentence {empty[0]} has no real token by its attention_mask ({len(empty)} of"
-            f" {len(real)} sentences have none); expected at least 1. Leave it out."
+    return doubts
+
+
+def _warnings_of(batches: Sequence[_PooledBatch]) -> list[str]:
+    """One of each kind, about the first batch that has it."""
+    doubts = {kind: text for batch in reversed(batches) for kind, text in batch.doubts.items()}
+    first, *others = ((batch.n_tokens, len(batch.n_rows)) for batch in batches)
+    if first[0] > 1 and set(others) == {(1, first[1])}:
+        doubts["steps"] = (
+            f"Batches 1 to {len(others)} hold one token a sentence, as the steps of generate() do;"
+            " each counts as a sentence, and a group, of its own. If they are steps, give the tuple"
+            " that generate() returned instead of a list of its steps."
         )
-    return real
+    return list(doubts.values())
 
 
 def _pool(array: NDArray[Any], real: NDArray[np.bool_], pooling: str) -> NDArray[np.float32]:

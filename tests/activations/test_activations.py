@@ -425,7 +425,7 @@ BAD_ARRAYS = {
     "no width": ({"hidden_states": np.ones((2, 3, 0))}, "hidden_states must be a non-empty"),
     "texts": ({"embeddings": [["a", "b"]]}, "numeric array of 2 dimensions, got <U1"),
     "complex": ({"embeddings": np.ones((2, 2), complex)}, "numeric array of 2 dimensions"),
-    "objects": ({"embeddings": np.array([[None, 1]])}, "numeric array of 2 dimensions, got object"),
+    "objects": ({"embeddings": np.array([[None, 1]])}, "is an object array with None in 1 of 2 e"),
     "one matrix": (
         {"activations": np.ones((4, 5))},
         "activations must have shape (n_rows, n_configs, n_features), got (4, 5); or give a list",

@@ -1,5 +1,7 @@
 """Arrays of any collector: what is taken as it is, what is converted, what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -147,6 +149,165 @@ def test_what_the_library_itself_refuses_is_one_line_with_its_reason():
     message = str(error.value)
     assert message.startswith("labels (Sparse torch.float32) cannot be read as an array: can't con")
     assert 1 == len(message.splitlines())
+
+
+# ---- lists of tensors, and arrays of objects -------------------------------------------------
+
+
+class Tracked(ArrayTensor):
+    """A bfloat16 tensor that requires a gradient, as torch shows itself."""
+
+    requires_grad, dtype = True, "torch.bfloat16"
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("Got unsupported ScalarType BFloat16")
+
+    def detach(self):
+        return self
+
+    def float(self):
+        return self.values.astype("f4")
+
+
+@pytest.mark.parametrize("kind", [Tensor, Tracked, np.asarray])
+def test_a_list_of_tensors_is_stacked_wherever_an_array_is_taken(kind):
+    rng = np.random.default_rng(0)
+    given = {
+        "hidden_states": rng.normal(size=(4, 2, 3)).astype("f4"),
+        "embeddings": rng.normal(size=(4, 5)).astype("f4"),
+        "activations": rng.normal(size=(2, 4, 6)).astype("f4"),
+        "labels": np.array([3.0, 1, 2, 1]),
+        "groups": np.array([0.0, 1, 1, 2]),
+    }
+    expected = ActivationSet.from_arrays(**given | {"activations": list(given["activations"])})
+
+    acts = ActivationSet.from_arrays(
+        **{name: [kind(row) for row in values] for name, values in given.items()}
+    )
+
+    for name in ("hidden_states", "embeddings", "labels", "groups"):
+        np.testing.assert_array_equal(getattr(expected, name), getattr(acts, name))
+    for one, other in zip(expected.activations, acts.activations, strict=True):
+        np.testing.assert_array_equal(one.toarray(), other.toarray())
+
+
+def objects(*entries):
+    array = np.empty(len(entries), object)
+    array[:] = entries
+    return array
+
+
+RAGGED = "embeddings is ragged: its entries have several shapes, as sentences have several lengths."
+NOT_NUMBERS = {
+    "ragged array": (objects(np.ones((5, 4)), np.ones((3, 4))), RAGGED),
+    "ragged list": ([np.ones((5, 4)), np.ones((3, 4))], RAGGED),
+    "ragged list of one shape too few": ([np.ones((5, 4)), np.ones((5, 3))], RAGGED),
+    "ragged numbers": ([[1, 2], [3]], RAGGED),
+    "arrays of one shape": (
+        objects(np.ones(4), np.ones(4), np.ones(4)),
+        "embeddings is an object array of arrays of shape (4,). Give np.stack(embeddings).",
+    ),
+    "numbers": (
+        np.ones((2, 3), object),
+        "embeddings is an object array of numbers. Give embeddings.astype(np.float32).",
+    ),
+    "missing rows": (
+        objects(np.ones(4), None, np.ones(4)),
+        "embeddings is an object array with None in 1 of 3 entries. Leave those rows out, of every"
+        " array, and give the others as float32.",
+    ),
+    "text": (
+        np.array([["a", 1.0]], object),
+        "embeddings is an object array of float, str. Expected numbers, float32 or float16.",
+    ),
+    "a mapping": ({0: np.ones(3)}, "embeddings is an object array of dict. Expected numbers"),
+}
+
+
+@pytest.mark.parametrize(("embeddings", "message"), NOT_NUMBERS.values(), ids=NOT_NUMBERS)
+def test_arrays_of_objects_say_what_they_hold_and_what_to_do(embeddings, message):
+    with pytest.raises(UsageError) as error:
+        ActivationSet.from_arrays(embeddings=embeddings)
+
+    assert str(error.value).startswith(message)
+    assert 1 == len(str(error.value).splitlines())
+
+
+def test_what_the_messages_about_objects_advise_is_taken():
+    stacked = np.stack(objects(np.ones(4), np.zeros(4), np.ones(4)))
+    plain = np.ones((2, 3), object).astype(np.float32)
+
+    assert (3, 4) == ActivationSet.from_arrays(embeddings=stacked).embeddings.shape
+    assert (2, 3) == ActivationSet.from_arrays(embeddings=plain).embeddings.shape
+
+
+@pytest.mark.parametrize("activations", [np.ones((4, 2, 3), object), [np.ones((4, 3), object)]])
+def test_sae_features_of_objects_are_refused_in_the_same_words(activations):
+    with pytest.raises(UsageError, match=r"activations is an object array of numbers\. Give acti"):
+        ActivationSet.from_arrays(activations=activations)
+
+
+# ---- axes ------------------------------------------------------------------------------------
+
+LAYERS_FIRST = np.arange(3 * 40 * 8, dtype="f4").reshape(3, 40, 8)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, Tensor])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"labels": np.arange(40)},
+        {"layers": [4, 5, 6]},
+        {"embeddings": np.ones((40, 2))},
+        {"activations": [np.ones((40, 5))], "layers": [4, 5, 6]},
+        {"sentences": list(map(str, range(40)))},
+    ],
+)
+def test_layers_before_rows_are_noticed_where_anything_tells(other, kind):
+    with pytest.raises(UsageError) as error:
+        ActivationSet.from_arrays(hidden_states=kind(LAYERS_FIRST), **other)
+
+    expected = (
+        "hidden_states has shape (3, 40, 8), layers first; expected rows first, (n_rows, n_layers,"
+        " d_model) = (40, 3, 8). Swap the axes: hidden_states.swapaxes(0, 1)."
+    )
+    assert expected == str(error.value)
+    acts = ActivationSet.from_arrays(hidden_states=LAYERS_FIRST.swapaxes(0, 1), **other)
+    np.testing.assert_array_equal(LAYERS_FIRST[1], acts.layer(int(acts.layers[1])))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"labels": np.arange(39)}, "must have equally many rows, got 3 of hidden_states, 39 of l"),
+        ({"labels": np.arange(40), "layers": [1, 2]}, "must have equally many rows, got 3 of hidd"),
+        ({"labels": np.arange(3), "layers": [1, 2, 3]}, "layers must be 40 integers, one for each"),
+    ],
+)
+def test_axes_are_not_blamed_where_neither_way_fits(other, message):
+    with pytest.raises(UsageError, match=message):
+        ActivationSet.from_arrays(hidden_states=LAYERS_FIRST, **other)
+
+
+def test_as_many_rows_as_layers_are_taken_as_they_lie():
+    square = LAYERS_FIRST[:, :3]
+
+    acts = ActivationSet.from_arrays(hidden_states=square, labels=range(3), layers=range(3))
+
+    np.testing.assert_array_equal(square, acts.hidden_states)
+
+
+@pytest.mark.parametrize(
+    ("states", "message"),
+    [
+        (np.ones((4, 3)), "got float64 of shape (4, 3). Of one layer give hidden_states[:, None]."),
+        (np.ones((4, 2, 6, 3)), "Hidden states of tokens go through from_hidden_states"),
+        ({5: np.ones((4, 3))}, "hidden_states is a mapping; expected an array. Of {layer: array"),
+    ],
+)
+def test_hidden_states_of_other_dimensions_get_a_next_step(states, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        ActivationSet.from_arrays(hidden_states=states)
 
 
 # ---- lists of layers -------------------------------------------------------------------------
