@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice, product
 from numbers import Integral
 from typing import Any
 
@@ -12,10 +13,16 @@ from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
 from sklprep.exceptions import InsufficientDataError, UsageError
-from sklprep.sweeps.folds import Fold, describe_cv, draw_folds, read_cv
+from sklprep.sweeps.folds import Fold, FoldsError, describe_cv, draw_folds, most_folds, read_cv
+from sklprep.sweeps.problem import Problem
 
 PERMUTATION, BOOTSTRAP = range(2)
 """What the random draws of one seed are for."""
+
+_USUAL_FOLDS = 5
+_MOST_TRIES = 30
+"""Pairs of outer and inner folds that advice looks through: those of 5 and 5 are 16, and each takes
+0.3 s at 1,000 rows."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +38,15 @@ class Design:
 
 
 def draw_design(
-    y: NDArray[Any],
-    groups: NDArray[np.int64],
-    *,
-    classify: bool,
-    cv: Any,
-    inner_cv: Any,
-    n_permutations: int,
-    random_state: Any,
+    problem: Problem, *, cv: Any, inner_cv: Any, n_permutations: int, random_state: Any
 ) -> Design:
     """Draw every fold and every permutation, and refuse what these folds could not score."""
     if isinstance(random_state, Integral):
         seed = int(random_state)
     else:
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-    outer_cv = read_cv(cv, "cv")
-    if isinstance(outer_cv, list) and n_permutations:
+    cv = read_cv(cv, "cv")
+    if isinstance(cv, list) and n_permutations:
         raise UsageError(
             "The permutation control redraws the folds, which a fixed list of splits in cv does"
             " not allow. Give cv as an int or a splitter, or n_permutations=0."
@@ -54,29 +54,77 @@ def draw_design(
     inner_cv = None if inner_cv is None else read_cv(inner_cv, "inner_cv")
     if isinstance(inner_cv, list):
         raise UsageError("inner_cv must be an int, a splitter or None: it splits training sets.")
-    options: dict[str, Any] = {"classify": classify, "seed": seed}
-    folds = draw_folds(outer_cv, y, groups, **options)
+    try:
+        folds, inner = _draw_nested(problem, cv, inner_cv, seed)
+    except FoldsError as error:
+        raise _with_remedies(error, *_advise(problem, cv, inner_cv, seed)) from None
+    try:
+        permutations = _draw_permutations(problem, cv, n_permutations, seed)
+    except FoldsError as error:
+        raise _with_remedies(error, "n_permutations=0") from None
+    return Design(seed, folds, inner, permutations, describe_cv(cv), describe_cv(inner_cv))
+
+
+def _draw_nested(
+    problem: Problem, cv: Any, inner_cv: Any, seed: int
+) -> tuple[list[Fold], list[list[Fold]]]:
+    """Draw folds, and the inner folds of each, on which every model would have a score."""
+    y, groups, scoring = problem.y, problem.groups, problem.scoring
+    folds = _draw(problem, y, cv, seed)
     inner: list[list[Fold]] = [[] for _ in folds]
-    if inner_cv is not None:
-        for k, (train, _) in enumerate(folds):
-            where = f" in the training set of outer fold {k}"
-            inside = draw_folds(inner_cv, y[train], groups[train], **options, where=where)
-            inner[k] = [(train[fit], train[score]) for fit, score in inside]
-    permutations = [
-        (permuted, draw_folds(outer_cv, permuted, groups, **options))
-        for permuted in _permute(y, groups, n_permutations, seed)
-    ]
-    return Design(seed, folds, inner, permutations, describe_cv(outer_cv), describe_cv(inner_cv))
+    for k, (train, test) in enumerate(folds):
+        scoring.require_scorable(y, (train, test), f"fold {k}")
+        if inner_cv is None:
+            continue
+        where = f" in the training set of outer fold {k}"
+        options: dict[str, Any] = {"classify": problem.classify, "seed": seed, "where": where}
+        for i, (fit, score) in enumerate(draw_folds(inner_cv, y[train], groups[train], **options)):
+            fold = train[fit], train[score]
+            scoring.require_scorable(y, fold, f"inner fold {i}{where}")
+            inner[k].append(fold)
+    return folds, inner
 
 
-def _permute(
-    y: NDArray[Any], groups: NDArray[np.int64], n_permutations: int, seed: int
-) -> list[NDArray[Any]]:
+def _draw(problem: Problem, y: NDArray[Any], cv: Any, seed: int) -> list[Fold]:
+    return draw_folds(cv, y, problem.groups, classify=problem.classify, seed=seed)
+
+
+def _advise(problem: Problem, cv: Any, inner_cv: Any, seed: int) -> list[str]:
+    """Say which numbers of folds would do, having tried them; the nearest to what was asked."""
+    most = most_folds(problem.y, problem.groups, classify=problem.classify)
+    outer = range(min(cv if isinstance(cv, int) else _USUAL_FOLDS, most), 1, -1)
+    most_inner = min(inner_cv if isinstance(inner_cv, int) else _USUAL_FOLDS, most - 1)
+    inner = [None] if inner_cv is None else range(most_inner, 1, -1)
+    for pair in islice(product(outer, inner), _MOST_TRIES):
+        try:
+            _draw_nested(problem, *pair, seed)
+        except InsufficientDataError:
+            continue
+        new = zip(("cv", "inner_cv"), pair, (cv, inner_cv), strict=True)
+        return [" with ".join(f"{name}={value}" for name, value, given in new if value != given)]
+    return []
+
+
+def _with_remedies(error: FoldsError, *remedies: str) -> InsufficientDataError:
+    *most, last = [*remedies, *error.remedies] or ["more groups"]
+    either = f"{', '.join(most)} or {last}" if most else last
+    return InsufficientDataError(f"{error} Use {either}.")
+
+
+def _draw_permutations(
+    problem: Problem, cv: Any, n_permutations: int, seed: int
+) -> list[tuple[NDArray[Any], list[Fold]]]:
     if not n_permutations:
         return []
-    permute = _make_permuter(y, groups)
+    permute = _make_permuter(problem.y, problem.groups)
     rng = np.random.default_rng([seed, PERMUTATION])
-    return [permute(rng) for _ in range(n_permutations)]
+    permutations = []
+    for i, y in enumerate([permute(rng) for _ in range(n_permutations)]):
+        folds = _draw(problem, y, cv, seed)
+        for k, fold in enumerate(folds):
+            problem.scoring.require_scorable(y, fold, f"fold {k} of permutation {i}")
+        permutations.append((y, folds))
+    return permutations
 
 
 def _make_permuter(

@@ -8,19 +8,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
+from sklprep.exceptions import InsufficientDataError, UsageError
 from sklprep.sweeps.folds import Fold
 from sklprep.sweeps.workers import RemoteRows
 
 Scorer = Callable[..., Any]
 
 _MadeScorer = type(make_scorer(accuracy_score))
-"""What `make_scorer` makes, and so every scorer with a name: it asks a model for predictions, class
-probabilities or decision values, and looks at nothing else."""
+
+
+class Work(NamedTuple):
+    """What is fitted and scored on one input; `groups` only where the model splits by them."""
+
+    model: Any
+    scorer: Scorer
+    X: Any
+    y: NDArray[Any]
+    groups: NDArray[np.int64] | None = None
 
 
 class FoldResult(NamedTuple):
@@ -35,32 +45,76 @@ class FoldResult(NamedTuple):
     model: Any
 
 
-def fit_outer_fold(
-    model: Any, scorer: Scorer, X: Any, y: NDArray[Any], fold: Fold, inner: list[Fold]
-) -> FoldResult:
+def is_made_scorer(scorer: Scorer) -> bool:
+    """Whether `make_scorer` made it, as every scorer with a name.
+
+    Then it asks a model for predictions, class probabilities or decision values, and looks at
+    nothing else.
+    """
+    return isinstance(scorer, _MadeScorer)
+
+
+def fit_outer_fold(work: Work, fold: Fold, inner: list[Fold]) -> FoldResult:
     """Fit on the training rows, score on the test rows, and average the inner folds' scores."""
-    X = X.read() if isinstance(X, RemoteRows) else X
+    work = _read(work)
     train, test = fold
     started = time.perf_counter()
-    fitted = clone(model).fit(X[train], y[train])
+    fitted = _fit(work, train)
     seconds = time.perf_counter() - started
-    if isinstance(scorer, _MadeScorer) and hasattr(fitted, "__sklearn_tags__"):
-        fitted = Answers(fitted, X[test])
-        score = float(scorer(fitted, np.arange(len(test)), y[test]))
+    X, y = work.X[test], work.y[test]
+    if is_made_scorer(work.scorer) and hasattr(fitted, "__sklearn_tags__"):
+        fitted = Answers(fitted, X)
+        score = _score(work.scorer, fitted, np.arange(len(test)), y)
         fitted.forget_model()
     else:
-        score = float(scorer(fitted, X[test], y[test]))
-    inner_score = fit_folds(model, scorer, X, y, inner) if inner else np.nan
-    return FoldResult(score, seconds, inner_score, fitted)
+        score = _score(work.scorer, fitted, X, y)
+    return FoldResult(score, seconds, fit_folds(work, inner) if inner else np.nan, fitted)
 
 
-def fit_folds(model: Any, scorer: Scorer, X: Any, y: NDArray[Any], folds: list[Fold]) -> float:
+def fit_folds(work: Work, folds: list[Fold]) -> float:
     """Mean score over folds."""
-    X = X.read() if isinstance(X, RemoteRows) else X
+    work = _read(work)
     scores = [
-        scorer(clone(model).fit(X[train], y[train]), X[test], y[test]) for train, test in folds
+        _score(work.scorer, _fit(work, train), work.X[test], work.y[test]) for train, test in folds
     ]
     return float(np.mean(scores))
+
+
+def _read(work: Work) -> Work:
+    return work._replace(X=work.X.read()) if isinstance(work.X, RemoteRows) else work
+
+
+def _fit(work: Work, rows: NDArray[np.int64]) -> Any:
+    model, X, y = clone(work.model), work.X[rows], work.y[rows]
+    if work.groups is None:
+        return model.fit(X, y)
+    with config_context(enable_metadata_routing=True):  # hands groups on to any depth
+        try:
+            return model.fit(X, y, groups=work.groups[rows])
+        except (TypeError, ValueError) as error:
+            text, kind = str(error).splitlines()[0].rstrip("."), type(model).__name__
+            if "number of groups" in text:
+                raise InsufficientDataError(
+                    f"The cv within {kind} cannot split {len(y)} training rows: {text}. Give it"
+                    " fewer folds."
+                ) from error
+            if "groups" in text:
+                raise UsageError(
+                    f"Something within {kind} splits by group, and groups do not get there: {text}."
+                    " Give it a cv that needs no groups, or make the search the outermost"
+                    " estimator."
+                ) from error
+            raise
+
+
+def _score(scorer: Scorer, model: Any, X: Any, y: NDArray[Any]) -> float:
+    score = float(scorer(model, X, y))
+    if np.isnan(score):
+        raise InsufficientDataError(
+            f"The scorer gives nan for {len(y)} test rows with {len(np.unique(y))} distinct values"
+            " of y; expected a number. Choose folds or a scorer for which it is defined."
+        )
+    return score
 
 
 def _can(method: str) -> Callable[[Answers], bool]:

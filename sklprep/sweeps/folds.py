@@ -16,6 +16,21 @@ from sklprep.transformers.targets import ENOUGH_ACTIVE
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Positions of training and of test rows."""
 
+
+class FoldsError(InsufficientDataError):
+    """These folds could not be scored; other folds of the same rows might.
+
+    Attributes
+    ----------
+    remedies : tuple of str
+        What would help besides.
+    """
+
+    def __init__(self, message: str, remedies: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.remedies = remedies
+
+
 _MAX_BINS = 4
 """Bins of a numeric y: with quartiles the folds have nearly equal means, and more bins would ask
 for more rows than a fold of small data has."""
@@ -30,12 +45,22 @@ def read_cv(cv: Any, name: str) -> Any:
     if hasattr(cv, "split") and not isinstance(cv, str):
         return cv
     try:
-        return [(np.asarray(train), np.asarray(test)) for train, test in cv]
+        return [(_read_rows(train), _read_rows(test)) for train, test in cv]
     except (TypeError, ValueError):
         raise UsageError(
             f"{name} must be an int, a splitter or an iterable of (train, test) row positions,"
             f" got {cv!r}."
         ) from None
+
+
+def _read_rows(rows: Any) -> NDArray[np.int64]:
+    """Positions, or a mask, of rows."""
+    rows = np.asarray(rows)
+    if rows.dtype == bool:
+        return np.flatnonzero(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise TypeError
+    return rows
 
 
 def draw_folds(
@@ -47,7 +72,15 @@ def draw_folds(
     seed: int,
     where: str = "",
 ) -> list[Fold]:
-    """Split the rows as `cv`, which `read_cv` has read, says; `where` ends up in messages."""
+    """Split the rows as `cv`, which `read_cv` has read, says; `where` ends up in messages.
+
+    Raises
+    ------
+    InsufficientDataError
+        If no model could be scored on such folds.
+    UsageError
+        If a given splitter breaks up groups, or its folds are not folds.
+    """
     n_folds = cv if isinstance(cv, int) else 2
     _require_enough(y, groups, classify, n_folds, where)
     strata = y if classify else _make_strata(y, n_folds)
@@ -59,8 +92,19 @@ def draw_folds(
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The groups parameter is ignored")
             folds = list(cv.split(np.zeros(len(y)), strata, groups))
+    _require_rows(folds, len(y))
     _require_whole_groups(folds, groups)
     return folds
+
+
+def most_folds(y: NDArray[Any], groups: NDArray[np.int64], *, classify: bool) -> int:
+    """Give a number of folds beyond which some fold would lack a class, or any active row."""
+    if not classify:
+        active = groups[y != 0] if np.any(y == 0) else groups
+        return len(np.unique(active))
+    codes = np.unique(y, return_inverse=True)[1].reshape(-1)
+    pairs = np.unique(np.stack([codes, groups]), axis=1)
+    return int(np.bincount(pairs[0]).min())
 
 
 def describe_cv(cv: Any) -> str:
@@ -132,6 +176,16 @@ def _make_strata(y: NDArray[Any], n_folds: int) -> NDArray[np.int64]:
     return strata
 
 
+def _require_rows(folds: list[Fold], n_rows: int) -> None:
+    for k, fold in enumerate(folds):
+        for name, rows in zip(("training", "test"), fold, strict=True):
+            if not len(rows) or rows.min() < -n_rows or rows.max() >= n_rows:
+                found = f"position {max(rows, key=abs)}" if len(rows) else "none"
+                raise UsageError(
+                    f"Fold {k} of cv must have {name} rows among the {n_rows} rows, got {found}."
+                )
+
+
 def _require_whole_groups(folds: list[Fold], groups: NDArray[np.int64]) -> None:
     for k, (train, test) in enumerate(folds):
         both = np.intersect1d(groups[train], groups[test])
@@ -154,23 +208,22 @@ def _require_enough(
             f"All {len(y)} values of y{where} are {values[0]}: there is nothing to predict."
         )
     if n_groups < n_folds:
-        raise InsufficientDataError(
-            f"There are {n_groups} groups{where}, fewer than the {n_folds} folds."
-        )
+        raise FoldsError(f"There are {n_groups} groups{where}, fewer than the {n_folds} folds.")
     if classify:
         pairs = np.unique(np.stack([codes.reshape(-1), groups]), axis=1)
         counts = np.bincount(pairs[0])
         if counts.min() < n_folds:
-            raise InsufficientDataError(
+            raise FoldsError(
                 f"Class {values[counts.argmin()]} is in {counts.min()} of {n_groups} groups{where},"
-                f" fewer than the {n_folds} folds. Use fewer folds, merge classes, or give y as"
-                " floats if it is a quantity."
+                f" fewer than the {n_folds} folds.",
+                ("merge classes", "give y as floats if it is a quantity"),
             )
     else:
         needed = n_folds if where else max(n_folds, ENOUGH_ACTIVE)
         active = len(np.unique(groups[y != 0]))
         if np.any(y == 0) and active < needed:
-            raise InsufficientDataError(
+            kind = FoldsError if active >= ENOUGH_ACTIVE or where else InsufficientDataError
+            raise kind(
                 f"y is active (not zero) in {active} of {n_groups} groups{where}, fewer than the"
                 f" {needed} it takes to score a prediction of it. Choose a feature that is active"
                 " more often, or pool with mean or max."

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import is_classifier, is_regressor
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.values import read_values
 from sklprep.exceptions import InsufficientDataError, SklprepWarning, UsageError
-from sklprep.sweeps.fitting import Scorer
+from sklprep.sweeps.estimator import read_layers, wants_groups, without_selector
 from sklprep.sweeps.inputs import InputSpec, read_inputs
+from sklprep.sweeps.scoring import Scoring
 from sklprep.transformers.normalizers import ActivationNormalizer
 
 
@@ -30,8 +31,8 @@ class Problem:
     inputs: list[InputSpec]
     model: Any
     sae_model: Any
-    scorer: Scorer
-    scoring: str
+    needs_groups: bool
+    scoring: Scoring
     classify: bool
 
     def model_for(self, spec: InputSpec) -> Any:
@@ -44,9 +45,14 @@ def read_problem(
     """Read the arguments of `layer_sweep` that say what is asked."""
     acts = _read_acts(acts)
     y = _read_y(y, len(acts))
+    if estimator is not None:
+        estimator, selector = without_selector(estimator)
+        layers = read_layers(layers, selector)
     classify = _is_classification(estimator, y)
     model = default_model(classify) if estimator is None else estimator
-    scorer, scoring = _read_scoring(scoring, model, classify)
+    scored = Scoring(scoring, model, classify=classify)
+    if len(np.unique(y)) > 1:  # otherwise no folds can be drawn, which is the better message
+        scored.require_fit(y)
     return Problem(
         acts=acts,
         y=y,
@@ -54,8 +60,8 @@ def read_problem(
         inputs=read_inputs(layers, acts),
         model=model,
         sae_model=default_model(classify, "maxabs") if estimator is None else estimator,
-        scorer=scorer,
-        scoring=scoring,
+        needs_groups=wants_groups(model),
+        scoring=scored,
         classify=classify,
     )
 
@@ -79,14 +85,20 @@ def _read_acts(acts: Any) -> Any:
 
 
 def _read_y(y: Any, n: int) -> NDArray[Any]:
-    y = np.asarray(y)
+    y = read_values(y, "y")
     if y.shape != (n,):
         do = " Sweep one target at a time: y[:, 0]." if y.shape[:1] == (n,) and y.ndim == 2 else ""
         raise UsageError(f"y must have shape ({n},), one value a row of acts, got {y.shape}.{do}")
-    missing = sum(value is None or value != value for value in y.tolist())  # noqa: PLR0124
-    if missing:
+    if y.dtype.kind not in "biufU":
+        raise UsageError(
+            f"y holds {y.dtype} values; expected labels (whole numbers, booleans or text) or a"
+            " quantity (floats)."
+        )
+    n_infinite = int(np.isinf(y).sum()) if y.dtype.kind == "f" else 0
+    if n_infinite:
         raise InsufficientDataError(
-            f"y has {missing} missing values among {n}. Leave these rows out: acts[rows], y[rows]."
+            f"y has {n_infinite} infinite values among {n}. Leave these rows out: acts[rows],"
+            " y[rows]."
         )
     return y
 
@@ -108,26 +120,11 @@ def _is_classification(estimator: Any, y: NDArray[Any]) -> bool:
     return y.dtype.kind != "f"
 
 
-def _read_scoring(scoring: Any, model: Any, classify: bool) -> tuple[Scorer, str]:
-    """Give the scorer and its name."""
-    if scoring is None:
-        scoring = "accuracy" if classify else "r2"
-    elif not (isinstance(scoring, str) or callable(scoring)):
-        raise UsageError(f"scoring must be one scorer, its name or a callable, got {scoring!r}.")
-    try:
-        scorer = check_scoring(model, scoring)
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    if isinstance(scoring, str):
-        return scorer, scoring
-    return scorer, getattr(scoring, "__name__", repr(scoring))
-
-
 def _read_groups(groups: Any, acts: Any) -> NDArray[np.int64]:
     """Number the groups from 0; warn where they separate rows that `acts.groups` holds together."""
     if groups is None:
         groups = acts.groups if isinstance(acts, ActivationSet) else np.arange(len(acts))
-    groups = np.asarray(groups)
+    groups = read_values(groups, "groups", instead=", or give each a group of its own")
     if groups.shape != (len(acts),):
         raise UsageError(f"groups must have shape ({len(acts)},), got {groups.shape}.")
     groups = np.unique(groups, return_inverse=True)[1].reshape(-1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +12,7 @@ from sklearn import config_context
 from threadpoolctl import threadpool_limits
 
 from sklprep.sweeps.fitting import Answers
+from sklprep.sweeps.scoring import Scoring
 
 N_DRAWS = 1_000
 """Draws of an interval: the 25 beyond each bound place it to within a tenth of its width."""
@@ -29,16 +29,11 @@ def draw_counts(
 
 
 def score_draws(
-    scorer: Callable[..., Any],
-    scoring: str,
-    model: Any,
-    X: Any,
-    y: NDArray[Any],
-    counts: NDArray[np.int64],
+    scoring: Scoring, model: Any, X: Any, y: NDArray[Any], counts: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Score each draw, a count for every row, of a fixed model; NaN where it has no score."""
-    if scoring in _CLOSED_FORMS and isinstance(model, Answers):
-        return _CLOSED_FORMS[scoring](model, X, y, counts)
+    if scoring.name in _CLOSED_FORMS and isinstance(model, Answers):
+        return _CLOSED_FORMS[scoring.name](model, X, y, counts)
     scores = np.full(len(counts), np.nan)
     with (
         warnings.catch_warnings(),
@@ -49,7 +44,7 @@ def score_draws(
         for i, count in enumerate(counts):
             rows = np.repeat(np.arange(len(y)), count)
             with suppress(ValueError):  # a class that was not drawn, for some scorers
-                scores[i] = scorer(model, X[rows], y[rows])
+                scores[i] = scoring.scorer(model, X[rows], y[rows])
     return scores
 
 

@@ -18,7 +18,7 @@ from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import UsageError
 from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
 from sklprep.sweeps.design import BOOTSTRAP, Design, draw_design
-from sklprep.sweeps.fitting import Answers, FoldResult, fit_folds, fit_outer_fold
+from sklprep.sweeps.fitting import Answers, FoldResult, Work, fit_folds, fit_outer_fold
 from sklprep.sweeps.inputs import EACH, members_of, read_inputs
 from sklprep.sweeps.problem import Problem, read_problem
 from sklprep.sweeps.resampling import N_DRAWS, draw_counts, middle_95, score_draws
@@ -149,9 +149,7 @@ def layer_sweep(
         raise UsageError(f"n_permutations must be at least 0, got {n_permutations}.")
     problem = read_problem(estimator, acts, y, layers, groups, scoring)
     design = draw_design(
-        problem.y,
-        problem.groups,
-        classify=problem.classify,
+        problem,
         cv=cv,
         inner_cv=inner_cv,
         n_permutations=n_permutations,
@@ -169,7 +167,7 @@ def layer_sweep(
         layers=names,
         scores=np.array([[fold.score for fold in row] for row in fits.folds]),
         fit_times=np.array([[fold.seconds for fold in row] for row in fits.folds]),
-        scoring=problem.scoring,
+        scoring=problem.scoring.name,
         n_samples=len(problem.y),
         n_groups=len(np.unique(problem.groups)),
         nested_interval=interval,
@@ -236,16 +234,17 @@ def _fit_all(
 def _make_tasks(
     problem: Problem, design: Design, rivals: dict[str, Rival], rows: Iterator[Any]
 ) -> Iterator[Task]:
-    scorer, y = problem.scorer, problem.y
+    scorer, y = problem.scoring.scorer, problem.y
+    groups = problem.groups if problem.needs_groups else None
     for spec, X in zip(problem.inputs, rows, strict=True):
-        model = problem.model_for(spec)
+        work = Work(problem.model_for(spec), scorer, X, y, groups)
         for fold, inner in zip(design.folds, design.inner, strict=True):
-            yield fit_outer_fold, model, scorer, X, y, fold, inner
+            yield fit_outer_fold, work, fold, inner
         for labels, folds in design.permutations:
-            yield fit_folds, model, scorer, X, labels, folds
+            yield fit_folds, work._replace(y=labels), folds
     for rival in rivals.values():
         for fold in design.folds:
-            yield fit_outer_fold, rival.model, scorer, rival.X, y, fold, []
+            yield fit_outer_fold, Work(rival.model, scorer, rival.X, y), fold, []
 
 
 def _make_rows(problem: Problem, *, elsewhere: bool) -> Iterator[Any]:
@@ -283,9 +282,7 @@ def _nested_interval(
         # answers are asked by position, a model itself by its rows
         is_model = not isinstance(model, Answers)
         X = problem.inputs[i].select(problem.acts)[test] if is_model else np.arange(len(test))
-        draws.append(
-            score_draws(problem.scorer, problem.scoring, model, X, problem.y[test], counts)
-        )
+        draws.append(score_draws(problem.scoring, model, X, problem.y[test], counts))
     return middle_95(np.mean(draws, axis=0))
 
 

@@ -7,8 +7,9 @@ from sklearn.metrics import get_scorer
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
-from sklprep.sweeps.fitting import fit_outer_fold
+from sklprep.sweeps.fitting import Work, fit_outer_fold
 from sklprep.sweeps.resampling import draw_counts, middle_95, score_draws
+from sklprep.sweeps.scoring import Scoring
 
 N = 48
 TRAIN, TEST = np.arange(28), np.arange(28, N)
@@ -42,10 +43,11 @@ def make_problem(scoring):
 def test_score_of_a_draw_is_that_of_its_rows(scoring, model):
     X, y = make_problem(scoring)
     scorer = get_scorer(scoring)
-    fold = fit_outer_fold(model, scorer, X, y, (TRAIN, TEST), [])
+    fold = fit_outer_fold(Work(model, scorer, X, y), (TRAIN, TEST), [])
     counts = draw_counts(np.random.default_rng(1), TEST // 2, 60)
 
-    found = score_draws(scorer, scoring, fold.model, np.arange(len(TEST)), y[TEST], counts)
+    scored = Scoring(scoring, model, classify=scoring != "r2")
+    found = score_draws(scored, fold.model, np.arange(len(TEST)), y[TEST], counts)
 
     fitted = model.fit(X[TRAIN], y[TRAIN])
     rows = [np.repeat(TEST, count) for count in counts]
@@ -66,13 +68,14 @@ def test_draws_take_whole_groups():
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
 def test_draws_without_a_score_are_left_out():
     X, y = make_problem("roc_auc_ovr")
-    scorer = get_scorer("roc_auc_ovr")
-    fold = fit_outer_fold(LogisticRegression(), scorer, X, y, (TRAIN, TEST), [])
+    scoring = Scoring("roc_auc_ovr", LogisticRegression(), classify=True)
+    work = Work(LogisticRegression(), scoring.scorer, X, y)
+    fold = fit_outer_fold(work, (TRAIN, TEST), [])
     one_class = np.where(y[TEST] == "high", 1, 0)
     everything = np.ones_like(one_class)
     counts = np.stack([everything, one_class, everything])
 
-    scores = score_draws(scorer, "roc_auc_ovr", fold.model, np.arange(len(TEST)), y[TEST], counts)
+    scores = score_draws(scoring, fold.model, np.arange(len(TEST)), y[TEST], counts)
 
     assert [True, False, True] == np.isfinite(scores).tolist()
     assert (fold.score, fold.score) == pytest.approx(middle_95(scores))

@@ -1,0 +1,138 @@
+"""The score of a sweep, and what it cannot score, found out before anything is fitted."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
+
+from sklprep.exceptions import UsageError
+from sklprep.sweeps.fitting import Answers, Scorer, is_made_scorer
+from sklprep.sweeps.folds import Fold, FoldsError
+
+_OF_LABELS = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "roc_auc_ovr")
+_OF_NUMBERS = ("r2", "neg_mean_absolute_error", "neg_root_mean_squared_error")
+_OF_SPREAD = ("r2", "explained_variance", "d2_absolute_error_score")
+"""Scores that compare with the mean or median of the test rows: meaningless where these are equal,
+which scikit-learn scores as 0 or 1."""
+
+_METHODS = ("predict", "predict_proba", "decision_function")
+
+
+class Scoring:
+    """A scorer and its name, for one kind of y and model.
+
+    Whether it can score a fold depends on little: which classes the training and the test rows
+    hold. So it is tried on a model that is always right, once for each such pattern.
+
+    Parameters
+    ----------
+    scoring : str, callable or None
+    model : estimator
+        Not fitted; what it can be asked for counts.
+    classify : bool
+    """
+
+    def __init__(self, scoring: Any, model: Any, *, classify: bool) -> None:
+        if scoring is None:
+            scoring = "accuracy" if classify else "r2"
+        elif not (isinstance(scoring, str) or callable(scoring)):
+            raise UsageError(
+                f"scoring must be one scorer, its name or a callable, got {scoring!r}."
+            )
+        try:
+            self.scorer: Scorer = check_scoring(model, scoring)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        self.name: str = (
+            scoring if isinstance(scoring, str) else getattr(scoring, "__name__", repr(scoring))
+        )
+        self._model = model
+        self._classify = classify
+        self._found: dict[Any, str] = {}
+
+    def require_fit(self, y: NDArray[Any]) -> None:
+        """Raise `UsageError` where it could score no fold of y, with the names that can."""
+        reason = self._why_not(self.scorer, y, y)
+        if not reason:
+            return
+        names = [name for name in get_scorer_names() if name.startswith(f"{self.name}_")]
+        names = self._working(names, y, y)[:4] or self._working(self._usual, y, y)
+        n_classes = len(np.unique(y))
+        if self._classify and n_classes > 2:
+            two_classes = np.arange(len(y)) % 2
+            if not self._why_not(self.scorer, two_classes, two_classes):
+                reason = f"it is for two classes, and y has {n_classes}"
+        raise UsageError(
+            f"scoring={self.name!r} does not fit y: {reason}. Use {' or '.join(names)}."
+        )
+
+    def require_scorable(self, y: NDArray[Any], fold: Fold, where: str) -> None:
+        """Raise `FoldsError` where a fold of y has no score, whatever the model."""
+        train, test = y[fold[0]], y[fold[1]]
+        pattern = self._pattern(train, test)
+        if pattern not in self._found:
+            self._found[pattern] = self._why_not(self.scorer, train, test)
+        reason = self._found[pattern]
+        if reason:
+            names = [name for name in self._working(self._usual, train, test) if name != self.name]
+            raise FoldsError(
+                f"{self.name} cannot score {where}: {reason}.",
+                (f"scoring={names[0]!r}",) if names else (),
+            )
+
+    @property
+    def _usual(self) -> tuple[str, ...]:
+        return _OF_LABELS if self._classify else _OF_NUMBERS
+
+    def _pattern(self, train: NDArray[Any], test: NDArray[Any]) -> Any:
+        if self._classify:
+            return (*map(tuple, map(np.unique, (train, test))), len(test) == 1)
+        return len(test) == 1, len(np.unique(test)) == 1, test.min() < 0, test.min() == 0
+
+    def _working(self, names: Iterable[str], train: NDArray[Any], test: NDArray[Any]) -> list[str]:
+        return [name for name in names if not self._why_not(get_scorer(name), train, test)]
+
+    def _why_not(self, scorer: Scorer, train: NDArray[Any], test: NDArray[Any]) -> str:
+        """Say why a model that is always right has no score; nothing if it has one."""
+        if not is_made_scorer(scorer) or not hasattr(self._model, "__sklearn_tags__"):
+            return ""  # it may look at the model and at X
+        values = np.unique(test)
+        if not self._classify and len(values) == 1 and self.name in _OF_SPREAD:
+            return f"all {len(test)} test rows have the value {values[0]:g}"
+        answers = _always_right(self._model, train, test, classify=self._classify)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", UndefinedMetricWarning)
+            warnings.filterwarnings("error", "No positive class found")
+            try:
+                score = scorer(answers, np.arange(len(test)), test)
+            except AttributeError:
+                missing = [name for name in _METHODS if not hasattr(self._model, name)]
+                return f"{type(self._model).__name__} has no {' or '.join(missing)}"
+            except (ValueError, UserWarning) as error:
+                if self._classify and len(values) == 1:
+                    return f"all {len(test)} test rows have the class {values[0]}"
+                return " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        return "it is undefined" if np.isnan(score) else ""
+
+
+def _always_right(
+    model: Any, train: NDArray[Any], test: NDArray[Any], *, classify: bool
+) -> Answers:
+    """What the model would answer about the test rows, could it do no wrong."""
+    answers = Answers(model, None)
+    given: dict[str, NDArray[Any]] = {"predict": test}
+    if classify:
+        answers.classes_ = np.unique(train)
+        right = (test[:, np.newaxis] == answers.classes_).astype(float)
+        sure = right + 0.01  # classes that were not in training are equally unlikely
+        given["predict_proba"] = sure / sure.sum(axis=1, keepdims=True)
+        given["decision_function"] = right[:, 1] - 0.5 if right.shape[1] == 2 else right
+    answers.given = {name: value for name, value in given.items() if hasattr(model, name)}
+    return answers
