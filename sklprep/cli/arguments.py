@@ -12,7 +12,14 @@ from typing import Any, NoReturn
 from sklprep.cli.messages import one_line
 from sklprep.datasets.strategies import STRATEGIES
 from sklprep.exceptions import LayerSpecError
-from sklprep.formats.layers import ALL, EMBEDDINGS, format_layers, parse_layers
+from sklprep.formats.layers import (
+    ALL,
+    EACH,
+    EACH_SAE,
+    EMBEDDINGS,
+    format_layers,
+    parse_layers,
+)
 from sklprep.formats.pooling import POOLINGS
 
 
@@ -86,7 +93,8 @@ def add_skip_bad(parser: argparse.ArgumentParser) -> None:
 def add_common(parser: argparse.ArgumentParser, *, pooling: bool = False) -> None:
     add = parser.add_argument
     if pooling:
-        add("--pooling", choices=POOLINGS, help="what is a row; default: final, of a pack its own")
+        rows = "what is a row; default: final (of a pack: its own)"
+        add("--pooling", choices=POOLINGS, help=rows)
     add("--jobs", type=n_jobs, default=-1, metavar="N", help="files read at once; default: all")
     add("--quiet", action="store_true", help="print nothing but warnings and errors")
     add("--debug", action="store_true", help="show the traceback of an error")
@@ -122,7 +130,14 @@ def several_layers(text: str) -> int | str:
 
 
 def sweep_layers(text: str) -> int | str:
-    return text if text == EMBEDDINGS else several_layers(text)
+    """An input of a sweep as its results print it, or a word for several."""
+    if text in (EACH, EACH_SAE, EMBEDDINGS):
+        return text
+    kind, _, layers = text.partition(" ")
+    if kind != "sae":
+        return several_layers(text)
+    several_layers(layers.partition(" l0 ")[0])
+    return text
 
 
 def positive(text: str) -> int:
@@ -156,7 +171,7 @@ not_negative.__name__ = "whole number from 0"
 
 
 def n_jobs(text: str) -> int:
-    number = int(text)
+    number = -1 if text == "all" else int(text)
     if number == 0:
         raise ValueError
     return number

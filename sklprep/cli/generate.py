@@ -76,7 +76,7 @@ def _add_combined(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="dataset to write (.npz), or a pattern"
     )
-    methods = "* default: standardize; for feature-to-concept maxabs"
+    methods = "* default: standardize, or maxabs for feature-to-concept"
     add("--normalize", choices=METHODS, help=methods)
     add("--layer", type=one_layer, metavar="N", help="* one input layer")
     several = "* several input layers, such as 0-5 or 0-2,10,15-17"

@@ -62,9 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--near",
         type=_text_or_layer,
         metavar="LAYER",
-        help="near-duplicates by the hidden states of that layer; default: by text",
+        help="near-duplicates by the hidden states of that layer, not by text",
     )
-    add("--threshold", type=_cosine, metavar="COSINE", help="default: 0.7; with --near 0.95")
+    add("--threshold", type=_cosine, metavar="COSINE", help="default: 0.7, or 0.95 with --near")
     add("--groups-out", type=Path, metavar="CSV", help="write the proposed groups there")
     add_skip_bad(parser)
     add_common(parser, pooling=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,14 @@ from sklprep.datasets.strategies import (
     require_options,
 )
 from sklprep.exceptions import UsageError
-from sklprep.formats.layers import ALL, EMBEDDINGS
+from sklprep.formats.layers import ALL, EACH, EACH_SAE, EMBEDDINGS
 from sklprep.transformers.methods import METHODS
 
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
     from sklprep.sweeps.sweep_result import LayerSweep
 
+_INNER = "folds within each training set, which choose the layer; default: %(default)s"
 _ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
 
 
@@ -46,26 +48,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("input", type=Path, metavar="INPUT", help="folder of sentence_*.npz files, or a pack")
     add(
         "--strategy",
-        default="hidden-to-concept",
         choices=STRATEGIES,
         metavar="NAME",
-        help="its target is y, and feature-to-concept sweeps SAE features; default: %(default)s",
+        help="its target is y, and feature-to-concept sweeps SAE features; default:"
+        " hidden-to-concept, or feature-to-concept with SAEs for --layers",
     )
     add_target(parser, repeated=False)
-    add("--estimator", choices=_ESTIMATORS, help="default: logistic for labels, ridge for features")
+    add(
+        "--estimator",
+        choices=_ESTIMATORS,
+        help="default: logistic for labels, or ridge for features",
+    )
     add(
         "--layers",
         action="append",
         type=sweep_layers,
         metavar="SPEC",
-        help="* one entry of the curve, such as embeddings, 12 or 0-5; default: each",
+        help="* one entry of the curve, such as embeddings, 12, 0-5 or 'sae 12'; default: each, or"
+        " each sae for feature-to-concept",
     )
     add(
         "--normalize",
         choices=METHODS,
-        help="default: standardize; for feature-to-concept maxabs",
+        help="default: standardize, or maxabs for feature-to-concept",
     )
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
+    add("--inner-cv", type=folds, default=5, metavar="N", help=_INNER)
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
     add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
     add_joined(parser)
@@ -78,6 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    arguments.strategy = arguments.strategy or _find_strategy(arguments.layers)
     strategy = STRATEGIES[arguments.strategy]
     given = {
         name: getattr(arguments, name)
@@ -97,6 +106,7 @@ def _run(arguments: argparse.Namespace) -> int:
     counted: dict[str, Any] = {
         "layers": layers,
         "cv": arguments.cv,
+        "inner_cv": arguments.inner_cv,
         "n_permutations": arguments.permutations,
     }
     options: dict[str, Any] = {
@@ -124,6 +134,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _find_strategy(layers: Sequence[int | str] | None) -> str:
+    """The strategy where none is named: inputs of SAE features have but one."""
+    return "feature-to-concept" if any(map(_is_sae, layers or ())) else "hidden-to-concept"
+
+
+def _is_sae(layers: int | str) -> bool:
+    return layers == EACH_SAE or str(layers).startswith("sae ")
+
+
 def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
     """Refuse what cannot be, and fill in what depends on the strategy."""
     from sklprep.formats.outputs import require_safe_outputs
@@ -131,6 +150,11 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
     arguments.normalize = arguments.normalize or strategy.default_normalize
     if strategy.input_member == SAE:
         _check_sparse(arguments)
+    elif saes := list(filter(_is_sae, arguments.layers or ())):
+        raise UsageError(
+            f"{arguments.strategy} sweeps hidden states and embeddings, got --layers"
+            f" {saes[0]!r}. Use --strategy feature-to-concept."
+        )
     is_concept = strategy.output_type == CONCEPT
     arguments.estimator = arguments.estimator or ("logistic" if is_concept else "ridge")
     if arguments.estimator == ("ridge" if is_concept else "logistic"):
@@ -170,7 +194,7 @@ def _read(
 
     from sklprep.sweeps.inputs import members_of, read_inputs
 
-    layers = arguments.layers or "each"
+    layers = arguments.layers or EACH
     if strategy.input_member == SAE:
         layers = _name_saes(arguments, acts)
 
@@ -201,12 +225,19 @@ def _check_sparse(arguments: argparse.Namespace) -> None:
 
 
 def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:
+    """Write the inputs as `layer_sweep` takes them: there 12 would be hidden states."""
     from sklprep.sweeps.inputs import each_sae
 
-    if arguments.layers is None:
-        return [spec.name for spec in each_sae(acts, arguments.average_l0)]
     l0 = "" if arguments.average_l0 is None else f" l0 {arguments.average_l0:.17g}"
-    return [f"sae {layers}{l0}" for layers in arguments.layers]
+    names: list[Any] = []
+    for layers in arguments.layers or [EACH_SAE]:
+        if layers in (EACH, EACH_SAE):
+            names += [spec.name for spec in each_sae(acts, arguments.average_l0)]
+        elif _is_sae(layers):
+            names.append(f"{layers}{'' if ' l0 ' in layers else l0}")
+        else:
+            names.append(f"sae {layers}{l0}")
+    return names
 
 
 def _save_plot(sweep: LayerSweep, path: Path) -> None:

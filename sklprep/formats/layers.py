@@ -11,6 +11,9 @@ from sklprep.exceptions import LayerNotFoundError, LayerSpecError
 
 ALL = "all"
 EMBEDDINGS = "embeddings"
+EACH = "each"
+EACH_SAE = "each sae"
+"""Of a sweep: every single layer, embeddings included, and every single SAE, as an input."""
 
 _MAX_LAYERS = 10_000  # no model has as many; "0-99999999" is a typing error, not a request
 _HINT = "write single layers, ranges and commas, such as 12, 0-5 or 0-2,10,15-17"

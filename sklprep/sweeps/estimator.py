@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 from sklprep.exceptions import UsageError
-from sklprep.sweeps.inputs import EACH, EACH_SAE
+from sklprep.formats.layers import EACH, EACH_SAE
 from sklprep.transformers.sae_selector import SAEFeatureSelector
 from sklprep.transformers.selection import Selector
 

@@ -12,13 +12,18 @@ import numpy as np
 
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import DataError, UsageError
-from sklprep.formats.layers import ALL, EMBEDDINGS, format_layers, parse_layers, require_layers
+from sklprep.formats.layers import (
+    ALL,
+    EACH,
+    EACH_SAE,
+    EMBEDDINGS,
+    format_layers,
+    parse_layers,
+    require_layers,
+)
 from sklprep.formats.members import Members
 from sklprep.transformers.layer_selector import LayerSelector
 from sklprep.transformers.sae_selector import SAEFeatureSelector
-
-EACH = "each"
-EACH_SAE = "each sae"
 
 _SAE = re.compile(r"sae\s+(?P<layers>.+?)(\s+l0\s+(?P<average_l0>[0-9]+(\.[0-9]+)?))?")
 

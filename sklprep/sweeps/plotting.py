@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklprep.formats.layers import EMBEDDINGS
-from sklprep.sweeps.inputs import EACH
+from sklprep.formats.layers import EACH, EMBEDDINGS
 from sklprep.sweeps.sweep import layer_sweep
 from sklprep.sweeps.sweep_result import LayerSweep, format_score
 

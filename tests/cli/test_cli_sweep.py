@@ -226,7 +226,8 @@ def test_estimator_is_logistic_for_labels_and_ridge_for_features(sweep, argument
         ),
         ("--target-layer 1", "hidden-to-concept does not use --target-layer"),
         ("--layers 5-2", ".*did you mean 2-5"),
-        ("--layers each", ".*cannot be read"),
+        ("--layers every", ".*cannot be read"),
+        ("--layers 'sae x'", ".*cannot be read"),
         ("--strategy nonsense", ".*invalid choice: 'nonsense'"),
     ],
 )
