@@ -225,6 +225,11 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         raise TypeError(
             "An ActivationSet is not one matrix: start the pipeline with sklprep.LayerSelector(),"
             " as in make_pipeline(LayerSelector(12), ActivationNormalizer(), LogisticRegression())."
+            " Around such a pipeline, what wants the matrix itself (BaggingClassifier,"
+            " AdaBoostClassifier, OneVsOneClassifier, ClassifierChain, RFE, stacking with"
+            " passthrough) goes behind the selector instead: make_pipeline(LayerSelector(12),"
+            " BaggingClassifier(LogisticRegression())); permutation_importance takes pipe[1:] and"
+            " pipe[:1].transform(acts)."
         )
 
     def __repr__(self) -> str:

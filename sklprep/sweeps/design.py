@@ -61,7 +61,7 @@ def draw_design(
     try:
         permutations = _draw_permutations(problem, cv, n_permutations, seed)
     except FoldsError as error:
-        raise _with_remedies(error, "n_permutations=0") from None
+        raise _with_remedies(error, "use n_permutations=0") from None
     return Design(seed, folds, inner, permutations, describe_cv(cv), describe_cv(inner_cv))
 
 
@@ -101,14 +101,15 @@ def _advise(problem: Problem, cv: Any, inner_cv: Any, seed: int) -> list[str]:
         except InsufficientDataError:
             continue
         new = zip(("cv", "inner_cv"), pair, (cv, inner_cv), strict=True)
-        return [" with ".join(f"{name}={value}" for name, value, given in new if value != given)]
+        names = [f"{name}={value}" for name, value, given in new if value != given]
+        return [f"use {' with '.join(names)}"]
     return []
 
 
 def _with_remedies(error: FoldsError, *remedies: str) -> InsufficientDataError:
-    *most, last = [*remedies, *error.remedies] or ["more groups"]
-    either = f"{', '.join(most)} or {last}" if most else last
-    return InsufficientDataError(f"{error} Use {either}.")
+    *most, last = [*remedies, *error.remedies] or ["leave out what is too rare"]
+    do = f"{', '.join(most)} or {last}" if most else last
+    return InsufficientDataError(f"{error} {do[0].upper()}{do[1:]}.")
 
 
 def _draw_permutations(

@@ -15,7 +15,9 @@ from sklprep.formats.layers import EACH, EACH_SAE
 from sklprep.transformers.sae_selector import SAEFeatureSelector
 from sklprep.transformers.selection import Selector
 
-_GRIDS = ("param_grid", "param_distributions")
+GRIDS = ("param_grid", "param_distributions")
+"""Where the searches of scikit-learn have what they search."""
+
 _INNER = ("estimator", "regressor", "classifier", "base_estimator")
 
 
@@ -100,7 +102,7 @@ def _strip(estimator: Any) -> tuple[Any, Selector | None, str]:
 
 
 def _require_unsearched(search: Any, selector: Selector, path: str) -> None:
-    for grids in _GRIDS:
+    for grids in GRIDS:
         value = getattr(search, grids, None) or []
         for grid in [value] if isinstance(value, dict) else value:
             for name in grid:

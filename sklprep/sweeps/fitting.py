@@ -20,6 +20,9 @@ from sklprep.sweeps.workers import RemoteRows
 
 Scorer = Callable[..., Any]
 
+METHODS = ("predict", "predict_proba", "decision_function")
+"""All that a made scorer can ask a model for."""
+
 _MadeScorer = type(make_scorer(accuracy_score))
 
 
@@ -108,7 +111,16 @@ def _fit(work: Work, rows: NDArray[np.int64]) -> Any:
 
 
 def _score(scorer: Scorer, model: Any, X: Any, y: NDArray[Any]) -> float:
-    score = float(scorer(model, X, y))
+    try:
+        score = float(scorer(model, X, y))
+    except AttributeError as error:
+        if not isinstance(model, Answers):
+            raise
+        missing = " or ".join(method for method in METHODS if not _can(method)(model))
+        raise UsageError(
+            f"The scorer asks for what {type(model.model).__name__} does not have: it has no"
+            f" {missing}. Choose another scoring."
+        ) from error
     if np.isnan(score):
         raise InsufficientDataError(
             f"The scorer gives nan for {len(y)} test rows with {len(np.unique(y))} distinct values"

@@ -12,7 +12,8 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 
 from sklprep.exceptions import UsageError
-from sklprep.sweeps.fitting import Answers, Scorer, is_made_scorer
+from sklprep.sweeps.estimator import GRIDS
+from sklprep.sweeps.fitting import METHODS, Answers, Scorer, is_made_scorer
 from sklprep.sweeps.folds import Fold, FoldsError
 
 _OF_LABELS = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "roc_auc_ovr")
@@ -21,14 +22,12 @@ _OF_SPREAD = ("r2", "explained_variance", "d2_absolute_error_score")
 """Scores that compare with the mean or median of the test rows: meaningless where these are equal,
 which scikit-learn scores as 0 or 1."""
 
-_METHODS = ("predict", "predict_proba", "decision_function")
-
 
 class Scoring:
     """A scorer and its name, for one kind of y and model.
 
     Whether it can score a fold depends on little: which classes the training and the test rows
-    hold. So it is tried on a model that is always right, once for each such pattern.
+    hold. So it is tried on imagined answers that are right, once for each such pattern.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ class Scoring:
 
     def require_fit(self, y: NDArray[Any]) -> None:
         """Raise `UsageError` where it could score no fold of y, with the names that can."""
-        reason = self._why_not(self.scorer, y, y)
+        reason = self._why_not(y, y)
         if not reason:
             return
         names = [name for name in get_scorer_names() if name.startswith(f"{self.name}_")]
@@ -66,24 +65,23 @@ class Scoring:
         n_classes = len(np.unique(y))
         if self._classify and n_classes > 2:
             two_classes = np.arange(len(y)) % 2
-            if not self._why_not(self.scorer, two_classes, two_classes):
+            if not self._why_not(two_classes, two_classes):
                 reason = f"it is for two classes, and y has {n_classes}"
-        raise UsageError(
-            f"scoring={self.name!r} does not fit y: {reason}. Use {' or '.join(names)}."
-        )
+        do = f"Use {' or '.join(names)}" if names else "Choose another scoring"
+        raise UsageError(f"scoring={self.name!r} does not fit y: {reason}. {do}.")
 
     def require_scorable(self, y: NDArray[Any], fold: Fold, where: str) -> None:
         """Raise `FoldsError` where a fold of y has no score, whatever the model."""
         train, test = y[fold[0]], y[fold[1]]
         pattern = self._pattern(train, test)
         if pattern not in self._found:
-            self._found[pattern] = self._why_not(self.scorer, train, test)
+            self._found[pattern] = self._why_not(train, test)
         reason = self._found[pattern]
         if reason:
-            names = [name for name in self._working(self._usual, train, test) if name != self.name]
+            names = self._working(self._usual, train, test)[:1]
             raise FoldsError(
                 f"{self.name} cannot score {where}: {reason}.",
-                (f"scoring={names[0]!r}",) if names else (),
+                tuple(f"use scoring={name!r}" for name in names),
             )
 
     @property
@@ -96,43 +94,71 @@ class Scoring:
         return len(test) == 1, len(np.unique(test)) == 1, test.min() < 0, test.min() == 0
 
     def _working(self, names: Iterable[str], train: NDArray[Any], test: NDArray[Any]) -> list[str]:
-        return [name for name in names if not self._why_not(get_scorer(name), train, test)]
+        return [name for name in names if not self._why_not(train, test, name)]
 
-    def _why_not(self, scorer: Scorer, train: NDArray[Any], test: NDArray[Any]) -> str:
-        """Say why a model that is always right has no score; nothing if it has one."""
+    def _why_not(self, train: NDArray[Any], test: NDArray[Any], name: str = "") -> str:
+        """Say why it, or another scorer, has no score for models that do well; else nothing."""
+        scorer = get_scorer(name) if name else self.scorer
         if not is_made_scorer(scorer) or not hasattr(self._model, "__sklearn_tags__"):
             return ""  # it may look at the model and at X
         values = np.unique(test)
-        if not self._classify and len(values) == 1 and self.name in _OF_SPREAD:
-            return f"all {len(test)} test rows have the value {values[0]:g}"
-        answers = _always_right(self._model, train, test, classify=self._classify)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", UndefinedMetricWarning)
-            warnings.filterwarnings("error", "No positive class found")
-            try:
-                score = scorer(answers, np.arange(len(test)), test)
-            except AttributeError:
-                missing = [name for name in _METHODS if not hasattr(self._model, name)]
-                return f"{type(self._model).__name__} has no {' or '.join(missing)}"
-            except (ValueError, UserWarning) as error:
-                if self._classify and len(values) == 1:
-                    return f"all {len(test)} test rows have the class {values[0]}"
-                return " ".join(str(error).split()).split(". ")[0].rstrip(".")
-        return "it is undefined" if np.isnan(score) else ""
+        if len(values) == 1 and not self._classify and (name or self.name) in _OF_SPREAD:
+            return f"{_name_rows(test)} the value {values[0]:g}"
+        reason = ""
+        for predicted in (test, _swap_two(test)):  # likelihood ratios want some error
+            answers = _imagine_answers(self._model, train, test, predicted, classify=self._classify)
+            reason = _why_no_score(scorer, answers, test)
+            if not reason:
+                return ""
+        one_class = self._classify and len(values) == 1
+        return f"{_name_rows(test)} the class {values[0]}" if one_class else reason
 
 
-def _always_right(
-    model: Any, train: NDArray[Any], test: NDArray[Any], *, classify: bool
+def _name_rows(rows: NDArray[Any]) -> str:
+    return f"all {len(rows)} test rows have" if len(rows) > 1 else "its one test row has"
+
+
+def _why_no_score(scorer: Scorer, answers: Answers, y: NDArray[Any]) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", UndefinedMetricWarning)
+        warnings.filterwarnings("error", "No positive class found")
+        try:
+            score = scorer(answers, np.arange(len(y)), y)
+        except AttributeError:
+            missing = [name for name in METHODS if name not in answers.given]
+            return f"{type(answers.model).__name__} has no {' or '.join(missing)}"
+        except (ValueError, UserWarning) as error:
+            return " ".join(str(error).split()).split(". ")[0].rstrip(".")
+    return "it is undefined" if np.isnan(score) else ""
+
+
+def _swap_two(y: NDArray[Any]) -> NDArray[Any]:
+    """Swap the first value with another one, if there is any."""
+    other = int(np.argmax(y != y[0]))
+    swapped = y.copy()
+    swapped[[0, other]] = y[[other, 0]]
+    return swapped
+
+
+def _imagine_answers(
+    model: Any, train: NDArray[Any], test: NDArray[Any], predicted: NDArray[Any], *, classify: bool
 ) -> Answers:
-    """What the model would answer about the test rows, could it do no wrong."""
+    """What the model would answer about the test rows, had it learnt to predict this."""
     answers = Answers(model, None)
-    given: dict[str, NDArray[Any]] = {"predict": test}
+    given: dict[str, NDArray[Any]] = {"predict": predicted}
     if classify:
         answers.classes_ = np.unique(train)
-        right = (test[:, np.newaxis] == answers.classes_).astype(float)
-        sure = right + 0.01  # classes that were not in training are equally unlikely
+        votes = (predicted[:, np.newaxis] == answers.classes_).astype(float)
+        sure = votes + 0.01  # classes that were not in training are equally unlikely
         given["predict_proba"] = sure / sure.sum(axis=1, keepdims=True)
-        given["decision_function"] = right[:, 1] - 0.5 if right.shape[1] == 2 else right
-    answers.given = {name: value for name, value in given.items() if hasattr(model, name)}
+        given["decision_function"] = votes[:, 1] - 0.5 if votes.shape[1] == 2 else votes
+    answers.given = {name: value for name, value in given.items() if _may_have(model, name)}
     return answers
+
+
+def _may_have(model: Any, method: str) -> bool:
+    """Whether it may have a method once it is fitted."""
+    # stacking knows when it is fitted, and a search may put another model in
+    unknown = not hasattr(model, "predict") or any(hasattr(model, grids) for grids in GRIDS)
+    return unknown or hasattr(model, method)

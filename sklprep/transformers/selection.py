@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import validate_data
 
 from sklprep.activations.activation_set import ActivationSet
-from sklprep.exceptions import SklprepWarning
 from sklprep.formats.rows import Siblings
+from sklprep.transformers.worker_warnings import OnceWarnings
 
-_TOLD: set[str] = set()
-"""Sources that this process has warned about: every fold of a search would say it again."""
+torn_groups = OnceWarnings()
+"""By the key of the source: the next folds tear the same groups."""
 
 
 class Selector(TransformerMixin, BaseEstimator):
@@ -37,18 +36,22 @@ class Selector(TransformerMixin, BaseEstimator):
                 f" {self.pooling_!r}. Use load_activations(..., pooling={self.pooling_!r})."
             )
         siblings = self._siblings
-        if siblings is None or siblings.key in _TOLD or not isinstance(X, ActivationSet):
+        if siblings is None or not isinstance(X, ActivationSet):
             return
-        if X.rows.holds_any(siblings):
-            warnings.warn(
+        if not torn_groups.has_shown(siblings.key) and X.rows.holds_any(siblings):
+            torn_groups.warn(
+                siblings.key,
                 f"X has rows of groups that {type(self).__name__} was fitted on other rows of,"
                 " tokens of one sentence perhaps: scored as test rows they have siblings in"
                 " training, which raises scores. Split by group, as in cross_val_score(pipe, acts,"
                 " y, groups=acts.groups, cv=GroupKFold(5)).",
-                SklprepWarning,
                 stacklevel=3,
             )
-            _TOLD.add(siblings.key)
+
+    def __getstate__(self) -> Any:
+        if not hasattr(self, "pooling_"):  # it may be on its way to a worker, to be fitted there
+            torn_groups.listen()
+        return super().__getstate__()
 
     def _forget_columns(self, n_features: int) -> None:
         self.n_features_in_ = n_features

@@ -16,11 +16,19 @@ import sklearn
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
-from sklearn.ensemble import BaggingClassifier, StackingClassifier
+from sklearn.ensemble import (
+    AdaBoostClassifier,
+    BaggingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.feature_selection import RFE
+from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import (
+    FixedThresholdClassifier,
     GridSearchCV,
     GroupKFold,
     HalvingGridSearchCV,
@@ -36,6 +44,8 @@ from sklearn.model_selection import (
     train_test_split,
     validation_curve,
 )
+from sklearn.multiclass import OneVsOneClassifier, OneVsRestClassifier
+from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
 from threadpoolctl import threadpool_limits
@@ -306,16 +316,60 @@ def test_stacking_of_layers_equals_out_of_fold_predictions_stacked_by_hand():
     )
 
 
-def test_bagging_works_with_the_selector_outside():
-    bagging = BaggingClassifier(model(), n_estimators=3, random_state=0)
-    scores = cross_val_score(pipe_on_set(4, final=bagging), ACTS, Y, cv=CV)
-    expected = cross_val_score(pipe_on_matrix(final=bagging), plain_X(4), Y, cv=CV)
+WANT_A_MATRIX = [
+    lambda estimator: BaggingClassifier(estimator, n_estimators=3, random_state=0),
+    lambda estimator: AdaBoostClassifier(estimator, n_estimators=3, random_state=0),
+    lambda estimator: OneVsOneClassifier(estimator),
+    lambda estimator: RFE(estimator, n_features_to_select=3),
+    lambda estimator: StackingClassifier([("only", estimator)], cv=CV, passthrough=True),
+]
+
+
+@pytest.mark.parametrize("wrap", WANT_A_MATRIX)
+def test_what_wants_a_matrix_goes_behind_the_selector(wrap):
+    wrapper = wrap(model())
+    scores = cross_val_score(pipe_on_set(4, final=wrapper), ACTS, Y, cv=CV)
+    expected = cross_val_score(pipe_on_matrix(final=wrapper), plain_X(4), Y, cv=CV)
     np.testing.assert_array_equal(scores, expected)
 
 
-def test_bagging_with_the_selector_inside_is_told_to_put_it_outside():
-    with pytest.raises(TypeError, match=r"start the pipeline with sklprep\.LayerSelector\(\)"):
-        BaggingClassifier(pipe_on_set(4)).fit(ACTS, Y)
+@pytest.mark.parametrize("wrap", [*WANT_A_MATRIX, lambda pipe: ClassifierChain(pipe)])
+def test_what_wants_a_matrix_says_so_around_the_pipeline(wrap):
+    wrapper = wrap(pipe_on_set(4))
+    y = np.stack([Y, Y], axis=1) if isinstance(wrapper, ClassifierChain) else Y
+    with pytest.raises(TypeError, match=r"goes behind the selector instead") as error:
+        wrapper.fit(ACTS, y)
+    name = type(wrapper).__name__
+    assert ("stacking with passthrough" if name == "StackingClassifier" else name) in str(
+        error.value
+    )
+
+
+def test_permutation_importance_takes_the_steps_behind_the_selector():
+    pipe = pipe_on_set(4).fit(ACTS, Y)
+    with pytest.raises(TypeError, match=r"takes pipe\[1:\] and pipe\[:1\]\.transform\(acts\)"):
+        permutation_importance(pipe, ACTS, Y)
+
+    options = {"n_repeats": 2, "random_state": 0}
+    found = permutation_importance(pipe[1:], pipe[:1].transform(ACTS), Y, **options)
+    matrix = pipe_on_matrix().fit(plain_X(4), Y)
+    expected = permutation_importance(matrix, plain_X(4), Y, **options)
+    np.testing.assert_array_equal(expected.importances, found.importances)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "y"),
+    [
+        (lambda pipe: OneVsRestClassifier(pipe), Y),
+        (lambda pipe: VotingClassifier([("only", pipe)]), Y),
+        (lambda pipe: FixedThresholdClassifier(pipe), Y > 0),
+        (lambda pipe: MultiOutputClassifier(pipe), np.stack([Y, Y], axis=1)),
+    ],
+)
+def test_what_hands_rows_on_goes_around_the_pipeline(wrap, y):
+    found = wrap(pipe_on_set(4)).fit(ACTS, y)
+    expected = wrap(pipe_on_matrix()).fit(plain_X(4), y)
+    np.testing.assert_array_equal(expected.predict(plain_X(4)), found.predict(ACTS))
 
 
 # Workers, memory, routing, display.

@@ -35,6 +35,7 @@ from sklprep.cli.main import main
 from sklprep.datasets.pipeline_bytes import dumps_pipeline, loads_pipeline
 from sklprep.datasets.strategies import STRATEGIES
 from sklprep.exceptions import SklprepWarning
+from sklprep.transformers.selection import torn_groups
 
 REASON = "siblings in training, which raises scores. Split by group"
 OPTIONS = {
@@ -64,9 +65,9 @@ def pack(folder):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_told(monkeypatch):
-    """Each test is told anew."""
-    monkeypatch.setattr("sklprep.transformers.selection._TOLD", set())
+def _nothing_shown():
+    """Each test is warned anew."""
+    torn_groups.forget()
 
 
 def tokens_of(folder):
