@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sklprep.activations.arrays import is_array, require_numbers, require_rows_first, to_numpy
 from sklprep.activations.sae_matrices import read_sae_matrices
+from sklprep.activations.values import read_texts, read_values
 from sklprep.exceptions import DataError, FileFormatError, UsageError
 from sklprep.formats.members import Block, Members
 from sklprep.formats.pooling import is_last_of_each
@@ -54,9 +55,9 @@ class ArraySource:
         self._sentence_indices = sentence_indices
         self._embeddings: Any = _as_float32(embeddings, "embeddings", 2)
         self._configs = read_sae_matrices(activations, n_features)
-        self._labels = None if labels is None else to_numpy(labels, "labels")
-        self._sentences = None if sentences is None else np.asarray(sentences, dtype=np.str_)
-        groups = None if groups is None else to_numpy(groups, "groups")
+        self._labels = None if labels is None else _read_labels(labels)
+        self._sentences = None if sentences is None else read_texts(sentences, "sentences")
+        groups = None if groups is None else read_values(groups, "groups")
         layers = None if layers is None else to_numpy(layers, "layers")
         others = {
             "embeddings": self._embeddings,
@@ -200,13 +201,23 @@ def _count_rows(by_row: Mapping[str, Any]) -> int:
 def _number_groups(
     groups: NDArray[Any] | None, sentences: NDArray[np.str_] | None, n_rows: int
 ) -> NDArray[np.int64]:
-    """Groups from 0: those given, else sentences as they first occur, else row by row."""
+    """Groups from 0: those given, else sentences as they first occur, else row by row.
+
+    A row without a text is a group of its own.
+    """
     if groups is not None:
         return np.unique(groups, return_inverse=True)[1].reshape(-1)
     if sentences is None:
         return np.arange(n_rows)
     _, first, inverse = np.unique(sentences, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[inverse.reshape(-1)]
+    first_of_row = np.where(sentences == "", np.arange(n_rows), first[inverse.reshape(-1)])
+    return np.unique(first_of_row, return_inverse=True)[1].reshape(-1)
+
+
+def _read_labels(labels: Any) -> NDArray[Any]:
+    """Any labels; Python objects become what they are, and must not be missing."""
+    array = to_numpy(labels, "labels")
+    return read_values(labels, "labels") if array.dtype.hasobject else array
 
 
 def _require_rows_first(

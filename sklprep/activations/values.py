@@ -58,6 +58,22 @@ def read_values(values: Any, name: str, *, instead: str = "") -> NDArray[Any]:
     return _unbox(array, name) if array.dtype == object else array
 
 
+def read_texts(values: Any, name: str) -> NDArray[np.str_]:
+    """Read texts, one a row; what is missing (None, NaN) becomes an empty text.
+
+    Examples
+    --------
+    >>> read_texts(["a", None, float("nan")], "sentences").tolist()
+    ['a', '', '']
+    """
+    if isinstance(values, np.ndarray) and values.dtype.kind == "U":
+        return values
+    boxed = np.asarray(values, dtype=object)
+    if boxed.ndim != 1:
+        raise UsageError(f"{name} must be one-dimensional, got shape {boxed.shape}.")
+    return np.array(["" if _is_missing(value) else str(value) for value in values], np.str_)
+
+
 def _count_missing(array: NDArray[Any]) -> int:
     if array.dtype == object:
         return sum(map(_is_missing, array.reshape(-1).tolist()))

@@ -107,7 +107,7 @@ def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> Arr
         raise fault(
             f"has dtype {descr_text!r}",
             "little-endian float, integer, bool or unicode",
-            "Save it as float32 (bfloat16 included)." if "V" in descr_text else "",
+            _say_what_to_do(descr_text),
         )
     dtype = np.dtype(descr)
     if (
@@ -120,6 +120,17 @@ def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> Arr
     if fortran not in (False, True) or (fortran and len(shape) > 1):
         raise fault("is in Fortran order", "C order", "Save np.ascontiguousarray(array).")
     return ArrayHeader(dtype, shape, prefix + length)
+
+
+def _say_what_to_do(descr: str) -> str:
+    if "V" in descr:
+        return "Save it as float32 (bfloat16 included)."
+    if "O" in descr:
+        return (
+            "Python objects are a pickle, which is not read: make one array of it, as with"
+            " np.stack(list(array)).astype(np.float32); ragged rows need pooling before."
+        )
+    return ""
 
 
 class NpyFile(RegularFile):

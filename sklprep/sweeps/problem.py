@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.arrays import require_rows_first
 from sklprep.activations.values import read_values
 from sklprep.exceptions import InsufficientDataError, SklprepWarning, UsageError
 from sklprep.sweeps.estimator import read_layers, wants_groups, without_selector
@@ -43,7 +44,7 @@ def read_problem(
     estimator: Any, acts: Any, y: Any, layers: Any, groups: Any, scoring: Any
 ) -> Problem:
     """Read the arguments of `layer_sweep` that say what is asked."""
-    acts = _read_acts(acts)
+    acts = _read_acts(acts, y)
     y = _read_y(y, len(acts))
     if estimator is not None:
         estimator, selector = without_selector(estimator)
@@ -72,7 +73,7 @@ def default_model(classify: bool, method: str = "standardize") -> Pipeline:
     return make_pipeline(ActivationNormalizer(method), model)
 
 
-def _read_acts(acts: Any) -> Any:
+def _read_acts(acts: Any, y: Any) -> Any:
     if isinstance(acts, ActivationSet):
         return acts
     acts = np.asarray(acts)
@@ -81,6 +82,7 @@ def _read_acts(acts: Any) -> Any:
             "acts must be an ActivationSet or a numeric array of shape (n_samples, n_layers,"
             f" d_model), got {acts.dtype} of shape {acts.shape}."
         )
+    require_rows_first(acts.shape, "acts", np.shape(y)[0] if np.ndim(y) else None)
     return acts
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sklprep import ActivationSet
 from sklprep.activations.values import read_values
 from sklprep.exceptions import InsufficientDataError, UsageError
 
@@ -76,3 +77,28 @@ def test_missing_values_are_counted_in_one_line(values):
 def test_what_is_not_one_kind_of_value_is_refused(values, message):
     with pytest.raises(UsageError, match=message):
         read_values(values, "y")
+
+
+def test_rows_without_a_sentence_are_groups_of_their_own():
+    texts = [None, "a", None, "b", float("nan"), "a", ""]
+
+    acts = ActivationSet.from_arrays(hidden_states=np.zeros((7, 1, 2)), sentences=texts)
+
+    assert acts.sentences.tolist() == ["", "a", "", "b", "", "a", ""]
+    assert acts.groups.tolist() == [0, 1, 2, 3, 4, 1, 5]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_missing_groups_are_refused_in_one_line(missing):
+    groups = np.array([missing, "a"] * 3, dtype=object)
+
+    with pytest.raises(InsufficientDataError, match="groups has 3 missing values among 6"):
+        ActivationSet.from_arrays(hidden_states=np.zeros((6, 1, 2)), groups=groups)
+
+
+def test_whole_numbers_in_an_object_array_are_labels_of_int64():
+    labels = np.array([0, 1, 1], dtype=object)
+
+    acts = ActivationSet.from_arrays(hidden_states=np.zeros((3, 1, 2)), labels=labels)
+
+    assert (acts.labels.dtype, acts.labels.tolist()) == (np.dtype(np.int64), [0, 1, 1])
