@@ -36,7 +36,7 @@ def _run(arguments: argparse.Namespace) -> int:
             raise UsageError("Give INPUT and OUT; one path alone is a pack to --verify.")
         if not is_pack(arguments.input):
             raise DataError(
-                f"{arguments.input} is no pack: it has no {MANIFEST}. Check the path, or make a"
+                f"{arguments.input} is not a pack: it has no {MANIFEST}. Check the path, or make a"
                 f" pack with sklprep pack {arguments.input} OUT."
             )
         pack = Pack(arguments.input, pooling=None)
@@ -55,7 +55,7 @@ def _run(arguments: argparse.Namespace) -> int:
             skip_bad=arguments.skip_bad,
         )
         if is_pack(arguments.output):
-            n_before = Pack(arguments.output, pooling=None).manifest["n_sentences"]
+            n_before = Pack(arguments.output, pooling=None).manifest.n_sentences
         try:
             pack = build_pack(source, arguments.output, skip_bad=arguments.skip_bad)
         except KeyboardInterrupt:
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for fault in faults:
         print_error(fault, arguments.flags)
     if not arguments.quiet and not faults:
-        n_files = pack.manifest["n_sentences"]
+        n_files = pack.manifest.n_sentences
         new = f", {n_files - n_before or 'nothing'} new" if n_before else ""
         verified = ", every digest is right" if arguments.verify else ""
         print(f"{pack.path}: {n_files} sentences, {pack.n_rows} rows{new}{verified}")

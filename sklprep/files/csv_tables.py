@@ -154,4 +154,4 @@ def _read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
                     )
             return [(reader.line_num, row) for row in reader]
         except (UnicodeDecodeError, csv.Error) as error:
-            raise FileFormatError(f"{path}: is no CSV file in UTF-8 ({error}).") from None
+            raise FileFormatError(f"{path}: is not a CSV file in UTF-8 ({error}).") from None

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from sklprep.formats.pack_manifest import ArrayEntry
 from sklprep.formats.segments import SEGMENT_BYTES, SegmentDigests
 
 _WRITE_BYTES = 128 << 10
@@ -19,20 +20,20 @@ class ArrayWriter:
     """An ``.npy`` file that grows at its end, with the digests of its segments."""
 
     def __init__(
-        self, path: Path, entry: dict[str, Any], *, segment_bytes: int = SEGMENT_BYTES
+        self, path: Path, entry: ArrayEntry, *, segment_bytes: int = SEGMENT_BYTES
     ) -> None:
         path.parent.mkdir(exist_ok=True)
-        self.dtype = np.dtype(entry["dtype"])
-        self.row_shape = tuple(entry["shape"][1:])
+        self.dtype = np.dtype(entry.dtype)
+        self.row_shape = entry.shape[1:]
         self.row_bytes = int(np.prod(self.row_shape, dtype=np.int64)) * self.dtype.itemsize
-        self._n = entry["shape"][0]
+        self._n = entry.shape[0]
         path.touch()
         self._file = path.open("r+b")
         self._write_header()
         offset = self._file.tell()
         end = offset + self._n * self.row_bytes
         self._file.truncate(end)
-        whole = entry["segments"][: (end - offset) // segment_bytes]
+        whole = entry.segments[: (end - offset) // segment_bytes]
         self._digests = SegmentDigests(whole, size=segment_bytes)
         self._file.seek(offset + len(whole) * segment_bytes)
         self._digests.update(self._file.read(end - self._file.tell()))
@@ -59,9 +60,9 @@ class ArrayWriter:
         self._digests.update(self._pending)
         self._pending = bytearray()
 
-    def segments(self) -> list[str]:
-        """Digests of the segments that were written."""
-        return self._digests.all()
+    def entry(self) -> ArrayEntry:
+        """What a manifest says of the rows that were written."""
+        return ArrayEntry.of(self.dtype.str, (self._n, *self.row_shape), self._digests.all())
 
     def finish(self, *, sync: bool) -> None:
         """Let the header say the new number of rows; hand all to the system, or to the disk."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,10 @@ FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
 _MAX_MANIFEST_BYTES = 64 << 20
-_MAX_INT = 1 << 63
-_ARRAY_NAME = re.compile(r"[a-z_]+(/[\w.+-]+)?", re.ASCII)
+"""A segment's digest takes 70 bytes, so this lists 3.8 TB of arrays, and a hostile one costs memory
+for a moment."""
+_MAX_INT = 1 << 63  # numpy counts rows in int64
+_ARRAY_NAME = re.compile(r"[a-z_]+(/[\w.+-]+)?", re.ASCII)  # a path that stays within the pack
 _KINDS = {  # of labels any
     "sentence_indices": "<i8",
     "groups": "<i8",
@@ -35,94 +39,169 @@ _KINDS = {  # of labels any
     "source_digests": "|u1",
 }
 SMALL = ("labels", *_KINDS)
+"""Arrays of a few bytes a row, which are written anew where the others grow."""
 
 
-def blank_manifest(
-    *,
-    source: str,
-    pooling: str | None,
-    layers: list[int],
-    configs: list[int],
-    sae_layers: list[int],
-    average_l0s: list[Any],
-    widths: tuple[int | None, int | None, int | None],
-    dtype: str,
-) -> dict[str, Any]:
-    """Make the manifest of a pack that has no rows yet."""
-    d_embed, d_model, n_features = widths
-    manifest: dict[str, Any] = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "source": source,
-        "fingerprint": fingerprint_of([]),
-        "pooling": pooling,
-        "n_rows": 0,
-        "n_sentences": 0,
-        "layers": layers,
-        "sae_layers": sae_layers,
-        "average_l0s": average_l0s,
-        "configs": configs,
-        "d_embed": d_embed,
-        "d_model": d_model,
-        "n_features": n_features,
-        "labels_fault": "",
-        "arrays": {},
-    }
-    if d_embed is not None:
-        add_array(manifest, "embeddings", dtype, [0, d_embed])
-    for layer in layers:
-        add_array(manifest, layer_name(layer), dtype, [0, d_model])
-    for number in range(len(configs)):
-        data, indices, indptr = config_names(manifest, number)
-        add_array(manifest, data, dtype, [0])
-        add_array(manifest, indices, "<i4", [0])
-        add_array(manifest, indptr, "<i8", [0])
-    return manifest
+@dataclass(frozen=True, slots=True)
+class ArrayEntry:
+    """What a manifest says of one array: the rows that count, and the digests of its segments."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    segments: tuple[str, ...]
+    digest: str
+
+    @classmethod
+    def of(cls, dtype: str, shape: Iterable[int], segments: Iterable[str] = ()) -> ArrayEntry:
+        """Make the entry of an array that has these segments."""
+        segments = tuple(segments)
+        return cls(dtype, tuple(shape), segments, digest_of(segments))
 
 
-def add_array(manifest: dict[str, Any], name: str, dtype: str, shape: list[Any]) -> None:
-    manifest["arrays"][name] = {
-        "dtype": dtype,
-        "shape": shape,
-        "segments": [],
-        "digest": digest_of([]),
-    }
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What ``manifest.json`` says.
+
+    Attributes
+    ----------
+    source, fingerprint : str
+        Base name and fingerprint of what was packed.
+    pooling : str or None
+        None where others than sklprep pooled the tokens.
+    n_rows, n_sentences : int
+    layers : tuple of int
+        Ascending.
+    configs, sae_layers, average_l0s : tuple
+        Of each SAE config its position in the source, layer and average_l0.
+    d_embed, d_model, n_features : int or None
+        None where there is no such member.
+    labels_fault : str
+        Why there are no labels; empty where there are.
+    arrays : mapping of str to ArrayEntry
+        By name, which is the file's without ``.npy``.
+    left_out : tuple of str
+        Files whose sentences are not among the rows.
+    is_intact : bool
+        False if the file said something else than its own digest is of.
+    """
+
+    source: str
+    fingerprint: str
+    pooling: str | None
+    n_rows: int
+    n_sentences: int
+    layers: tuple[int, ...]
+    configs: tuple[int, ...]
+    sae_layers: tuple[int, ...]
+    average_l0s: tuple[float, ...]
+    d_embed: int | None
+    d_model: int | None
+    n_features: int | None
+    labels_fault: str
+    arrays: Mapping[str, ArrayEntry]
+    left_out: tuple[str, ...] = ()
+    is_intact: bool = True
+
+    @classmethod
+    def blank(
+        cls,
+        *,
+        source: str,
+        pooling: str | None,
+        layers: Iterable[int],
+        configs: Iterable[int],
+        sae_layers: Iterable[int],
+        average_l0s: Iterable[float],
+        widths: tuple[int | None, int | None, int | None],
+        dtype: str,
+    ) -> Manifest:
+        """Make the manifest of a pack that has no rows yet."""
+        d_embed, d_model, n_features = widths
+        manifest = cls(
+            source=source,
+            fingerprint=fingerprint_of([]),
+            pooling=pooling,
+            n_rows=0,
+            n_sentences=0,
+            layers=tuple(layers),
+            configs=tuple(configs),
+            sae_layers=tuple(sae_layers),
+            average_l0s=tuple(average_l0s),
+            d_embed=d_embed,
+            d_model=d_model,
+            n_features=n_features,
+            labels_fault="",
+            arrays={},
+        )
+        arrays = {}
+        if d_embed is not None:
+            arrays["embeddings"] = ArrayEntry.of(dtype, (0, d_embed))
+        for layer in manifest.layers:
+            arrays[layer_name(layer)] = ArrayEntry.of(dtype, (0, d_model or 0))
+        for number in range(len(manifest.configs)):
+            data, indices, indptr = manifest.config_names(number)
+            arrays[data] = ArrayEntry.of(dtype, (0,))
+            arrays[indices] = ArrayEntry.of("<i4", (0,))
+            arrays[indptr] = ArrayEntry.of("<i8", (0,))
+        return dataclasses.replace(manifest, arrays=arrays)
+
+    def config_names(self, config: int) -> tuple[str, str, str]:
+        """Names of the arrays data, indices and indptr of an SAE config."""
+        layer, average_l0 = self.sae_layers[config], self.average_l0s[config]
+        stem = f"activations/{config:03d}_L{layer}_l0_{average_l0:g}"
+        return f"{stem}_data", f"{stem}_indices", f"{stem}_indptr"
+
+    def without_segments(self) -> Manifest:
+        """Leave out the digests of segments, which only growing needs and which are many."""
+        arrays = {n: dataclasses.replace(entry, segments=()) for n, entry in self.arrays.items()}
+        return dataclasses.replace(self, arrays=arrays)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what the file says, its digest included."""
+        facts = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        del facts["is_intact"]
+        if not self.left_out:
+            del facts["left_out"]
+        return facts | {"digest": _digest(facts)}
 
 
 def layer_name(layer: int) -> str:
+    """Name of the array of a layer's hidden states."""
     return f"hidden_states/L{layer}"
 
 
-def config_names(manifest: dict[str, Any], config: int) -> list[str]:
-    layer, average_l0 = manifest["sae_layers"][config], manifest["average_l0s"][config]
-    stem = f"activations/{config:03d}_L{layer}_l0_{average_l0:g}"
-    return [f"{stem}_{part}" for part in ("data", "indices", "indptr")]
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def manifest_digest(manifest: dict[str, Any]) -> str:
-    rest = {key: value for key, value in manifest.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest of a pack.
 
-
-def read_manifest(folder: Path) -> dict[str, Any]:
+    Raises
+    ------
+    FileFormatError
+        If it is broken, contradicts itself, or is of a newer format.
+    """
     path = folder / MANIFEST
     if path.stat().st_size > _MAX_MANIFEST_BYTES:
         raise file_fault(path, None, "is oversized", f"at most {_MAX_MANIFEST_BYTES:,} bytes")
     try:
-        manifest = json.loads(path.read_bytes())
-        version = manifest["format_version"]
-        if manifest["format"] != FORMAT or type(version) is not int:
-            raise ValueError(f"format {manifest['format']!r}")
+        facts = json.loads(path.read_bytes())
+        version = facts["format_version"]
+        if facts["format"] != FORMAT or type(version) is not int or version < 1:
+            raise ValueError(f"format {facts['format']!r}, version {version!r}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise file_fault(
-            path, None, f"is no pack's manifest ({error})", "what sklprep pack writes"
+            path, None, f"is not a pack's manifest ({error})", "what sklprep pack writes"
         ) from None
     if version > FORMAT_VERSION:
         raise FileFormatError(
             f"{path}: pack format version {version}; this sklprep reads versions up to"
             f" {FORMAT_VERSION}. Upgrade sklprep."
         )
-    _check_manifest(path, manifest)
+    manifest = _checked(path, facts)
+    _require_fitting(path, manifest)
+    _require_arrays(path, manifest)
     return manifest
 
 
@@ -169,57 +248,70 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def _check_manifest(path: Path, manifest: dict[str, Any]) -> None:
+def _checked(path: Path, facts: dict[str, Any]) -> Manifest:
+    """Make a manifest of what the file says, once each value is of its kind."""
     for key, (expected, is_sound) in _VALUES.items():
-        if key not in manifest:
+        if key not in facts:
             raise file_fault(path, None, f"has no {key}", expected)
-        if not is_sound(value := manifest[key]):
+        if not is_sound(value := facts[key]):
             raise file_fault(path, None, f"has {key} {str(value)[:60]!r}", expected)
-    layers = manifest["layers"]
-    if layers != sorted(set(layers)):
-        raise file_fault(path, None, f"has layers {str(layers)[:60]}", "ascending layers")
-    left_out = manifest.get("left_out", [])
+    left_out = facts.get("left_out", [])
     if not (isinstance(left_out, list) and all(isinstance(name, str) for name in left_out)):
         raise file_fault(path, None, f"has left_out {str(left_out)[:60]!r}", "names of files")
-    for key, others in (("layers", ["d_model"]), ("sae_layers", ["n_features", "average_l0s"])):
-        for other in others:
-            value = manifest[other]
-            fits = (
-                len(value) == len(manifest[key])
-                if isinstance(value, list)
-                else (bool(value) == bool(manifest[key]))
-            )
-            if not fits:
-                raise file_fault(
-                    path, None, f"has {other} {str(value)[:60]}", f"what fits its {key}"
-                )
-    _check_arrays(path, manifest)
+    values: dict[str, Any] = {
+        key: tuple(facts[key]) if isinstance(facts[key], list) else facts[key] for key in _VALUES
+    }
+    values["arrays"] = {
+        name: _checked_entry(path, name, entry) for name, entry in facts["arrays"].items()
+    }
+    rest = {key: value for key, value in facts.items() if key != "digest"}
+    is_intact = facts.get("digest", digest := _digest(rest)) == digest
+    return Manifest(**values, left_out=tuple(left_out), is_intact=is_intact)
 
 
-def _check_arrays(path: Path, manifest: dict[str, Any]) -> None:
-    for name, entry in manifest["arrays"].items():
-        if not (
-            _ARRAY_NAME.fullmatch(name)
-            and isinstance(entry, dict)
-            and isinstance(entry.get("dtype"), str)
-            and isinstance(entry.get("digest"), str)
-            and isinstance(entry.get("segments"), list)
-            and all(isinstance(segment, str) for segment in entry["segments"])
-            and isinstance(entry.get("shape"), list)
-            and entry["shape"]
-            and all(type(n) is int and 0 <= n < _MAX_INT for n in entry["shape"])
-            and is_plain_dtype(entry["dtype"])
-        ):
-            found = f"is {str(entry)[:60]!r}"
-            raise file_fault(path, name, found, "dtype, shape and digests")
+def _checked_entry(path: Path, name: str, entry: Any) -> ArrayEntry:
+    if not (
+        _ARRAY_NAME.fullmatch(name)
+        and isinstance(entry, dict)
+        and isinstance(entry.get("dtype"), str)
+        and isinstance(entry.get("digest"), str)
+        and isinstance(entry.get("segments"), list)
+        and all(isinstance(segment, str) for segment in entry["segments"])
+        and isinstance(entry.get("shape"), list)
+        and entry["shape"]
+        and all(type(n) is int and 0 <= n < _MAX_INT for n in entry["shape"])
+        and is_plain_dtype(entry["dtype"])
+    ):
+        raise file_fault(path, name, f"is {str(entry)[:60]!r}", "dtype, shape and digests")
+    shape, segments = tuple(entry["shape"]), tuple(entry["segments"])
+    return ArrayEntry(entry["dtype"], shape, segments, entry["digest"])
+
+
+def _require_fitting(path: Path, manifest: Manifest) -> None:
+    """Refuse layers out of order, and what contradicts the layers."""
+    layers = manifest.layers
+    if layers != tuple(sorted(set(layers))):
+        raise file_fault(path, None, f"has layers {str([*layers])[:60]}", "ascending layers")
+    for key, other, fits in (
+        ("layers", "d_model", bool(manifest.d_model) == bool(layers)),
+        ("sae_layers", "n_features", bool(manifest.n_features) == bool(manifest.sae_layers)),
+        ("sae_layers", "average_l0s", len(manifest.average_l0s) == len(manifest.sae_layers)),
+    ):
+        if not fits:
+            found = f"has {other} {str(getattr(manifest, other))[:60]}"
+            raise file_fault(path, None, found, f"what fits its {key}")
+
+
+def _require_arrays(path: Path, manifest: Manifest) -> None:
+    """Refuse a manifest whose arrays are not those that it needs."""
     for name, shape in _shapes_of(manifest).items():
-        entry = manifest["arrays"].get(name)
-        if entry is None or entry["shape"][: len(shape)] != shape:
-            found = f"is {str(entry)[:60]!r}"
-            raise file_fault(path, name, found, f"an array of {shape}")
+        entry = manifest.arrays.get(name)
+        if entry is None or entry.shape[: len(shape)] != shape:
+            found = "is missing" if entry is None else f"has shape {entry.shape}"
+            raise file_fault(path, name, found, f"an array of {[*shape]}")
         kind = _kind_of(name)
-        if not entry["dtype"].startswith(kind):
-            raise file_fault(path, name, f"has dtype {entry['dtype']}", kind)
+        if not entry.dtype.startswith(kind):
+            raise file_fault(path, name, f"has dtype {entry.dtype}", kind)
 
 
 def _kind_of(name: str) -> str:
@@ -229,28 +321,29 @@ def _kind_of(name: str) -> str:
     return "" if name == "labels" else _KINDS.get(name, "<f")
 
 
-def _shapes_of(manifest: dict[str, Any]) -> dict[str, list[Any]]:
+def _shapes_of(manifest: Manifest) -> dict[str, tuple[int | None, ...]]:
     """The arrays there must be, and their shapes as far as they are known."""
-    n_rows, n_sentences = manifest["n_rows"], manifest["n_sentences"]
-    shapes: dict[str, list[Any]] = {
-        "sentence_indices": [n_rows],
-        "groups": [n_rows],
-        "source_names": [n_sentences],
+    n_rows, n_sentences = manifest.n_rows, manifest.n_sentences
+    shapes: dict[str, tuple[int | None, ...]] = {
+        "sentence_indices": (n_rows,),
+        "groups": (n_rows,),
+        "source_names": (n_sentences,),
     }
-    optional = {"source_digests": n_sentences, "sentence_of_row": n_rows, "is_final_token": n_rows}
-    for name, n in optional.items():
-        if name in manifest["arrays"]:
-            shapes[name] = [n]
-    if not manifest["labels_fault"]:
-        shapes["labels"] = [n_rows]
-    if "sentences" in manifest["arrays"]:
-        shapes["sentences"] = [n_sentences]
-    if manifest["d_embed"] is not None:
-        shapes["embeddings"] = [n_rows, manifest["d_embed"]]
-    for layer in manifest["layers"]:
-        shapes[layer_name(layer)] = [n_rows, manifest["d_model"]]
-    for config in range(len(manifest["sae_layers"])):
-        data, indices, indptr = config_names(manifest, config)
-        n_values = manifest["arrays"].get(data, {}).get("shape", [0])[:1]
-        shapes |= {data: n_values, indices: n_values, indptr: [n_rows + 1]}
+    optional = {
+        "source_digests": n_sentences,
+        "sentences": n_sentences,
+        "sentence_of_row": n_rows,
+        "is_final_token": n_rows,
+    }
+    shapes |= {name: (n,) for name, n in optional.items() if name in manifest.arrays}
+    if not manifest.labels_fault:
+        shapes["labels"] = (n_rows,)
+    if manifest.d_embed is not None:
+        shapes["embeddings"] = (n_rows, manifest.d_embed)
+    for layer in manifest.layers:
+        shapes[layer_name(layer)] = (n_rows, manifest.d_model)
+    for config in range(len(manifest.sae_layers)):
+        data, indices, indptr = manifest.config_names(config)
+        n_values = manifest.arrays[data].shape[:1] if data in manifest.arrays else (0,)
+        shapes |= {data: n_values, indices: n_values, indptr: (n_rows + 1,)}
     return shapes

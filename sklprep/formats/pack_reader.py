@@ -20,9 +20,7 @@ from sklprep.formats.members import Block, Members
 from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,
-    config_names,
     layer_name,
-    manifest_digest,
     read_manifest,
 )
 from sklprep.formats.pooling import is_last_of_each
@@ -61,26 +59,24 @@ class Pack:
 
     def __init__(self, path: str | os.PathLike[str], *, pooling: str | None) -> None:
         self.path = self.place = Path(path)
-        self.manifest = read_manifest(self.path)
-        self.is_pooled = self.manifest["pooling"] is not None
-        self.pooling: str = self.manifest["pooling"] or "final"
+        manifest = self.manifest = read_manifest(self.path)
+        self.is_pooled = manifest.pooling is not None
+        self.pooling: str = manifest.pooling or "final"
         if pooling not in (None, self.pooling):
             raise UsageError(
                 f"{self.path} was packed with pooling {self.pooling!r}, got {pooling!r}. Use that"
                 " pooling, or pack the sentence files again."
             )
-        self.name: str = self.manifest["source"]
-        self.fingerprint: str = self.manifest["fingerprint"]
-        self.n_rows: int = self.manifest["n_rows"]
-        self.layers = np.array(self.manifest["layers"], np.int64)
-        self.sae_layers = np.array(self.manifest["sae_layers"], np.int64)
-        self.average_l0s = np.array(self.manifest["average_l0s"])
-        self.d_embed: int | None = self.manifest["d_embed"]
-        self.d_model: int | None = self.manifest["d_model"]
-        self.n_features: int | None = self.manifest["n_features"]
+        self.name, self.fingerprint = manifest.source, manifest.fingerprint
+        self.n_rows = manifest.n_rows
+        self.layers = np.array(manifest.layers, np.int64)
+        self.sae_layers = np.array(manifest.sae_layers, np.int64)
+        self.average_l0s = np.array(manifest.average_l0s)
+        self.d_embed, self.d_model = manifest.d_embed, manifest.d_model
+        self.n_features = manifest.n_features
         self.left_out: dict[str, FileFormatError] = {
             name: FileFormatError(f"{self.path}: {name} was left out when it was packed.")
-            for name in self.manifest.get("left_out", ())
+            for name in manifest.left_out
         }
         self._kept: NDArray[np.int64] | None = None
 
@@ -101,7 +97,7 @@ class Pack:
         if files := self.source_files():
             kept = [(name, digest) for name, digest in files.items() if name not in left_out]
         else:
-            kept = [(self.manifest["fingerprint"], b""), *((name, b"") for name in left_out)]
+            kept = [(self.manifest.fingerprint, b""), *((name, b"") for name in left_out)]
         pack.fingerprint = fingerprint_of(kept)
         return pack
 
@@ -113,17 +109,13 @@ class Pack:
     def __getstate__(self) -> dict[str, Any]:
         """Travel without what was read, which is read again where needed, and without segments."""
         state = {key: value for key, value in self.__dict__.items() if key not in _CACHED}
-        arrays = {
-            name: {key: value for key, value in entry.items() if key != "segments"}
-            for name, entry in self.manifest["arrays"].items()
-        }
-        return state | {"manifest": self.manifest | {"arrays": arrays}}
+        return state | {"manifest": self.manifest.without_segments()}
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """Concept label of each row."""
-        if self.manifest["labels_fault"]:
-            raise DataError(f"{self.path} has no labels: {self.manifest['labels_fault']}")
+        if fault := self.manifest.labels_fault:
+            raise DataError(f"{self.path} has no labels: {fault}")
         return self._of_rows(self._small("labels"))
 
     @cached_property
@@ -144,7 +136,7 @@ class Pack:
         """Position of each row's sentence among those that were packed."""
         name = "sentence_of_row" if self._has("sentence_of_row") else "groups"
         positions = self._small(name)
-        n_sentences = self.manifest["n_sentences"]
+        n_sentences = self.manifest.n_sentences
         if len(positions) and not 0 <= positions.min() <= positions.max() < n_sentences:
             raise self._fault(name, "names sentences", f"0 to {n_sentences - 1}")
         return self._of_rows(positions)
@@ -159,8 +151,8 @@ class Pack:
     @property
     def stored_dtype(self) -> str:
         """Dtype that holds each value of the rows."""
-        arrays = self.manifest["arrays"].items()
-        wide = {entry["dtype"] for name, entry in arrays if name not in SMALL}
+        arrays = self.manifest.arrays.items()
+        wide = {entry.dtype for name, entry in arrays if name not in SMALL}
         return "<f2" if {dtype for dtype in wide if "f" in dtype} == {"<f2"} else "<f4"
 
     @cached_property
@@ -181,7 +173,7 @@ class Pack:
         from scipy.sparse import csr_array
 
         rows = self._positions(rows)
-        names = config_names(self.manifest, config)
+        names = self.manifest.config_names(config)
         data, indices, indptr = (self._open(name) for name in names)
         with data, indices, indptr:
             if rows is None:
@@ -205,7 +197,8 @@ class Pack:
             )
             matrix.check_format()
         except ValueError as error:
-            raise self._fault(names[1], f"is no sparse matrix ({error})", "row indices") from None
+            found = f"is not a sparse matrix ({error})"
+            raise self._fault(names[1], found, "row indices") from None
         return matrix
 
     def source_files(self) -> dict[str, bytes]:
@@ -257,14 +250,13 @@ class Pack:
     def verify(self) -> list[str]:
         """Compare every digest; returns one line for each array that differs."""
         faults = []
-        if self.manifest.get("digest", digest := manifest_digest(self.manifest)) != digest:
+        if not self.manifest.is_intact:
             faults.append(f"{self.path / MANIFEST} differs from its digest")
-        for name in self.manifest["arrays"]:
+        for name, entry in self.manifest.arrays.items():
             try:
                 with self._open(name) as array:
                     segments = segments_of(array)
-                expected = self.manifest["arrays"][name]["digest"]
-                if digest_of(segments) != expected:
+                if digest_of(segments) != entry.digest:
                     faults.append(f"{self.path / name}.npy differs from its digest")
             except (FileFormatError, OSError) as error:
                 faults.append(str(error))
@@ -280,11 +272,11 @@ class Pack:
         FileFormatError
             If an array is missing, cut short, or differs from its last digest.
         """
-        for name, entry in self.manifest["arrays"].items():
+        for name, entry in self.manifest.arrays.items():
             if name in SMALL and name not in _OF_SOURCE:
                 continue
             with self._open(name) as array:
-                if segments_of(array, last=True) != entry["segments"][-1:]:
+                if segments_of(array, last=True) != [*entry.segments[-1:]]:
                     raise file_fault(
                         self.path / f"{name}.npy",
                         None,
@@ -307,21 +299,21 @@ class Pack:
         return self._kept[rows]
 
     def _has(self, name: str) -> bool:
-        return name in self.manifest["arrays"]
+        return name in self.manifest.arrays
 
     def _open(self, name: str) -> NpyFile:
-        entry = self.manifest["arrays"][name]
+        entry = self.manifest.arrays[name]
         try:
-            array = NpyFile(self.path / f"{name}.npy", entry["shape"][0])
+            array = NpyFile(self.path / f"{name}.npy", entry.shape[0])
         except FileNotFoundError:
             raise self._fault(name, "is missing", f"an array, as in {MANIFEST}") from None
-        text = np.dtype(entry["dtype"]).kind == array.dtype.kind == "U"
-        if list(array.shape) != entry["shape"] or not (text or array.dtype.str == entry["dtype"]):
+        text = np.dtype(entry.dtype).kind == array.dtype.kind == "U"
+        if array.shape != entry.shape or not (text or array.dtype.str == entry.dtype):
             array.close()
             raise self._fault(
                 name,
                 f"holds {array.dtype.str} of shape {array.shape}",
-                f"{entry['dtype']} of {tuple(entry['shape'])} as in {MANIFEST}",
+                f"{entry.dtype} of {entry.shape} as in {MANIFEST}",
             )
         return array
 

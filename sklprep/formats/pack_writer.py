@@ -15,6 +15,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,25 @@ from sklprep.formats.members import Block, Members
 from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,
-    add_array,
-    blank_manifest,
-    config_names,
+    ArrayEntry,
+    Manifest,
     layer_name,
-    manifest_digest,
     read_manifest,
 )
 from sklprep.formats.pack_reader import Pack, is_pack, usual_final
 from sklprep.formats.rows import Rows
-from sklprep.formats.segments import digest_of, segments_of
+from sklprep.formats.segments import segments_of
 from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.formats.source import all_members
 
 BATCH_BYTES = 64 << 20
 """Rows between two manifests, and so what a killed run loses at most: a few seconds of packing. A
 manifest costs milliseconds, and more with every segment that it lists."""
-_GROWING = ("fingerprint", "n_rows", "n_sentences", "labels_fault", "arrays")
+_KEPT = (
+    *("pooling", "layers", "configs", "sae_layers", "average_l0s"),
+    *("d_embed", "d_model", "n_features"),
+)
+"""What a manifest says that no new file may change."""
 
 
 def build_pack(
@@ -123,7 +126,9 @@ def _build(source: SentenceFolder, output: Path, members: Members, batch_bytes: 
         try:
             if is_pack(work):
                 manifest = read_manifest(work)
-            _check_extends(work, manifest, blank, source)
+            _require_same_rows(work, manifest, blank)
+            if manifest.n_sentences:
+                _require_same_files(work, manifest, source)
         except FaultyFilesError:
             raise
         except (UsageError, FileFormatError):
@@ -132,7 +137,7 @@ def _build(source: SentenceFolder, output: Path, members: Members, batch_bytes: 
             manifest = blank  # nobody has seen what an interrupted run began for other files
         if work != output and manifest is blank:
             _empty(work)
-        _append(work, output, manifest, source, batch_bytes)
+        manifest = _append(work, output, manifest, source, batch_bytes)
         _remove_leftovers(work, manifest)
         if work != output:
             with contextlib.suppress(FileNotFoundError):
@@ -180,27 +185,27 @@ def write_pack(rows: Rows, output: str | os.PathLike[str]) -> None:
     """
     with atomic_folder(output) as work:
         source = rows.source
-        manifest = blank_manifest(
+        manifest = Manifest.blank(
             source=source.name,
             pooling=source.pooling if source.is_pooled else None,
-            layers=source.layers.tolist() if source.d_model is not None else [],
-            configs=list(range(len(source.sae_layers))),
+            layers=source.layers.tolist() if source.d_model is not None else (),
+            configs=range(len(source.sae_layers)),
             sae_layers=source.sae_layers.tolist(),
-            average_l0s=source.average_l0s.tolist() if source.n_features is not None else [],
+            average_l0s=source.average_l0s.tolist() if source.n_features is not None else (),
             widths=(source.d_embed, source.d_model, source.n_features),
             dtype=source.stored_dtype,
         )
         require_space(output, len(rows) * _row_bytes(manifest))
-        facts, small = _describe_rows(rows)
+        manifest, small = _describe_rows(manifest, rows)
         with contextlib.ExitStack() as stack:
             writers = _open_writers(work, manifest, stack)
             for blocks in rows.blocks():
                 _append_blocks(writers, manifest, blocks)
-            _commit(work, manifest, writers, facts, small)
+            _commit(work, manifest, writers, small)
 
 
-def _describe_rows(rows: Rows) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """What a manifest says of any rows, and the small arrays."""
+def _describe_rows(manifest: Manifest, rows: Rows) -> tuple[Manifest, dict[str, NDArray[Any]]]:
+    """Let a manifest speak of any rows, and gather the small arrays."""
     indices, texts, names = rows.sentence_indices, rows.sentences, rows.file_names
     groups = rows.groups
     positions, firsts = _number_sentences([names, indices, *([] if texts is None else [texts])])
@@ -228,15 +233,15 @@ def _describe_rows(rows: Rows) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]
                 f"Labels of dtype {labels.dtype} cannot be packed; expected numbers or text."
                 " Convert them, for example with labels.astype(str)."
             )
-    facts: dict[str, Any] = {
-        "fingerprint": rows.fingerprint,
-        "n_rows": len(rows),
-        "n_sentences": len(firsts),
-        "labels_fault": fault,
-    }
-    if rows.source.left_out:
-        facts["left_out"] = list(rows.source.left_out)
-    return facts, small
+    described = replace(
+        manifest,
+        fingerprint=rows.fingerprint,
+        n_rows=len(rows),
+        n_sentences=len(firsts),
+        labels_fault=fault,
+        left_out=tuple(rows.source.left_out),
+    )
+    return described, small
 
 
 def _number_sentences(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -311,21 +316,21 @@ def _empty(work: Path) -> None:
             path.unlink()
 
 
-def _remove_leftovers(work: Path, manifest: dict[str, Any]) -> None:
+def _remove_leftovers(work: Path, manifest: Manifest) -> None:
     """Remove the temporary files of a killed run, and small arrays that no longer hold."""
     for path in work.glob(".*.tmp"):
         path.unlink()
     for name in SMALL:
-        if name not in manifest["arrays"]:
+        if name not in manifest.arrays:
             (work / f"{name}.npy").unlink(missing_ok=True)
 
 
-def _new_manifest(source: SentenceFolder, members: Members) -> dict[str, Any]:
+def _new_manifest(source: SentenceFolder, members: Members) -> Manifest:
     configs = list(members.read_configs)
-    return blank_manifest(
+    return Manifest.blank(
         source=source.name,
         pooling=source.pooling,
-        layers=list(members.layers),
+        layers=members.layers,
         configs=configs,
         sae_layers=source.sae_layers[configs].tolist(),
         average_l0s=source.average_l0s[configs].tolist(),
@@ -338,55 +343,46 @@ def _new_manifest(source: SentenceFolder, members: Members) -> dict[str, Any]:
     )
 
 
-def _check_extends(
-    work: Path, manifest: dict[str, Any], blank: dict[str, Any], source: SentenceFolder
-) -> None:
-    """Refuse to go on with a pack of other files, of other members, or of another pooling."""
-    if manifest["n_sentences"] and "source_digests" not in manifest["arrays"]:
+def _require_same_rows(work: Path, manifest: Manifest, blank: Manifest) -> None:
+    """Refuse to go on with a pack of other members, of another pooling, or of no files."""
+    if manifest.n_sentences and "source_digests" not in manifest.arrays:
         raise UsageError(
             f"{work} holds rows of an ActivationSet, not a folder of sentence files, so it does"
             " not grow. Pack the files into a new folder."
         )
-    shape = [
-        (key, value) for key, value in blank.items() if key not in _GROWING and key != "source"
-    ]
-    for key, value in shape:
-        if manifest[key] != value:
+    for name in _KEPT:
+        packed, value = getattr(manifest, name), getattr(blank, name)
+        if packed != value:
+            if isinstance(value, tuple):
+                packed, value = [*packed], [*value]
             raise UsageError(
-                f"{work} was packed with {key} {manifest[key]!r}, the sentence files now give"
-                f" {value!r}. Pack them into a new folder."
-            )
-    for name, entry in blank["arrays"].items():
-        packed = manifest["arrays"][name]["dtype"]
-        if packed != entry["dtype"]:
-            raise UsageError(
-                f"{work} holds {name} as {packed}, the sentence files now need {entry['dtype']}."
+                f"{work} was packed with {name} {packed!r}, the sentence files now give {value!r}."
                 " Pack them into a new folder."
             )
-    if manifest["n_sentences"] == 0:
-        return
+    for name, entry in blank.arrays.items():
+        if (packed := manifest.arrays[name].dtype) != entry.dtype:
+            raise UsageError(
+                f"{work} holds {name} as {packed}, the sentence files now need {entry.dtype}."
+                " Pack them into a new folder."
+            )
+
+
+def _require_same_files(work: Path, manifest: Manifest, source: SentenceFolder) -> None:
+    """Refuse to go on with a pack that is damaged at its end, or was made of other files."""
     pack = Pack(work, pooling=source.pooling)
     pack.check_ends()
     packed = pack.source_files()
     there = {info.name: info.digest for info in source.files}
     gone = [name for name in packed if name not in there]
-    changed = [name for name, digest in packed.items() if there.get(name) != digest]
+    changed = [name for name in packed if name in there and packed[name] != there[name]]
     ahead = [info.name for info in source.files[: len(packed)] if info.name not in packed]
-    again = set(ahead).intersection(manifest.get("left_out", ()))
-    for _ in _stream(
-        source, manifest, [n for n, info in enumerate(source.files) if info.name in again]
-    ):
+    again = set(ahead).intersection(manifest.left_out)
+    numbers = [number for number, info in enumerate(source.files) if info.name in again]
+    for _ in _stream(source, manifest, numbers):
         pass  # raises if they still cannot be read
-    if gone or changed or ahead:
-        what = [
-            f"{len(files)} {word} ({files[0]} first)"
-            for word, files in (
-                ("gone", gone),
-                ("changed", [name for name in changed if name in there]),
-                ("sorted before packed ones", ahead),
-            )
-            if files
-        ]
+    kinds = (("gone", gone), ("changed", changed), ("sorted before packed ones", ahead))
+    what = [f"{len(files)} {word} ({files[0]} first)" for word, files in kinds if files]
+    if what:
         raise UsageError(
             f"The sentence files of {source.path} are not those packed in {work}:"
             f" {', '.join(what)}. The pack still holds what was packed; pack the files into a new"
@@ -394,31 +390,32 @@ def _check_extends(
         )
 
 
-def _row_bytes(manifest: dict[str, Any]) -> int:
+def _row_bytes(manifest: Manifest) -> int:
     """Bytes that a row takes at least: how many SAE features will be active is not known."""
     return sum(
-        math.prod(entry["shape"][1:]) * np.dtype(entry["dtype"]).itemsize
-        for name, entry in manifest["arrays"].items()
+        math.prod(entry.shape[1:]) * np.dtype(entry.dtype).itemsize
+        for name, entry in manifest.arrays.items()
         if name not in SMALL and not name.endswith(("_data", "_indices"))
     )
 
 
 def _stream(
-    source: SentenceFolder, manifest: dict[str, Any], numbers: Sequence[int]
+    source: SentenceFolder, manifest: Manifest, numbers: Sequence[int]
 ) -> Iterator[list[Block]]:
-    configs, layers = tuple(manifest["configs"]), tuple(manifest["layers"])
-    return source.stream(numbers, Members(manifest["d_embed"] is not None, layers, configs))
+    embeddings = manifest.d_embed is not None
+    return source.stream(numbers, Members(embeddings, manifest.layers, manifest.configs))
 
 
 def _append(
-    work: Path, output: Path, manifest: dict[str, Any], source: SentenceFolder, batch_bytes: int
-) -> None:
-    done = manifest["n_sentences"]
-    left_out = manifest.get("left_out", [])
-    if done == len(source.files) and left_out == [*source.left_out] and is_pack(work):
-        return
+    work: Path, output: Path, manifest: Manifest, source: SentenceFolder, batch_bytes: int
+) -> Manifest:
+    """Add the files that are not packed yet; gives the manifest that counts them."""
+    done = manifest.n_sentences
+    same = done == len(source.files) and manifest.left_out == tuple(source.left_out)
+    if same and is_pack(work):
+        return manifest
     require_writable(work / MANIFEST)
-    require_space(output, (source.n_rows - manifest["n_rows"]) * _row_bytes(manifest))
+    require_space(output, (source.n_rows - manifest.n_rows) * _row_bytes(manifest))
     with contextlib.ExitStack() as stack:
         writers = _open_writers(work, manifest, stack)
         pending = 0
@@ -427,28 +424,30 @@ def _append(
             done += 1
             pending += source.rows_of(done - 1) * sum(w.row_bytes for w in writers.values())
             if pending > batch_bytes and done < len(source.files):
-                _commit(work, manifest, writers, *_describe_files(source, done))
+                described, small = _describe_files(manifest, source, done)
+                _commit(work, described, writers, small)
                 pending = 0
-        _commit(work, manifest, writers, *_describe_files(source, done), sync=True)
+        described, small = _describe_files(manifest, source, done)
+        return _commit(work, described, writers, small, sync=True)
 
 
 def _open_writers(
-    work: Path, manifest: dict[str, Any], stack: contextlib.ExitStack
+    work: Path, manifest: Manifest, stack: contextlib.ExitStack
 ) -> dict[str, ArrayWriter]:
     writers = {
         name: stack.enter_context(ArrayWriter(work / f"{name}.npy", entry))
-        for name, entry in manifest["arrays"].items()
+        for name, entry in manifest.arrays.items()
         if name not in SMALL
     }
-    for config in range(len(manifest["sae_layers"])):
-        indptr = writers[config_names(manifest, config)[-1]]
+    for config in range(len(manifest.configs)):
+        indptr = writers[manifest.config_names(config)[-1]]
         if not len(indptr):
             indptr.append(np.zeros(1, np.int64))
     return writers
 
 
 def _append_blocks(
-    writers: dict[str, ArrayWriter], manifest: dict[str, Any], blocks: Iterable[Block]
+    writers: dict[str, ArrayWriter], manifest: Manifest, blocks: Iterable[Block]
 ) -> None:
     for member, number, rows in blocks:
         if member == "embeddings":
@@ -456,16 +455,16 @@ def _append_blocks(
         elif member == "hidden_states":
             writers[layer_name(number)].append(rows)
         else:
-            data, indices, indptr = (writers[name] for name in config_names(manifest, number))
+            data, indices, indptr = (writers[name] for name in manifest.config_names(number))
             indptr.append(rows.indptr[1:] + np.int64(len(data)))
             data.append(rows.data)
             indices.append(rows.indices)
 
 
 def _describe_files(
-    source: SentenceFolder, n_sentences: int
-) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """What a manifest says of the first files, and the small arrays."""
+    manifest: Manifest, source: SentenceFolder, n_sentences: int
+) -> tuple[Manifest, dict[str, NDArray[Any]]]:
+    """Let a manifest speak of the first files, and gather the small arrays."""
     files = source.files[:n_sentences]
     n_rows = source.n_rows_of(n_sentences)
     small: dict[str, NDArray[Any]] = {
@@ -484,44 +483,36 @@ def _describe_files(
         small["labels"] = source.labels[:n_rows]
     except DataError as error:
         fault = _without_place(error, source.path)
-    facts: dict[str, Any] = {
-        "fingerprint": fingerprint_of((info.name, info.digest) for info in files),
-        "n_rows": n_rows,
-        "n_sentences": n_sentences,
-        "labels_fault": fault,
-    }
-    if source.left_out:
-        facts["left_out"] = list(source.left_out)
-    return facts, small
+    described = replace(
+        manifest,
+        fingerprint=fingerprint_of((info.name, info.digest) for info in files),
+        n_rows=n_rows,
+        n_sentences=n_sentences,
+        labels_fault=fault,
+        left_out=tuple(source.left_out),
+    )
+    return described, small
 
 
 def _commit(
     work: Path,
-    manifest: dict[str, Any],
-    writers: dict[str, ArrayWriter],
-    facts: Mapping[str, Any],
+    manifest: Manifest,
+    writers: Mapping[str, ArrayWriter],
     small: Mapping[str, NDArray[Any]],
     *,
     sync: bool = False,
-) -> None:
-    """Write the small arrays, then the manifest that makes the new rows count."""
-    for name in SMALL:
-        if name not in small:
-            manifest["arrays"].pop(name, None)
+) -> Manifest:
+    """Write the small arrays, then the manifest that makes the new rows count; gives it."""
+    arrays = {name: entry for name, entry in manifest.arrays.items() if name not in SMALL}
     for name, values in small.items():
         with atomic_write(work / f"{name}.npy", sync=sync) as file:
             np.lib.format.write_array(file, np.ascontiguousarray(values), allow_pickle=False)
-        add_array(manifest, name, values.dtype.str, list(values.shape))
         with NpyFile(work / f"{name}.npy", len(values)) as array:
-            manifest["arrays"][name]["segments"] = segments_of(array)
+            arrays[name] = ArrayEntry.of(values.dtype.str, values.shape, segments_of(array))
     for name, writer in writers.items():
         writer.finish(sync=sync)
-        manifest["arrays"][name]["shape"][0] = len(writer)
-        manifest["arrays"][name]["segments"] = writer.segments()
-    for entry in manifest["arrays"].values():
-        entry["digest"] = digest_of(entry["segments"])
-    manifest.pop("left_out", None)
-    manifest |= facts
-    manifest["digest"] = manifest_digest(manifest)
+        arrays[name] = writer.entry()
+    manifest = replace(manifest, arrays=arrays)
     with atomic_write(work / MANIFEST, sync=sync) as file:
-        file.write(json.dumps(manifest, sort_keys=True, indent=1).encode())
+        file.write(json.dumps(manifest.to_json(), sort_keys=True, indent=1).encode())
+    return manifest

@@ -61,6 +61,6 @@ def segments_of(array: NpyFile, *, last: bool = False) -> list[str]:
     return [hashlib.sha256(piece).hexdigest() for piece in array.pieces(SEGMENT_BYTES, last=last)]
 
 
-def digest_of(segments: list[str]) -> str:
+def digest_of(segments: Iterable[str]) -> str:
     """Digest of a whole array."""
     return hashlib.sha256("".join(segments).encode()).hexdigest()

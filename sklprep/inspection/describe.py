@@ -320,12 +320,12 @@ def target(y: NDArray[Any]) -> dict[str, Any]:
 def _dtypes_of(source: SentenceFolder | Pack) -> dict[str, list[str]]:
     """Names of the dtypes that each member is stored in."""
     if isinstance(source, Pack):
-        arrays = source.manifest["arrays"]
+        arrays = source.manifest.arrays
         names = {
             member: {
-                np.dtype(entry["dtype"]).name
+                np.dtype(entry.dtype).name
                 for name, entry in arrays.items()
-                if name == member or (name.startswith(f"{member}/") and entry["dtype"][1] == "f")
+                if name == member or (name.startswith(f"{member}/") and entry.dtype[1] == "f")
             }
             for member in _MEMBERS
         }

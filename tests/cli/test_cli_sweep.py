@@ -379,7 +379,7 @@ def test_groups_of_the_csv_stay_together(sweep, folder, tmp_path):
             b"sentence_index,group\nfirst,a\n",
             "line 2 has sentence_index 'first'; expected a whole number",
         ),
-        (b"sentence_index,group\n0,\xff\xfe\n", "is no CSV file in UTF-8"),
+        (b"sentence_index,group\n0,\xff\xfe\n", "is not a CSV file in UTF-8"),
     ],
 )
 def test_groups_that_do_not_fit_are_one_line(sweep, tmp_path, content, message):
@@ -478,7 +478,7 @@ def test_what_is_no_pack_cannot_be_verified(pack, folder, name):
     code, out, err = pack(folder / name, "--verify")
 
     assert (code, out) == (1, "")
-    assert err.startswith(f"Error: {folder / name} is no pack: it has no manifest.json. ")
+    assert err.startswith(f"Error: {folder / name} is not a pack: it has no manifest.json. ")
 
 
 def test_pack_does_not_write_into_a_folder_of_something_else(pack, folder):

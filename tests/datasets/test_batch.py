@@ -508,8 +508,8 @@ def test_csv_of_a_table_with_gaps_holds_whole_numbers_as_floats(tmp_path):
         (b"layer,feature_id,rank\n1,2,nan\n", "line 2 holds"),
         (b"layer,feature_id,rank\n1,2,first\n", "line 2 holds .* numbers for rank"),
         (b"layer,feature_id,average_l0\n1,2,much\n", "line 2 holds .* average_l0"),
-        (b"layer,feature_id\n1,\xff\xfe\n", "is no CSV file in UTF-8"),
-        (b"layer,feature_id\n1," + b"9" * 200_000, "is no CSV file in UTF-8 .field larger"),
+        (b"layer,feature_id\n1,\xff\xfe\n", "is not a CSV file in UTF-8"),
+        (b"layer,feature_id\n1," + b"9" * 200_000, "is not a CSV file in UTF-8 .field larger"),
     ],
 )
 def test_csv_that_cannot_be_read_is_one_clear_line(generate, content, message):

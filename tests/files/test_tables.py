@@ -133,8 +133,8 @@ def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
         (b"sentence_index,label\n0,1\n1,1\n2,1\n0,2\n", "line 5 gives .* 0 the label '2', line 2 "),
         (b"sentence_index,label\n0,1\n1,nan\n2,1\n", "line 3 has the label 'nan' where others are"),
         (b"sentence_index,label\n0,1\n1,inf\n2,1\n", "line 3 has the label 'inf' where others are"),
-        (b"sentence_index,label\n0,\xff\xfe\n", "is no CSV file in UTF-8"),
-        (b"sentence_index,label\n0," + b"9" * 200_000, "is no CSV file in UTF-8 .field larger"),
+        (b"sentence_index,label\n0,\xff\xfe\n", "is not a CSV file in UTF-8"),
+        (b"sentence_index,label\n0," + b"9" * 200_000, "is not a CSV file in UTF-8 .field larger"),
     ],
 )
 def test_a_csv_that_does_not_fit_is_refused_in_one_line(tmp_path, content, message):

@@ -7,6 +7,7 @@ import pytest
 
 from sklprep.files.npy_file import NpyFile
 from sklprep.formats.array_writer import ArrayWriter
+from sklprep.formats.pack_manifest import ArrayEntry
 
 SEGMENT = 64
 
@@ -20,7 +21,7 @@ def expected_digests(data):
 @pytest.mark.parametrize("width", [1, 5, 16])
 def test_an_array_that_grows_in_steps_is_the_array_and_its_segments_go_on(tmp_path, steps, width):
     values = np.random.default_rng(0).normal(size=(sum(steps), width)).astype("<f4")
-    entry = {"dtype": "<f4", "shape": [0, width], "segments": []}
+    entry = ArrayEntry.of("<f4", (0, width))
     done = 0
     for n in steps:
         with ArrayWriter(tmp_path / "a.npy", entry, segment_bytes=SEGMENT) as writer:
@@ -28,25 +29,27 @@ def test_an_array_that_grows_in_steps_is_the_array_and_its_segments_go_on(tmp_pa
                 writer.append(row[None])
             writer.finish(sync=False)
             done += n
-            entry = {**entry, "shape": [len(writer), width], "segments": writer.segments()}
+            entry = writer.entry()
         np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), values[:done])
-        assert entry["segments"] == expected_digests(values[:done].tobytes())
+        assert entry.shape == (done, width)
+        assert list(entry.segments) == expected_digests(values[:done].tobytes())
 
 
 def test_what_stands_behind_the_rows_that_count_is_written_over(tmp_path):
-    entry = {"dtype": "<i8", "shape": [0], "segments": []}
-    with ArrayWriter(tmp_path / "a.npy", entry, segment_bytes=SEGMENT) as writer:
+    with ArrayWriter(
+        tmp_path / "a.npy", ArrayEntry.of("<i8", [0]), segment_bytes=SEGMENT
+    ) as writer:
         writer.append(np.arange(50))
         writer.finish(sync=False)
-    kept = {**entry, "shape": [20], "segments": expected_digests(np.arange(20).tobytes())}
+    kept = ArrayEntry.of("<i8", [20], expected_digests(np.arange(20).tobytes()))
     with ArrayWriter(tmp_path / "a.npy", kept, segment_bytes=SEGMENT) as writer:
         writer.append(np.arange(100, 103))
         writer.finish(sync=False)
-        segments = writer.segments()
+        entry = writer.entry()
 
     expected = np.array([*range(20), 100, 101, 102])
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected)
-    assert segments == expected_digests(expected.tobytes())
+    assert list(entry.segments) == expected_digests(expected.tobytes())
 
 
 @pytest.mark.parametrize("n_rows", [0, 1, 7, 8, 9, 40])

@@ -587,7 +587,7 @@ class TestBroken:
         )
         made = pack(tmp_path / "dumps", tmp_path / "pack")
         path = tmp_path / "pack" / "embeddings.npy"
-        assert len(made.manifest["arrays"]["embeddings"]["segments"]) == 3
+        assert len(made.manifest.arrays["embeddings"].segments) == 3
         assert made.verify() == []
         with path.open("r+b") as file:
             for position in (128, 127 + SEGMENT_BYTES, 128 + SEGMENT_BYTES, 127 + 16 * width):

@@ -3,6 +3,7 @@
 import os
 import pickle
 import warnings
+from dataclasses import replace
 
 import joblib
 import numpy as np
@@ -169,10 +170,13 @@ class TestWhatTravels:
         build_pack(SentenceFolder(dumps), tmp_path / "pack")
         pack = Pack(tmp_path / "pack", pooling=None)
         before = len(pickle.dumps(pack))
-        for entry in pack.manifest["arrays"].values():
-            entry["segments"] = ["0" * 64] * 10_000
+        long = {
+            name: replace(entry, segments=("0" * 64,) * 10_000)
+            for name, entry in pack.manifest.arrays.items()
+        }
+        pack.manifest = replace(pack.manifest, arrays=long)
         assert len(pickle.dumps(pack)) == before
-        assert len(pack.manifest["arrays"]["embeddings"]["segments"]) == 10_000
+        assert len(pack.manifest.arrays["embeddings"].segments) == 10_000
 
     def test_a_task_that_reads_a_file_is_a_path_and_what_is_known_of_the_file(self, dumps):
         folder = SentenceFolder(dumps)

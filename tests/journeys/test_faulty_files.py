@@ -737,11 +737,12 @@ def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeyp
     damage(dump / name(4), "hidden_states")
     commit, done = sklprep.formats.pack_writer._commit, []
 
-    def interrupt(work, manifest, writers, facts, *arguments, **options):
-        commit(work, manifest, writers, facts, *arguments, **options)
-        done.append(facts["n_sentences"])
+    def interrupt(work, manifest, *arguments, **options):
+        done.append(manifest.n_sentences)
+        written = commit(work, manifest, *arguments, **options)
         if done[-1] == 10:
             raise KeyboardInterrupt
+        return written
 
     monkeypatch.setattr(sklprep.formats.pack_writer, "_commit", interrupt)
     with pytest.raises(KeyboardInterrupt):
