@@ -92,7 +92,7 @@ def _load(
         X, y = read_X(reader), reader.array("y")
         data = None
         if pipeline and "pipeline" in reader.members:
-            from sklprep.datasets.pipeline_bytes import MAX_PIPELINE_BYTES
+            from sklprep.datasets.pipeline_gate import MAX_PIPELINE_BYTES
 
             data = reader.array("pipeline", max_bytes=MAX_PIPELINE_BYTES)
     values = {key: value.item() if value.ndim == 0 else value for key, value in entries.items()}

@@ -86,10 +86,13 @@ def _literal(header: str) -> Any:
     return ast.literal_eval(header)
 
 
-def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> ArrayHeader:
+def parse_npy_header(
+    start: bytes, fault: Callable[..., Exception], *, fortran: bool = False
+) -> ArrayHeader:
     """Read the npy header at the start of a member or file, refusing what numpy should not get.
 
-    `fault` makes the error from what was found, what was expected, and what to do.
+    `fault` makes the error from what was found, what was expected, and what to do; `fortran` says
+    whether arrays may lie in Fortran order.
     """
     if len(start) < 12 or start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
         raise fault("is not a numpy array", "an npy header of version 1 to 3")
@@ -99,7 +102,7 @@ def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> Arr
         raise fault(f"has a header of {length:,} bytes", f"at most {MAX_HEADER_BYTES:,}")
     try:
         fields = _literal(start[prefix : prefix + length].decode("utf-8").strip())
-        descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
+        descr, turned, shape = fields["descr"], fields["fortran_order"], fields["shape"]
         descr_text, shape_text = str(descr)[:60], repr(shape)[:60]
     except (ValueError, SyntaxError, TypeError, KeyError, RecursionError, MemoryError):
         raise fault("has a header that cannot be read", "descr, fortran_order, shape") from None
@@ -117,7 +120,7 @@ def parse_npy_header(start: bytes, fault: Callable[..., FileFormatError]) -> Arr
         or math.prod(max(n, 1) for n in shape) * dtype.itemsize > _MAX_ARRAY_BYTES
     ):
         raise fault(f"has shape {shape_text}", f"at most {_MAX_DIMS} numbers of sensible size")
-    if fortran not in (False, True) or (fortran and len(shape) > 1):
+    if turned not in (False, True) or (turned and len(shape) > 1 and not fortran):
         raise fault("is in Fortran order", "C order", "Save np.ascontiguousarray(array).")
     return ArrayHeader(dtype, shape, prefix + length)
 

@@ -69,8 +69,9 @@ from skops.io._audit import NODE_TYPE_MAPPING
 
 import sklprep
 from sklprep import ActivationNormalizer, LayerSelector, SAEFeatureSelector
-from sklprep.datasets import pipeline_bytes as pipelines
-from sklprep.datasets.pipeline_bytes import MAX_PIPELINE_BYTES, dumps_pipeline, loads_pipeline
+from sklprep.datasets import pipeline_bytes, pipeline_gate
+from sklprep.datasets.pipeline_bytes import dumps_pipeline, loads_pipeline
+from sklprep.datasets.pipeline_gate import MAX_PIPELINE_BYTES
 from sklprep.exceptions import LayerNotFoundError, PipelineError, SklprepWarning
 
 WHERE = "dataset.npz, member 'pipeline'"
@@ -205,7 +206,7 @@ def test_the_gate_also_takes_what_skops_itself_writes(name: str) -> None:
 def test_canonical_bytes_are_a_skops_file_of_stored_members() -> None:
     data = good_bytes()
 
-    assert isinstance(skops.io.loads(data, trusted=pipelines._TRUSTED), Pipeline)
+    assert isinstance(skops.io.loads(data, trusted=pipeline_gate.TRUSTED), Pipeline)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         assert {zipfile.ZIP_STORED} == {entry.compress_type for entry in archive.infolist()}
 
@@ -220,7 +221,7 @@ def test_every_allowed_step_is_tried_by_these_tests() -> None:
                 yield type(step).__name__
 
     tried = {name for pipeline in PIPELINES.values() for name in names(pipeline)}
-    assert {name for _, name in pipelines._STEPS} == tried
+    assert {name for _, name in pipeline_gate.STEPS} == tried
 
 
 def test_the_cache_folder_is_left_out_and_the_pipeline_of_the_caller_keeps_it() -> None:
@@ -310,7 +311,7 @@ def test_what_is_no_pipeline_is_not_written(foreign: Any) -> None:
 
 
 def test_a_pipeline_above_the_cap_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines, "MAX_PIPELINE_BYTES", 1000)
+    monkeypatch.setattr(pipeline_bytes, "MAX_PIPELINE_BYTES", 1000)
 
     with pytest.raises(PipelineError, match="bytes; expected at most 1,000"):
         dumps_pipeline(fitted())
@@ -371,11 +372,11 @@ def test_a_node_of_another_kind_is_refused_wherever_it_stands(evil: Any) -> None
 def test_a_type_is_refused_under_every_loader_but_its_own(loader: str) -> None:
     """CVE-2025-54412 and -54413: the type that is shown and trusted is not the one in use."""
     data = good_bytes()
-    kinds = {(module, name) for _, module, name in pipelines._ALLOWED_NODES}
+    kinds = {(module, name) for _, module, name in pipeline_gate.ALLOWED_NODES}
     foreign = [("planted", "Evil"), ("os", "system"), ("operator", "call"), ("builtins", "eval")]
     refused = 0
     for kind in [*sorted(kinds), *foreign]:
-        if (loader, *kind) not in pipelines._ALLOWED_NODES:
+        if (loader, *kind) not in pipeline_gate.ALLOWED_NODES:
             evil = node(loader, ".".join(kind), content=listed(), attrs=listed(), file="0.npy")
             message = refusal(edited(data, set_attribute("scaler_", evil, 1)))
             assert f"pipeline.steps[1][1].scaler_ is a '{loader} {'.'.join(kind)}'" in message
