@@ -45,7 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = strategies_text()
     parser.set_defaults(run=_run)
     add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="folder of sentence_*.npz files, or a pack")
+    add(
+        "inputs",
+        type=Path,
+        nargs="+",
+        metavar="INPUT",
+        help="folder of sentence_*.npz files, or a pack; rows of several are joined",
+    )
     add(
         "--strategy",
         choices=STRATEGIES,
@@ -165,8 +171,15 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
         )
     if arguments.labels and not is_concept:
         raise UsageError("--labels is for a concept target; leave it out.")
+    if len(arguments.inputs) > 1 and (arguments.labels or arguments.groups):
+        flag = "--labels" if arguments.labels else "--groups"
+        raise UsageError(
+            f"{flag} names sentences by their index, which several INPUT share; sweep one INPUT, or"
+            " put them into the files."
+        )
     require_safe_outputs(
-        [arguments.output, arguments.plot], [arguments.input, arguments.labels, arguments.groups]
+        [arguments.output, arguments.plot],
+        [*arguments.inputs, arguments.labels, arguments.groups],
     )
     if arguments.plot is not None:
         _picture_format(arguments.plot)
@@ -178,40 +191,53 @@ def _read(
     arguments: argparse.Namespace, strategy: Strategy, target: Any
 ) -> tuple[ActivationSet, Any, Any]:
     """Give the set, y, and the inputs to sweep; with --skip-bad without faulty files."""
-    from sklprep.activations.loading import leave_out_faulty, load_activations, warn_of_left_out
+    from sklearn.base import clone
 
-    acts = load_activations(
-        arguments.input,
+    from sklprep.activations.activation_set import ActivationSet
+
+    sets: dict[str, ActivationSet] = {}
+    for path in arguments.inputs:
+        name = path.resolve().name
+        if name in sets:
+            raise UsageError(f"Two INPUT are called {name}; rename one, as rows are told by it.")
+        acts = _load(arguments, path)
+        layers = arguments.layers or EACH
+        if strategy.input_member == SAE:
+            layers = _name_saes(arguments, acts)
+        sets[name] = _leave_out(acts, layers, strategy, target) if arguments.skip_bad else acts
+    if len(sets) > 1:
+        acts = ActivationSet.concatenate(sets)
+    else:
+        (acts,) = sets.values()
+    # labels of a CSV may be text, which no dataset holds, but which a classifier takes
+    is_concept = strategy.output_type == CONCEPT
+    return acts, acts.labels if is_concept else clone(target).fit_transform(acts), layers
+
+
+def _load(arguments: argparse.Namespace, path: Path) -> ActivationSet:
+    from sklprep.activations.loading import load_activations
+
+    return load_activations(
+        path,
         pooling=arguments.pooling,
         n_jobs=arguments.jobs,
         progress=not arguments.quiet,
         labels=arguments.labels,
         groups=arguments.groups,
-        skip_bad={} if arguments.skip_bad else False,  # what is used is looked at below
+        skip_bad={} if arguments.skip_bad else False,  # what is used is looked at by _leave_out
     )
 
-    from sklearn.base import clone
 
+def _leave_out(acts: ActivationSet, layers: Any, strategy: Strategy, target: Any) -> ActivationSet:
+    from sklprep.activations.loading import leave_out_faulty, warn_of_left_out
     from sklprep.sweeps.inputs import members_of, read_inputs
 
-    layers = arguments.layers or EACH
-    if strategy.input_member == SAE:
-        layers = _name_saes(arguments, acts)
-
-    def make_y(acts: ActivationSet) -> Any:
-        # labels of a CSV may be text, which no dataset holds, but which a classifier takes
-        if strategy.output_type == CONCEPT:
-            return acts.labels
-        return clone(target).fit_transform(acts)
-
-    if not arguments.skip_bad:
-        return acts, make_y(acts), layers
     opened = acts.left_out
     wanted = members_of(read_inputs(layers, acts), acts) | target.find_members(acts)
     is_concept = strategy.output_type == CONCEPT
     acts = leave_out_faulty(acts, wanted, labels=is_concept, keep=True)
     warn_of_left_out(acts, opened)
-    return acts, make_y(acts), layers
+    return acts
 
 
 def _check_sparse(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklprep import (
     ActivationNormalizer,
+    ActivationSet,
     RowSpaceProjector,
     layer_sweep,
     load_activations,
@@ -511,3 +512,39 @@ def test_working_folder_is_left_alone(sweep, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert sweep(CHEAP)[0] == 0
     assert list(Path().iterdir()) == []
+
+
+class TestSeveralInputs:
+    @pytest.fixture
+    def folders(self, tmp_path):
+        for seed, name in enumerate(("honest", "devious")):
+            make_activations(
+                40, n_layers=2, d_model=6, n_features=30, random_state=seed, output=tmp_path / name
+            )
+        return tmp_path / "honest", tmp_path / "devious"
+
+    def test_rows_of_several_inputs_are_swept_as_those_of_a_joined_set(
+        self, folders, tmp_path, run_command
+    ):
+        output = tmp_path / "joined.csv"
+        options = ("--layers", 1, "--cv", 2, "--inner-cv", 2, "--jobs", 1, "--output", output)
+
+        code, out, err = run_command("sweep", *folders, *options)
+
+        assert (code, err) == (0, "")
+        assert "on ActivationSet(80 rows" in out
+        acts = ActivationSet.concatenate({path.name: load_activations(path) for path in folders})
+        expected = layer_sweep(None, acts, acts.labels, layers=[1], cv=2, inner_cv=2)
+        with output.open() as file:
+            scores = [float(row["score"]) for row in csv.DictReader(file) if row["layer"] == "1"]
+        np.testing.assert_allclose(expected.scores[0], scores, rtol=1e-6)
+
+    def test_inputs_of_one_name_or_with_a_csv_of_labels_are_refused(self, folders, run_command):
+        honest, devious = folders
+
+        assert run_command("sweep", honest, honest)[::2] == (
+            2,
+            "Error: Two INPUT are called honest; rename one, as rows are told by it.\n",
+        )
+        code, _, err = run_command("sweep", honest, devious, "--labels", "labels.csv")
+        assert (code, err.startswith("Error: --labels names sentences by their index")) == (2, True)
