@@ -85,10 +85,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_joined(parser)
     add_skip_bad(parser)
     add("--row-space", action="store_true", help="project onto the row space: faster when wide")
+    _add_outputs(parser)
+    add_common(parser, pooling=True)
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add("--random-state", type=int, default=0, metavar="SEED", help="default: %(default)s")
     add("--output", type=Path, metavar="CSV", help="write the scores there")
     add("--plot", type=Path, metavar="PNG", help="draw the layer curve there")
-    add_common(parser, pooling=True)
 
 
 def _run(arguments: argparse.Namespace) -> int:
