@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklprep.activations.arrays import is_array, require_numbers, require_rows_first, to_numpy
 from sklprep.activations.sae_matrices import read_sae_matrices
 from sklprep.activations.values import read_texts, read_values
-from sklprep.exceptions import DataError, FileFormatError, UsageError
+from sklprep.exceptions import DataError, FileFormatError, InsufficientDataError, UsageError
 from sklprep.formats.members import Block, Members
 from sklprep.formats.pooling import is_last_of_each
 from sklprep.formats.source import blocks_in_place
@@ -215,9 +215,11 @@ def _number_groups(
 
 
 def _read_labels(labels: Any) -> NDArray[Any]:
-    """Any labels; Python objects become what they are, and must not be missing."""
-    array = to_numpy(labels, "labels")
-    return read_values(labels, "labels") if array.dtype.hasobject else array
+    """Any labels: Python objects become what they are, unless they are mixed or missing."""
+    try:
+        return read_values(labels, "labels")
+    except (InsufficientDataError, UsageError):
+        return to_numpy(labels, "labels")
 
 
 def _require_rows_first(

@@ -240,7 +240,7 @@ class SentenceFolder:
                 "concept_strength_label",
                 "is missing" if info.label is None else f"is {info.label:g}",
                 "a label that is 0, 1, 2 or 3",
-                "Correct or remove this file, or give a CSV of other labels: labels=...",
+                "Correct or remove this file, or use labels=... for a CSV of labels.",
             )
             for info in self.files
             if info.label is None or info.label not in (0, 1, 2, 3)

@@ -107,7 +107,9 @@ def _advise(problem: Problem, cv: Any, inner_cv: Any, seed: int) -> list[str]:
 
 
 def _with_remedies(error: FoldsError, *remedies: str) -> InsufficientDataError:
-    *most, last = [*remedies, *error.remedies] or ["leave out what is too rare"]
+    *most, last = [*remedies, *error.remedies] or [
+        "add rows, as no number of folds was found that works"
+    ]
     do = f"{', '.join(most)} or {last}" if most else last
     return InsufficientDataError(f"{error} {do[0].upper()}{do[1:]}.")
 

@@ -272,7 +272,7 @@ import sklprep.transformers.targets
 from sklprep.cli.main import main
 out, *arguments = sys.argv[1:]
 
-def die(*_):
+def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def in_fsync():
@@ -280,7 +280,7 @@ def in_fsync():
 
 def with_rows_in_a_temporary_pack():
     sklprep.datasets.batch.SPOOL_BYTES = 0
-    sklprep.datasets.batch._Prepared.fit = die
+    sklprep.datasets.generation.fit_dataset = die
 
 def run(prepare):
     if not (child := os.fork()):

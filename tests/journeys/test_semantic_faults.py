@@ -101,17 +101,17 @@ OF_ONE_FILE = {
     "a label outside 0-3": (
         {"concept_strength_label": 4},
         "member 'concept_strength_label' is 4; expected a label that is 0, 1, 2 or 3. Correct or"
-        " remove this file.",
+        " remove this file, or use --labels for a CSV of labels.",
     ),
     "a label that is not whole": (
         {"concept_strength_label": 1.5},
         "member 'concept_strength_label' is 1.5; expected a label that is 0, 1, 2 or 3. Correct or"
-        " remove this file.",
+        " remove this file, or use --labels for a CSV of labels.",
     ),
     "no label": (
         {"omit": ["concept_strength_label"]},
         "member 'concept_strength_label' is missing; expected a label that is 0, 1, 2 or 3. Correct"
-        " or remove this file.",
+        " or remove this file, or use --labels for a CSV of labels.",
     ),
     "the index of another": (
         {"sentence_index": 1},
@@ -328,7 +328,13 @@ def test_a_constant_feature_is_a_warning_and_cannot_be_scored(dump, run):
 def test_fewer_rows_than_folds_cannot_be_scored(dump, run):
     dump(4, concept_strength_label=0, changes={0: {"concept_strength_label": 1}})
     code, err = run("sweep", *SWEEP, "--cv", 5)
-    assert (code, err) == (1, "Error: There are 4 groups, fewer than the 5 folds.\n")
+    assert (code, err) == (
+        1,
+        (
+            "Error: There are 4 groups, fewer than the 5 folds. Add rows, as no number of folds was"
+            " found that works.\n"
+        ),
+    )
 
 
 def test_a_class_smaller_than_the_folds_cannot_be_scored(dump, run):
@@ -336,6 +342,6 @@ def test_a_class_smaller_than_the_folds_cannot_be_scored(dump, run):
     dump(30, concept_strength_label=0, changes=few)
     assert run("sweep", *SWEEP) == (
         1,
-        "Error: Class 1 is in 2 of 30 groups, fewer than the 3 folds. Use fewer folds, merge"
-        " classes, or give y as floats if it is a quantity.\n",
+        "Error: Class 1 is in 2 of 30 groups, fewer than the 3 folds. Merge classes or"
+        " give y as floats if it is a quantity.\n",
     )
