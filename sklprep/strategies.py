@@ -1,4 +1,4 @@
-"""The table of strategies: add an entry, and every command has one more."""
+"""The documented import of the table of strategies, which lies in `sklprep.datasets.strategies`."""
 
 from sklprep.datasets.strategies import (
     CONCEPT,

@@ -22,7 +22,7 @@ from sklprep.cli.messages import explain, print_error
 from sklprep.datasets.strategies import FEATURE, STRATEGIES
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import format_layers
-from sklprep.transformers.methods import METHODS
+from sklprep.transformers.normalization_methods import METHODS
 
 if TYPE_CHECKING:
     from sklprep.datasets.batch import HoldOut

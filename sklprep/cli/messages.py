@@ -8,6 +8,7 @@ into the command's own flag, as in ``--skip-bad``, where the message is printed.
 from __future__ import annotations
 
 import ast
+import io
 import re
 import shlex
 import sys
@@ -100,6 +101,17 @@ def print_error(message: str, flags: Mapping[str, str]) -> None:
 def _print_lines(kind: str, message: str, flags: Mapping[str, str]) -> None:
     lines = name_flags(message, flags).splitlines()
     sys.stderr.write("".join(f"{kind}: {one_line(line)}\n" for line in lines))
+
+
+def escape_what_streams_cannot_hold() -> None:
+    """Print escapes of characters that a stream's encoding lacks, which end the command otherwise.
+
+    A batch job's stdout may be ASCII, a redirected one on Windows cp1252; a file name may hold
+    bytes that are not UTF-8.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # else it is closed, or not the process's own
+            stream.reconfigure(errors="backslashreplace")
 
 
 def one_line(text: str) -> str:

@@ -27,7 +27,7 @@ from sklprep.datasets.strategies import (
 )
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import ALL, EACH, EACH_SAE, EMBEDDINGS
-from sklprep.transformers.methods import METHODS
+from sklprep.transformers.normalization_methods import METHODS
 
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet

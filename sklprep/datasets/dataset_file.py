@@ -16,7 +16,7 @@ from sklprep.datasets.provenance import next_step
 from sklprep.exceptions import FileFormatError, PipelineError
 from sklprep.files.faults import file_fault
 from sklprep.files.npz_reader import NpzReader
-from sklprep.transformers.methods import METHODS, is_method
+from sklprep.transformers.normalization_methods import METHODS, is_method
 
 FORMAT_VERSION = 1
 """Raise it when a reader of the old version would misread the new file, and not for new keys."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sklprep.files.npy_file import parse_npy_header
-from sklprep.transformers.methods import METHODS
+from sklprep.transformers.normalization_methods import METHODS
 
 MAX_PIPELINE_BYTES = 128 << 20
 """Columns of 26 layers of 2304, which are 59,904, have 1.4 MB of means and scales, and in float64

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EMBEDDINGS
-from sklprep.transformers.methods import KEEP_ZEROS, METHODS, is_method
+from sklprep.transformers.normalization_methods import KEEP_ZEROS, METHODS, is_method
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from sklprep.exceptions import FileFormatError
 
+_FIRST_INEXACT = 2**53  # from here on a float64 stands for several whole numbers
+
 _Row = tuple[int, dict[str, Any]]  # the line's number, and its values by column
 
 
@@ -50,8 +52,11 @@ def read_labels(path: str | os.PathLike[str], sentence_indices: NDArray[np.int64
         return values
     try:
         return values.astype(np.int64)
-    except ValueError:
-        return values.astype(np.float64)
+    except (ValueError, OverflowError):
+        numbers = values.astype(np.float64)
+    # pandas writes 0 and 1 as 0.0 and 1.0 where a label was once missing
+    whole = bool(np.all((numbers == np.rint(numbers)) & (np.abs(numbers) < _FIRST_INEXACT)))
+    return numbers.astype(np.int64) if whole else numbers
 
 
 def read_groups(

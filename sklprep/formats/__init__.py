@@ -1,1 +1,1 @@
-"""What lies on disk: sentence files and packs."""
+"""What lies on disk, sentence files and packs, and what every source of rows can do."""

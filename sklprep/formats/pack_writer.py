@@ -41,9 +41,9 @@ from sklprep.files.faults import brief, warn_left_out
 from sklprep.files.npy_file import NpyFile, is_plain_dtype
 from sklprep.files.system import close, lock, open_folder, sync_to_disk
 from sklprep.files.temporary import is_at, remove_dead
-from sklprep.formats.array_writer import ArrayWriter
 from sklprep.formats.fingerprint import fingerprint_of
 from sklprep.formats.members import Block, Members
+from sklprep.formats.pack_array import ArrayWriter
 from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,

@@ -1,4 +1,4 @@
-"""Every random choice of a sweep but the resampling, made before the first fit."""
+"""The design of a sweep: outer and inner folds and permuted labels, drawn before the first fit."""
 
 from __future__ import annotations
 

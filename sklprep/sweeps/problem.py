@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from sklprep.activations.activation_set import ActivationSet
-from sklprep.activations.arrays import require_rows_first
+from sklprep.activations.arrays import require_numbers, require_rows_first, to_numpy
 from sklprep.activations.values import read_values
 from sklprep.exceptions import InsufficientDataError, SklprepWarning, UsageError
 from sklprep.sweeps.estimator import read_layers, wants_groups, without_selector
@@ -76,7 +76,8 @@ def default_model(classify: bool, method: str = "standardize") -> Pipeline:
 def _read_acts(acts: Any, y: Any) -> Any:
     if isinstance(acts, ActivationSet):
         return acts
-    acts = np.asarray(acts)
+    acts = to_numpy(acts, "acts")
+    require_numbers(acts, "acts")
     if acts.ndim not in (2, 3) or acts.dtype.kind not in "fiu":
         raise UsageError(
             "acts must be an ActivationSet or a numeric array of shape (n_samples, n_layers,"

@@ -18,11 +18,11 @@ from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
 from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
+from sklprep.sweeps.bootstrap import N_DRAWS, draw_counts, middle_95, score_draws
 from sklprep.sweeps.design import BOOTSTRAP, Design, draw_design
 from sklprep.sweeps.fitting import Answers, FoldResult, Work, fit_folds, fit_outer_fold
 from sklprep.sweeps.inputs import members_of, read_inputs
 from sklprep.sweeps.problem import Problem, read_problem
-from sklprep.sweeps.resampling import N_DRAWS, draw_counts, middle_95, score_draws
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
 from sklprep.sweeps.workers import RemoteRows, Task, is_on_cluster, run_tasks
 

@@ -19,7 +19,7 @@ from sklprep.files.atomic import atomic_write
 from sklprep.formats.layers import EMBEDDINGS, format_layers
 from sklprep.notebook.cards import card, table
 from sklprep.notebook.curve import draw_curve
-from sklprep.sweeps.resampling import N_DRAWS
+from sklprep.sweeps.bootstrap import N_DRAWS
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,15 @@ from sklearn import preprocessing
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklprep.transformers.methods import KEEP_ZEROS, METHODS, is_method
+from sklprep.transformers.normalization_methods import KEEP_ZEROS, METHODS, is_method
+from sklprep.transformers.sparse_output import keeps_sparse
 
 _BLOCK_ROWS = 128
 """One size for all: sums over blocks of another size round to other bits. 14 MB of float64
 at six layers of width 2,304."""
 
 
+@keeps_sparse()
 class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     r"""Normalize each column with one of scikit-learn's scalers, or not at all.
 

@@ -16,8 +16,10 @@ from sklprep.exceptions import FeatureNotFoundError
 from sklprep.formats.layers import ALL, format_layers, parse_layers, require_layers
 from sklprep.formats.members import Members
 from sklprep.transformers.selection import Selector, pooling_of, validate_layers
+from sklprep.transformers.sparse_output import keeps_sparse
 
 
+@keeps_sparse(lambda X: True)
 class SAEFeatureSelector(Selector):
     """Select the activations of SAE features of some layers, as one sparse matrix.
 
@@ -77,7 +79,8 @@ class SAEFeatureSelector(Selector):
     A k-sparse probe is `sklearn.feature_selection.SelectKBest` behind the selector: as a step of
     the pipeline it picks its k features anew in every fold, on the training rows alone.
 
-    With ``set_output(transform="pandas")`` scikit-learn refuses sparse output.
+    With ``set_output(transform="pandas")`` scikit-learn refuses sparse output; of
+    ``set_config(transform_output="pandas")`` it is spared.
 
     Examples
     --------

@@ -870,7 +870,7 @@ class TestKilled:
 import itertools, os, shutil, signal, sys
 import scipy.sparse, sklprep.files.npz_reader
 from pathlib import Path
-from sklprep.formats.array_writer import ArrayWriter
+from sklprep.formats.pack_array import ArrayWriter
 from sklprep.formats.pack_writer import build_pack
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.sentence_folder import SentenceFolder

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sklprep.transformers.methods import METHODS
+from sklprep.transformers.normalization_methods import METHODS
 
 from .folders import content_of, write_all
 from .meetings import judge_run, run_command

@@ -613,7 +613,7 @@ class TestProcess:
         code = """
 import os, pathlib, shutil, signal, sys
 import sklprep, sklprep.formats.pack_writer
-from sklprep.formats.array_writer import ArrayWriter
+from sklprep.formats.pack_array import ArrayWriter
 
 left = 1 << 60
 

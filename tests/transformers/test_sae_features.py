@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, issparse
 from sentence_files import write_folder
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -553,3 +554,33 @@ def test_dataset_of_several_targets_is_refused_with_advice():
 def test_row_space_refuses_sparse_features():
     with pytest.raises(TypeError, match=r"[Ss]parse"):
         RowSpaceProjector().fit(csr_array(make_dense()[:, 0]))
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars"])
+class TestDataFramesByDefault:
+    def test_sparse_output_stays_sparse_in_pipelines(self, folder, container):
+        acts = load_activations(folder)
+        model = make_pipeline(
+            SAEFeatureSelector("0-1"), ActivationNormalizer("maxabs"), LogisticRegression()
+        )
+        expected = cross_val_score(model, acts, acts.labels, cv=2)
+
+        with config_context(transform_output=container):
+            assert issparse(SAEFeatureSelector(0).fit(acts).transform(acts))
+            assert issparse(model[:-1].fit_transform(acts))
+            np.testing.assert_array_equal(expected, cross_val_score(model, acts, acts.labels, cv=2))
+
+    def test_dense_output_becomes_a_frame(self, folder, container):
+        acts = load_activations(folder)
+        library = pytest.importorskip(container)
+
+        with config_context(transform_output=container):
+            X = make_pipeline(LayerSelector(0), ActivationNormalizer()).fit_transform(acts)
+
+        assert isinstance(X, library.DataFrame)
+
+    def test_a_frame_that_is_asked_for_is_still_refused(self, folder, container):
+        acts = load_activations(folder)
+
+        with pytest.raises(ValueError, match="sparse"):
+            SAEFeatureSelector(0).set_output(transform=container).fit_transform(acts)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sklprep.files.npy_file import NpyFile
-from sklprep.formats.array_writer import ArrayWriter
+from sklprep.formats.pack_array import ArrayWriter
 from sklprep.formats.pack_manifest import ArrayEntry
 
 SEGMENT = 64

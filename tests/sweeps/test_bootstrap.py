@@ -7,8 +7,8 @@ from sklearn.metrics import get_scorer
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
+from sklprep.sweeps.bootstrap import draw_counts, middle_95, score_draws
 from sklprep.sweeps.fitting import Work, fit_outer_fold
-from sklprep.sweeps.resampling import draw_counts, middle_95, score_draws
 from sklprep.sweeps.scoring import Scoring
 
 N = 48
