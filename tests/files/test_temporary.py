@@ -652,9 +652,10 @@ def test_a_pack_is_not_written_over_the_folder_it_is_made_from(place, capsys):
 
 
 READ_ONLY = """
-import os, sys
-import joblib, sklprep.datasets.batch, sklprep.files.csv_tables
-import sklprep.formats.outputs, sklprep.formats.pack_writer
+import importlib, os, pkgutil, sys
+import joblib, sklprep
+for module in pkgutil.walk_packages(sklprep.__path__, "sklprep."):  # nobody may not read them
+    importlib.import_module(module.name)
 from sklprep.cli.main import main
 os.chdir(sys.argv[1])
 if os.geteuid() == 0:  # root may write everywhere, nobody may not
