@@ -14,6 +14,7 @@ from sklearn import preprocessing
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklprep.activations.arrays import read_tensor
 from sklprep.transformers.normalization_methods import KEEP_ZEROS, METHODS, is_method
 from sklprep.transformers.sparse_output import keeps_sparse
 
@@ -178,7 +179,7 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         return self
 
     def _validate(self, X: Any, *, reset: bool) -> NDArray[Any]:
-        dtypes = [np.float32, np.float64]
+        X, dtypes = read_tensor(X, "X"), [np.float32, np.float64]
         return validate_data(self, X, reset=reset, dtype=dtypes, accept_sparse="csr")
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from sklprep.activations.arrays import read_tensor
+
 _BLOCK_COLUMNS = 2048  # 13 MB of float64 at 800 rows: small beside X, large enough for BLAS
 
 # Above what rounding leaves in the eigenvalues of a float64 Gram matrix, relative to the largest.
@@ -175,6 +177,7 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """
         check_is_fitted(self)
         passes = self.X_fit_ is None
+        X = read_tensor(X, "X")
         X = validate_data(self, X, reset=False, dtype=_FLOATS, copy=passes and self.copy_X)
         if passes:
             return self._assemble(X, np.zeros(len(X)), X.dtype)
@@ -201,7 +204,7 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
             float32; float64 for float64 input.
         """
         check_is_fitted(self)
-        Z = check_array(X, dtype=_FLOATS)
+        Z = check_array(read_tensor(X, "X"), dtype=_FLOATS)
         if Z.shape[1] != self._n_features_out:
             raise ValueError(
                 f"X has {Z.shape[1]} columns, but this RowSpaceProjector gives"
@@ -233,7 +236,7 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         ndarray of shape (n_features,) or (n_outputs, n_features)
             ``X @ coef.T`` is what ``transform(X) @ coef.T`` was. The intercept stays as it is.
         """
-        coef = check_array(coef, ensure_2d=False, dtype=_FLOATS)
+        coef = check_array(read_tensor(coef, "coef"), ensure_2d=False, dtype=_FLOATS)
         rows = self.inverse_transform(np.atleast_2d(coef))
         return rows[0] if coef.ndim == 1 else rows
 
@@ -244,7 +247,7 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
                     f"The {name!r} parameter of RowSpaceProjector must be an instance of 'bool'."
                     f" Got {getattr(self, name)!r} instead."
                 )
-        X = validate_data(self, X, dtype=_FLOATS, copy=self.copy_X)
+        X = validate_data(self, read_tensor(X, "X"), dtype=_FLOATS, copy=self.copy_X)
         if X.shape[0] >= X.shape[1]:
             self.n_components_ = X.shape[1]
             self.X_fit_: Any = None

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import validate_data
 
 from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.arrays import read_tensor
 from sklprep.formats.rows import Siblings
 from sklprep.transformers.worker_warnings import OnceWarnings
 
@@ -86,9 +87,13 @@ def validate_layers(
     estimator: Any, X: Any, *, reset: bool, accept_sparse: Any = False
 ) -> NDArray[Any]:
     """Validate an array of (n_samples, n_layers, width), or of one layer, as scikit-learn does."""
-    dtypes = [np.float32, np.float64]
     X = validate_data(
-        estimator, X, reset=reset, allow_nd=True, dtype=dtypes, accept_sparse=accept_sparse
+        estimator,
+        read_tensor(X, "X"),
+        reset=reset,
+        allow_nd=True,
+        dtype=[np.float32, np.float64],
+        accept_sparse=accept_sparse,
     )
     if X.ndim > 3:
         raise ValueError(

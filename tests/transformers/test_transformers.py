@@ -922,3 +922,16 @@ def test_a_pipeline_of_selector_and_normalizer_keeps_the_column_names():
     pipeline = make_pipeline(LayerSelector("0,12"), ActivationNormalizer()).fit(make_set())
     expected = [f"L{layer}_h{i:04d}" for layer in (0, 12) for i in range(D_MODEL)]
     assert expected == pipeline.get_feature_names_out().tolist()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_tensors_with_gradients_go_through_the_transformers(dtype):
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'sklprep[hf]'")
+    tensor = torch.arange(24.0).reshape(4, 2, 3).to(getattr(torch, dtype)).requires_grad_()
+    expected = np.arange(24, dtype=np.float32).reshape(4, 2, 3)
+
+    np.testing.assert_array_equal(expected[:, 1], LayerSelector(1).fit_transform(tensor))
+    scaled = ActivationNormalizer("minmax").fit_transform(tensor[:, 0])
+    np.testing.assert_allclose(
+        ActivationNormalizer("minmax").fit_transform(expected[:, 0]), scaled, rtol=1e-6
+    )
