@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from numpy.typing import NDArray
 from sklprep.exceptions import FileFormatError
 
 _FIRST_INEXACT = 2**53  # from here on a float64 stands for several whole numbers
+_MAX_INT = 2**63 - 1
+
+# int() and float() take 1_0, which is a name, and the digits of every script
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_MISSING = ("", "nan", "NaN", "NaT", "<NA>", "#N/A")
+"""How pandas, numpy and spreadsheets write what is missing. NA, None and null are names, too."""
 
 _Row = tuple[int, dict[str, Any]]  # the line's number, and its values by column
 
@@ -32,7 +40,8 @@ def read_labels(path: str | os.PathLike[str], sentence_indices: NDArray[np.int64
     Returns
     -------
     ndarray of shape (n_rows,)
-        int64 if all labels are whole numbers, float64 if all are numbers, else text.
+        int64 if all labels are whole numbers, also written as 1.0, float64 if all are numbers, else
+        text.
 
     Raises
     ------
@@ -41,22 +50,18 @@ def read_labels(path: str | os.PathLike[str], sentence_indices: NDArray[np.int64
         with text.
     """
     lines = _read_by_sentence(path, "label", sentence_indices)
-    odd = [(number, value) for number, value in lines.values() if not _is_number(value)]
-    if 0 < len(odd) < len(lines):
+    read = {index: _read_value(text) for index, (_, text) in lines.items()}
+    kinds = {isinstance(value, str) for value in read.values()}
+    if len(kinds) > 1:
+        number, text = next(lines[index] for index in read if isinstance(read[index], str))
         raise FileFormatError(
-            f"{os.fspath(path)}: line {odd[0][0]} has the label {odd[0][1]!r} where others are"
-            " numbers; expected all numbers or all text."
+            f"{os.fspath(path)}: line {number} has the label {text!r} where others are numbers;"
+            " expected all numbers or all text."
         )
-    values: Any = np.array([lines[index][1] for index in sentence_indices.tolist()])
-    if odd:
-        return values
-    try:
-        return values.astype(np.int64)
-    except (ValueError, OverflowError):
-        numbers = values.astype(np.float64)
-    # pandas writes 0 and 1 as 0.0 and 1.0 where a label was once missing
-    whole = bool(np.all((numbers == np.rint(numbers)) & (np.abs(numbers) < _FIRST_INEXACT)))
-    return numbers.astype(np.int64) if whole else numbers
+    values = [read[index] for index in sentence_indices.tolist()]
+    if kinds == {False} and max(map(abs, read.values()), default=0) > _MAX_INT:
+        return np.array(values, np.float64)
+    return np.array(values)
 
 
 def read_groups(
@@ -64,7 +69,7 @@ def read_groups(
 ) -> NDArray[np.int64]:
     """Read the column ``group`` of a CSV as `read_labels` does; groups are numbered in order."""
     lines = _read_by_sentence(path, "group", sentence_indices)
-    names = [lines[index][1] for index in sentence_indices.tolist()]
+    names = [_read_value(lines[index][1]) for index in sentence_indices.tolist()]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], np.int64)
 
@@ -77,15 +82,15 @@ def _read_by_sentence(
     lines: dict[int, tuple[int, str]] = {}
     for number, row in _read_rows(path, ("sentence_index", column), f"sentence_index, {column}"):
         value = (row[column] or "").strip()
-        if not value:
+        if value in _MISSING:
             continue
-        try:
-            index = int(row["sentence_index"])
-        except (TypeError, ValueError):
+        # pandas writes 1.0 for 1 where an index was once missing
+        index = _read_value((row["sentence_index"] or "").strip())
+        if not isinstance(index, int):
             raise FileFormatError(
                 f"{path}: line {number} has sentence_index {row['sentence_index']!r}; expected a"
                 " whole number."
-            ) from None
+            )
         first, other = lines.setdefault(index, (number, value))
         if other != value:
             raise FileFormatError(
@@ -102,11 +107,16 @@ def _read_by_sentence(
     return {index: lines[index] for index in wanted}
 
 
-def _is_number(value: str) -> bool:
-    try:
-        return math.isfinite(float(value))
-    except ValueError:
-        return False
+def _read_value(text: str) -> Any:
+    """An int where the text is a whole number, also written as 1.0; a float; or the text itself."""
+    if not _NUMBER.fullmatch(text):
+        return text
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    number = float(text)
+    if not math.isfinite(number):  # 1e999
+        return text
+    return int(number) if number.is_integer() and abs(number) < _FIRST_INEXACT else number
 
 
 def read_features(path: Path, top: int | None) -> list[tuple[int, int, float | None]]:
@@ -150,6 +160,12 @@ def _read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
         reader = csv.DictReader(file)
         try:
             columns = list(reader.fieldnames or [])
+            for mark, word in ((";", "semicolons"), ("\t", "tabs")):
+                if len(columns) == 1 and mark in columns[0]:
+                    raise FileFormatError(
+                        f"{path}: its columns are separated by {word}; expected commas. Save it"
+                        f" so: pandas.read_csv(path, sep={mark!r}).to_csv(path, index=False)."
+                    )
             for name in needed:
                 if columns.count(name) != 1:
                     found = "missing" if name not in columns else "there twice"

@@ -11,7 +11,7 @@ from sentence_files import write_folder
 import sklprep.datasets.batch
 from sklprep import LayerSelector, layer_sweep, load_activations, load_dataset
 from sklprep.exceptions import FileFormatError
-from sklprep.files.csv_tables import read_labels
+from sklprep.files.csv_tables import read_groups, read_labels
 from sklprep.formats.pack_writer import build_pack
 from sklprep.formats.sentence_folder import SentenceFolder
 
@@ -93,6 +93,11 @@ def test_the_labels_of_the_files_are_not_needed(tmp_path):
     [
         (["1", " 2", "-3"], "i", [1, 2, -3]),
         (["1", "2.5", "1e3"], "f", [1, 2.5, 1000]),
+        (["1.0", "2.", "+3e0"], "i", [1, 2, 3]),
+        (["9007199254740993", "0", "-1.0"], "i", [9007199254740993, 0, -1]),
+        (["1", "0", "9" * 30], "f", [1, 0, 1e30]),
+        (["1_0", "10_", "1__0"], "U", ["1_0", "10_", "1__0"]),  # names, although int() takes some
+        (["NA", "None", "inf"], "U", ["NA", "None", "inf"]),
         (["2", "rude", " very polite "], None, None),
         (["rude", "rude", " very polite "], "U", ["rude", "rude", "very polite"]),
     ],
@@ -121,7 +126,8 @@ def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
     ("content", "message"),
     [
         (b"", "column 'sentence_index' is missing; expected sentence_index, label, got an empty f"),
-        (b"sentence_index;label\n0;1\n", "column 'sentence_index' is missing; .*index;label"),
+        (b"sentence_index;label\n0;1\n", "its columns are separated by semicolons; expected comm"),
+        (b"sentence_index\tlabel\n0\t1\n", "its columns are separated by tabs; expected commas"),
         (b"sentence_index,group\n0,1\n", "column 'label' is missing; .* got sentence_index, group"),
         (b"sentence_index,label,label\n0,1,2\n", "column 'label' is there twice"),
         (b"sentence_index,label\n0,1\n", "2 sentences have no label, sentence_index 1 first"),
@@ -129,9 +135,15 @@ def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
             b"sentence_index,label\n0,1\n1,\n2\n",
             "2 sentences have no label, sentence_index 1 first",
         ),
-        (b"sentence_index,label\n0.0,1\n", "line 2 has sentence_index '0.0'; expected a whole"),
+        (b"sentence_index,label\n0.5,1\n", "line 2 has sentence_index '0.5'; expected a whole"),
+        (b"sentence_index,label\n1_0,1\n", "line 2 has sentence_index '1_0'; expected a whole"),
+        (b"sentence_index,label\n,1\n", "line 2 has sentence_index ''; expected a whole"),
         (b"sentence_index,label\n0,1\n1,1\n2,1\n0,2\n", "line 5 gives .* 0 the label '2', line 2 "),
-        (b"sentence_index,label\n0,1\n1,nan\n2,1\n", "line 3 has the label 'nan' where others are"),
+        (b"sentence_index,label\n0,1\n1,nan\n2,1\n", "1 sentences have no label, sentence_index 1"),
+        (
+            b"sentence_index,label\n0,a\n1,<NA>\n2,a\n",
+            "1 sentences have no label, sentence_index 1",
+        ),
         (b"sentence_index,label\n0,1\n1,inf\n2,1\n", "line 3 has the label 'inf' where others are"),
         (b"sentence_index,label\n0,\xff\xfe\n", "is not a CSV file in UTF-8"),
         (b"sentence_index,label\n0," + b"9" * 200_000, "is not a CSV file in UTF-8 .field larger"),
@@ -145,6 +157,29 @@ def test_a_csv_that_does_not_fit_is_refused_in_one_line(tmp_path, content, messa
         read_labels(path, np.array([0, 1, 1, 2]))
     assert str(error.value).startswith(f"{path}: ")
     assert 1 == len(str(error.value).splitlines())
+
+
+def test_a_column_that_pandas_wrote_with_gaps_is_read(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "labels.csv"
+    table = pandas.DataFrame({"sentence_index": [0.0, 1, None, 2], "label": [3.0, 1, 2, None]})
+    table.dropna().to_csv(path)
+    with path.open("a") as file:
+        file.write("9,2.0,0\n")
+
+    labels = read_labels(path, np.array([1, 2, 0]))
+
+    assert (np.dtype(np.int64), [1, 0, 3]) == (labels.dtype, labels.tolist())
+
+
+def test_groups_are_the_same_by_number_and_missing_ones_are_no_group(tmp_path):
+    path = tmp_path / "groups.csv"
+    path.write_text("sentence_index,group\n0,1.0\n1,b\n2,1\n3,1_0\n4,10\n")
+    assert [0, 1, 0, 2, 3] == read_groups(path, np.arange(5)).tolist()
+
+    path.write_text("sentence_index,group\n0,a\n1,nan\n2,NaN\n")
+    with pytest.raises(FileFormatError, match="2 sentences have no group, sentence_index 1 first"):
+        read_groups(path, np.arange(3))
 
 
 # ---- on the command line ---------------------------------------------------------------------
