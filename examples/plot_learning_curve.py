@@ -10,6 +10,7 @@ whole groups, ``acts.groups``, which are sentences unless you gave others.
 The data is synthetic: the concept was planted to peak at layer 4. For your own, give a folder of
 sentence files or a pack, and a layer:
 
+    pip install 'sklprep[plot]'
     python plot_learning_curve.py dishonesty_100_features 12
 """
 
@@ -18,6 +19,7 @@ sentence files or a pack, and a layer:
 # ---------------
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LearningCurveDisplay, StratifiedGroupKFold, cross_validate
@@ -25,20 +27,12 @@ from sklearn.pipeline import make_pipeline
 
 import sklprep
 
-try:
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("This example draws with matplotlib: pip install 'sklprep[plot]'")
-
+layer = 4
+acts = sklprep.make_activations(
+    400, n_layers=6, d_model=12, n_features=32, best_layer=layer, random_state=0
+)
 if len(sys.argv) > 1:
     acts, layer = sklprep.load_activations(sys.argv[1]), int(sys.argv[2])
-else:
-    acts, layer = (
-        sklprep.make_activations(
-            400, n_layers=6, d_model=12, n_features=32, best_layer=4, random_state=0
-        ),
-        4,
-    )
 
 # %%
 # Folds, and training sets that grow by whole sentences

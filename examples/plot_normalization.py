@@ -10,6 +10,7 @@ The normalization is a step of the pipeline, refitted in every fold. The data is
 massive columns as language models have them. For your own, give a folder of sentence files or a
 pack, and a layer:
 
+    pip install 'sklprep[plot]'
     python plot_normalization.py dishonesty_100_features 12
 """
 
@@ -18,6 +19,7 @@ pack, and a layer:
 # ---------------
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
@@ -27,20 +29,12 @@ from sklearn.svm import SVC
 
 import sklprep
 
-try:
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("This example draws with matplotlib: pip install 'sklprep[plot]'")
-
+layer = 3
+acts = sklprep.make_activations(
+    200, n_layers=4, d_model=16, n_features=8, best_layer=layer, random_state=0
+)
 if len(sys.argv) > 1:
     acts, layer = sklprep.load_activations(sys.argv[1]), int(sys.argv[2])
-else:
-    acts, layer = (
-        sklprep.make_activations(
-            200, n_layers=4, d_model=16, n_features=8, best_layer=3, random_state=0
-        ),
-        3,
-    )
 sizes = np.abs(acts.layer(layer)).mean(axis=0)
 print(f"mean size of a column: median {np.median(sizes):.1f}, largest {sizes.max():.0f}")
 

@@ -8,6 +8,7 @@ that of a full stop, the same in every sentence, and predicts nothing whatever t
 The data is synthetic. For your own, give a folder of sentence files (a pack keeps one pooling, and
 this compares two):
 
+    pip install 'sklprep[plot]'
     python plot_predict_feature.py dishonesty_100_features
 """
 
@@ -18,17 +19,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import sklprep
-
-try:
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("This example draws with matplotlib: pip install 'sklprep[plot]'")
 
 
 def make_folder():

@@ -8,6 +8,7 @@ The fair rival of a range is the layer that is chosen without sight of the test 
 of the curve. The data is synthetic: the concept was planted to peak at layer 5. For your own, give
 a folder of sentence files or a pack:
 
+    pip install 'sklprep[plot]'
     python plot_several_layers.py dishonesty_100_features
 """
 
@@ -17,23 +18,18 @@ a folder of sentence files or a pack:
 import sys
 import time
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 import sklprep
 
-try:
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("This example draws with matplotlib: pip install 'sklprep[plot]'")
-
+acts = sklprep.make_activations(
+    160, n_layers=8, d_model=64, n_features=8, best_layer=5, random_state=0
+)
 if len(sys.argv) > 1:
     acts = sklprep.load_activations(sys.argv[1])
-else:
-    acts = sklprep.make_activations(
-        160, n_layers=8, d_model=64, n_features=8, best_layer=5, random_state=0
-    )
 
 # %%
 # A probe for many columns

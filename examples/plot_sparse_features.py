@@ -10,6 +10,7 @@ rows they may look better than they are. The data is synthetic: feature 0 of eac
 concept, which was planted to peak at layer 3. For your own, give a folder of sentence files or a
 pack, and a layer:
 
+    pip install 'sklprep[plot]'
     python plot_sparse_features.py dishonesty_100_features 12
 """
 
@@ -18,6 +19,7 @@ pack, and a layer:
 # ---------------
 import sys
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.feature_selection import SelectKBest, VarianceThreshold, f_classif
 from sklearn.linear_model import LogisticRegression
@@ -26,20 +28,12 @@ from sklearn.pipeline import make_pipeline
 
 import sklprep
 
-try:
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("This example draws with matplotlib: pip install 'sklprep[plot]'")
-
+layer = 3
+acts = sklprep.make_activations(
+    200, n_layers=5, d_model=64, n_features=2048, best_layer=layer, random_state=0
+)
 if len(sys.argv) > 1:
     acts, layer = sklprep.load_activations(sys.argv[1]), int(sys.argv[2])
-else:
-    acts, layer = (
-        sklprep.make_activations(
-            200, n_layers=5, d_model=64, n_features=2048, best_layer=3, random_state=0
-        ),
-        3,
-    )
 features = acts.sae_activations(layer)
 print(
     f"{features.shape[1]:,} features, {features.nnz / len(acts):.0f} of them active in a sentence"

@@ -12,6 +12,7 @@ The data is synthetic, with few and nearly uncorrelated dimensions; where dimens
 probe's direction follows them too, and cosines say less. For your own, give the layer to compare
 at, and folders of sentence files or packs, one a trait:
 
+    pip install 'sklprep[plot]'
     python plot_transfer.py 12 dishonesty_100_features aggression_100_features
 """
 
@@ -21,6 +22,7 @@ at, and folders of sentence files or packs, one a trait:
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -28,11 +30,6 @@ from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 
 import sklprep
-
-try:
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("This example draws with matplotlib: pip install 'sklprep[plot]'")
 
 
 def plant_traits():

@@ -8,6 +8,7 @@ most frequent label 0.25.
 The data is synthetic: the concept was planted to peak at layer 4 of 0 to 5, and one label in
 twenty was drawn at random. For your own, give a folder of sentence files or a pack:
 
+    pip install 'sklprep[plot]'
     python plot_which_layer.py dishonesty_100_features
 """
 
@@ -16,19 +17,15 @@ twenty was drawn at random. For your own, give a folder of sentence files or a p
 # ---------------
 import sys
 
+import matplotlib.pyplot as plt
+
 import sklprep
 
-try:
-    import matplotlib.pyplot as plt
-except ImportError:
-    sys.exit("This example draws with matplotlib: pip install 'sklprep[plot]'")
-
+acts = sklprep.make_activations(
+    160, n_layers=6, d_model=16, n_features=32, best_layer=4, label_noise=0.05, random_state=0
+)
 if len(sys.argv) > 1:
     acts = sklprep.load_activations(sys.argv[1])
-else:
-    acts = sklprep.make_activations(
-        160, n_layers=6, d_model=16, n_features=32, best_layer=4, label_noise=0.05, random_state=0
-    )
 print(acts)
 
 # %%
