@@ -130,8 +130,9 @@ def _say_what_to_do(descr: str) -> str:
         return "Save it as float32 (bfloat16 included)."
     if "O" in descr:
         return (
-            "Python objects are a pickle, which is not read: make one array of it, as with"
-            " np.stack(list(array)).astype(np.float32); ragged rows need pooling before."
+            "Python objects are a pickle, which is not read: save one array of numbers, as with"
+            " np.stack(list(array)).astype(np.float32), or of text, as with array.astype(str);"
+            " rows of several lengths must be pooled before, and None left out."
         )
     return ""
 
