@@ -54,23 +54,28 @@ class ArraySource:
         self.pooling = pooling or "final"
         self._sentence_indices = sentence_indices
         self._embeddings: Any = _as_float32(embeddings, "embeddings", 2)
-        self._configs = read_sae_matrices(activations, n_features)
         self._labels = None if labels is None else _read_labels(labels)
         self._sentences = None if sentences is None else read_texts(sentences, "sentences")
         groups = None if groups is None else read_values(groups, "groups")
         layers = None if layers is None else to_numpy(layers, "layers")
-        others = {
+        sae_layers = None if sae_layers is None else to_numpy(sae_layers, "sae_layers")
+        given = {
             "embeddings": self._embeddings,
-            "activations": self._configs[0] if self._configs else None,
             "labels": self._labels,
             "sentences": self._sentences,
             "groups": groups,
         }
-        by_row = {name: values for name, values in others.items() if values is not None}
+        by_row = {name: values for name, values in given.items() if values is not None}
+        if is_array(activations):
+            activations = to_numpy(activations, "activations")
+            _require_rows_first(activations, "activations", sae_layers, by_row)
+        self._configs = read_sae_matrices(activations, n_features)
+        if self._configs:
+            by_row["activations"] = self._configs[0]
         hidden_states = _stack_layers(hidden_states, layers, list(by_row.values()))
         self._hidden_states: Any = _as_float32(hidden_states, "hidden_states", 3)
         if self._hidden_states is not None:
-            _require_rows_first(self._hidden_states, layers, by_row)
+            _require_rows_first(self._hidden_states, "hidden_states", layers, by_row)
             by_row = {"hidden_states": self._hidden_states, **by_row}
         self.n_rows = _count_rows(by_row)
         self.groups = _number_groups(groups, self._sentences, self.n_rows)
@@ -223,12 +228,12 @@ def _read_labels(labels: Any) -> NDArray[Any]:
 
 
 def _require_rows_first(
-    hidden_states: NDArray[Any], layers: NDArray[Any] | None, by_row: Mapping[str, Any]
+    array: NDArray[Any], name: str, layers: NDArray[Any] | None, by_row: Mapping[str, Any]
 ) -> None:
     lengths = {values.shape[:1] for values in by_row.values()}
     (n_rows,) = lengths.pop() if len(lengths) == 1 else (None,)
     n_layers = None if layers is None else layers.size
-    require_rows_first(hidden_states.shape, "hidden_states", n_rows, n_layers)
+    require_rows_first(array.shape, name, n_rows, n_layers)
 
 
 def _stack_layers(values: Any, layers: NDArray[Any] | None, others: Sequence[Any]) -> Any:

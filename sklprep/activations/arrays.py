@@ -90,7 +90,7 @@ def is_array(values: Any) -> bool:
 def require_rows_first(
     shape: Sequence[int], name: str, n_rows: int | None, n_layers: int | None = None
 ) -> None:
-    """Refuse hidden states whose layers come first, as those of ``np.stack(layers)`` do.
+    """Refuse an array whose layers come first, as those of ``np.stack(layers)`` do.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def require_rows_first(
     >>> require_rows_first((40, 3, 8), "acts", 40)
     >>> require_rows_first((3, 40, 8), "acts", 40)
     Traceback (most recent call last):
-    sklprep.exceptions.UsageError: acts has shape (3, 40, 8), layers first; expected rows first, \
-(n_rows, n_layers, d_model) = (40, 3, 8). Swap the axes: acts.swapaxes(0, 1).
+    sklprep.exceptions.UsageError: acts has shape (3, 40, 8), layers first; expected \
+(n_rows, n_layers, width), which is (40, 3, 8). Swap the axes: acts.swapaxes(0, 1).
     """
     if len(shape) != 3:
         return
@@ -120,9 +120,8 @@ def require_rows_first(
     fits = n_rows in (None, first) and n_layers in (None, second)
     if not fits and n_rows in (None, second) and n_layers in (None, first):
         raise UsageError(
-            f"{name} has shape {tuple(shape)}, layers first; expected rows first, (n_rows,"
-            f" n_layers, d_model) = {(second, first, width)}. Swap the axes:"
-            f" {name}.swapaxes(0, 1)."
+            f"{name} has shape {tuple(shape)}, layers first; expected (n_rows, n_layers,"
+            f" width), which is {(second, first, width)}. Swap the axes: {name}.swapaxes(0, 1)."
         )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.activations.array_source import ArraySource
-from sklprep.activations.arrays import is_array, to_numpy
+from sklprep.activations.arrays import is_array, require_numbers, to_numpy
 from sklprep.activations.model_outputs import ModelOutput, identify
 from sklprep.activations.token_masks import find_real, read_mask
 from sklprep.exceptions import SklprepWarning, UsageError
@@ -318,6 +318,7 @@ def _read_piece(values: Any, name: str) -> NDArray[Any]:
             " block returned it, give its first entry."
         )
     array = to_numpy(values, name)
+    require_numbers(array, name)
     if array.ndim != 3 or array.dtype.kind != "f" or 0 in array.shape:
         pooled = array.ndim == 2 and array.dtype.kind == "f"
         raise UsageError(

@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sklprep.activations.arrays import is_array, require_numbers, to_numpy
 from sklprep.exceptions import UsageError
@@ -105,15 +106,28 @@ def _refuse_top_k(matrices: Sequence[Any]) -> None:
 
 
 def _is_top_k(pair: Any) -> bool:
-    """Whether one array holds different feature numbers in each row, and the other is like it."""
+    """Whether one array holds numbers of features, and the other their values.
+
+    Numbers are whole and differ within a row, but for 0 or -1 where there are fewer than k. Values
+    of an SAE that are whole would be zero in most places.
+    """
     if not isinstance(pair, list | tuple) or not all(map(is_array, pair[:2])) or len(pair) < 2:
         return False
-    by_kind = {array.dtype.kind: array for array in (to_numpy(one, _NAME) for one in pair[:2])}
-    indices = by_kind.get("i", by_kind.get("u"))
-    if "f" not in by_kind or indices is None or indices.shape != by_kind["f"].shape:
+    values, indices = sorted((to_numpy(one, _NAME) for one in pair[:2]), key=_is_whole)
+    if values.shape != indices.shape or _is_whole(values) or not _is_whole(indices):
         return False
+    if indices.dtype.kind == "f" and indices.shape[-1:] == (1,):
+        return False  # two SAEs of one feature are likelier
     in_order = np.sort(indices, axis=-1)
-    return indices.size > 0 and in_order.min() >= 0 and bool((np.diff(in_order) > 0).all())
+    repeats = (in_order[..., 1:] == in_order[..., :-1]) & (in_order[..., 1:] > 0)
+    return bool(np.mean(indices > 0) >= 0.5 and not repeats.any())
+
+
+def _is_whole(array: NDArray[Any]) -> bool:
+    """Whether it holds whole numbers alone, as the numbers of features are."""
+    return array.dtype.kind in "iu" or (
+        array.dtype.kind == "f" and array.size > 0 and bool((array == np.trunc(array)).all())
+    )
 
 
 def _fill_in(pair: Any, n_features: int) -> csr_array:

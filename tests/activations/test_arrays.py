@@ -4,30 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from tensors import ArrayTensor, Tensor
 
 from sklprep import ActivationSet
 from sklprep.activations.arrays import to_numpy
 from sklprep.exceptions import UsageError
-
-
-class Tensor:
-    """What a tensor shows of itself: DLPack alone, or ``__array__`` too, and torch's attributes."""
-
-    def __init__(self, values, on=(1, 0), **attributes):
-        self.values = np.asarray(values)
-        self.on = on
-        self.__dict__.update(attributes)
-
-    def __dlpack_device__(self):
-        return self.on
-
-    def __dlpack__(self, **options):
-        return self.values.__dlpack__(**options)
-
-
-class ArrayTensor(Tensor):
-    def __array__(self, dtype=None, copy=None):
-        return self.values
 
 
 def as_bfloat16(values):
@@ -154,22 +135,7 @@ def test_what_the_library_itself_refuses_is_one_line_with_its_reason():
 # ---- lists of tensors, and arrays of objects -------------------------------------------------
 
 
-class Tracked(ArrayTensor):
-    """A bfloat16 tensor that requires a gradient, as torch shows itself."""
-
-    requires_grad, dtype = True, "torch.bfloat16"
-
-    def __array__(self, dtype=None, copy=None):
-        raise TypeError("Got unsupported ScalarType BFloat16")
-
-    def detach(self):
-        return self
-
-    def float(self):
-        return self.values.astype("f4")
-
-
-@pytest.mark.parametrize("kind", [Tensor, Tracked, np.asarray])
+@pytest.mark.parametrize("kind", [Tensor, ArrayTensor, np.asarray])
 def test_a_list_of_tensors_is_stacked_wherever_an_array_is_taken(kind):
     rng = np.random.default_rng(0)
     given = {
@@ -268,12 +234,21 @@ def test_layers_before_rows_are_noticed_where_anything_tells(other, kind):
         ActivationSet.from_arrays(hidden_states=kind(LAYERS_FIRST), **other)
 
     expected = (
-        "hidden_states has shape (3, 40, 8), layers first; expected rows first, (n_rows, n_layers,"
-        " d_model) = (40, 3, 8). Swap the axes: hidden_states.swapaxes(0, 1)."
+        "hidden_states has shape (3, 40, 8), layers first; expected (n_rows, n_layers, width),"
+        " which is (40, 3, 8). Swap the axes: hidden_states.swapaxes(0, 1)."
     )
     assert expected == str(error.value)
     acts = ActivationSet.from_arrays(hidden_states=LAYERS_FIRST.swapaxes(0, 1), **other)
     np.testing.assert_array_equal(LAYERS_FIRST[1], acts.layer(int(acts.layers[1])))
+
+
+@pytest.mark.parametrize("other", [{"labels": np.arange(40)}, {"sae_layers": [4, 5, 6]}])
+def test_saes_before_rows_are_noticed_too(other):
+    with pytest.raises(UsageError, match=r"activations has shape \(3, 40, 8\), layers first"):
+        ActivationSet.from_arrays(activations=LAYERS_FIRST, **other)
+
+    acts = ActivationSet.from_arrays(activations=LAYERS_FIRST.swapaxes(0, 1), **other)
+    np.testing.assert_array_equal(LAYERS_FIRST[1], acts.activations[1].toarray())
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,8 @@ BAD = {
     "no width of pairs": ([(VALUES, INDICES)] * 2, None, WITHOUT_WIDTH),
     "no width of three": (EncoderOutput(VALUES, INDICES, WHOLE), None, WITHOUT_WIDTH),
     "no width, indices first": ((INDICES, VALUES), None, WITHOUT_WIDTH),
+    "no width, float indices": ((VALUES, INDICES.astype("f4")), None, WITHOUT_WIDTH),
+    "no width, padded": ((VALUES, np.where(INDICES > 40, -1, INDICES)), None, WITHOUT_WIDTH),
     "no width of tokens": ((VALUES[:, None], INDICES[:, None]), None, WITHOUT_WIDTH),
     "no number": ((VALUES, INDICES), "50", "n_features must be an integer of at least 1, got '50'"),
     "too narrow": ((VALUES, INDICES), 20, "must be integers from 0 to 19, as n_features says; got"),
