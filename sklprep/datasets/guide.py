@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.arrays import read_tensor, to_numpy
 from sklprep.activations.loading import load_activations
 from sklprep.exceptions import UsageError
 from sklprep.files.npz_writer import write_npz
@@ -112,11 +113,11 @@ def save_dataset(
     OutputError
         If the path cannot be written, or a value is not an array of numbers, booleans or text.
     """
-    X, y = np.asarray(X, np.float32), np.asarray(y)
+    X, y = to_numpy(X, "X").astype(np.float32, copy=False), to_numpy(y, "y")
     if X.shape[:1] != y.shape[:1]:
         raise UsageError(f"X and y must have equally many rows, got {X.shape} and {y.shape}.")
     named = {
-        key if key.startswith(("norm_", "meta_")) else f"meta_{key}": value
+        key if key.startswith(("norm_", "meta_")) else f"meta_{key}": read_tensor(value, key)
         for key, value in metadata.items()
     }
     write_npz(path, {"X": X, "y": y, **named})

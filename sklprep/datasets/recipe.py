@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.arrays import to_numpy
 from sklprep.datasets.provenance import Provenance
 from sklprep.exceptions import UsageError
 from sklprep.formats.members import Members
@@ -127,7 +128,7 @@ def read_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np.
     UsageError
         If they are not positions, or share a group with the rows that are left out.
     """
-    rows = np.asarray(fit_rows)
+    rows = to_numpy(fit_rows, "fit_rows")
     n = len(groups)
     if rows.dtype.kind not in "iu" or rows.ndim != 1 or not len(rows):
         raise UsageError(

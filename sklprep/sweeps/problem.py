@@ -44,8 +44,9 @@ def read_problem(
     estimator: Any, acts: Any, y: Any, layers: Any, groups: Any, scoring: Any
 ) -> Problem:
     """Read the arguments of `layer_sweep` that say what is asked."""
-    acts = _read_acts(acts, y)
-    y = _read_y(y, len(acts))
+    y = read_values(y, "y")
+    acts = _read_acts(acts, len(y) if y.ndim else None)
+    _require_target(y, len(acts))
     if estimator is not None:
         estimator, selector = without_selector(estimator)
         layers = read_layers(layers, selector)
@@ -73,7 +74,7 @@ def default_model(classify: bool, method: str = "standardize") -> Pipeline:
     return make_pipeline(ActivationNormalizer(method), model)
 
 
-def _read_acts(acts: Any, y: Any) -> Any:
+def _read_acts(acts: Any, n_rows: int | None) -> Any:
     if isinstance(acts, ActivationSet):
         return acts
     acts = to_numpy(acts, "acts")
@@ -83,12 +84,11 @@ def _read_acts(acts: Any, y: Any) -> Any:
             "acts must be an ActivationSet or a numeric array of shape (n_samples, n_layers,"
             f" d_model), got {acts.dtype} of shape {acts.shape}."
         )
-    require_rows_first(acts.shape, "acts", np.shape(y)[0] if np.ndim(y) else None)
+    require_rows_first(acts.shape, "acts", n_rows)
     return acts
 
 
-def _read_y(y: Any, n: int) -> NDArray[Any]:
-    y = read_values(y, "y")
+def _require_target(y: NDArray[Any], n: int) -> None:
     if y.shape != (n,):
         do = " Sweep one target at a time: y[:, 0]." if y.shape[:1] == (n,) and y.ndim == 2 else ""
         raise UsageError(f"y must have shape ({n},), one value a row of acts, got {y.shape}.{do}")
@@ -103,7 +103,6 @@ def _read_y(y: Any, n: int) -> NDArray[Any]:
             f"y has {n_infinite} infinite values among {n}. Leave these rows out: acts[rows],"
             " y[rows]."
         )
-    return y
 
 
 def _is_classification(estimator: Any, y: NDArray[Any]) -> bool:
