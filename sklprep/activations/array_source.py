@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -13,9 +13,8 @@ from sklprep.activations.arrays import is_array, require_numbers, require_rows_f
 from sklprep.activations.sae_matrices import read_sae_matrices
 from sklprep.activations.values import read_texts, read_values
 from sklprep.exceptions import DataError, FileFormatError, InsufficientDataError, UsageError
-from sklprep.formats.members import Block, Members
 from sklprep.formats.pooling import is_last_of_each
-from sklprep.formats.source import blocks_in_place
+from sklprep.formats.source import InPlace
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -26,7 +25,7 @@ _BY_DIMENSIONS = {
 }
 
 
-class ArraySource:
+class ArraySource(InPlace):
     """Rows that are in memory already."""
 
     name = "arrays"
@@ -171,20 +170,6 @@ class ArraySource:
         if faults:
             raise UsageError("Rows of arrays come from no files; leave them out by index.")
         return self
-
-    def read(self, members: Members) -> None:
-        """Nothing to do: everything is in memory."""
-
-    def unread(self) -> Self:
-        return self
-
-    def blocks(
-        self,
-        rows: NDArray[np.int64] | None,
-        members: Members,
-        bounds: Sequence[int] | None = None,
-    ) -> Iterator[Iterable[Block]]:
-        return blocks_in_place(self, rows, members, bounds)
 
 
 def _count_rows(by_row: Mapping[str, Any]) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.exceptions import FileFormatError, UsageError
+from sklprep.exceptions import DataError, FileFormatError, UsageError
 from sklprep.formats.members import Block, Members
 from sklprep.formats.rows import Rows
 from sklprep.formats.source import all_members, blocks_in_place
@@ -69,13 +70,13 @@ class JoinedSource:
 
     @property
     def key(self) -> str:
-        return self._digest(lambda rows: rows.source.key)
+        return self._digest(_key_of)
 
     @property
     def is_final_token(self) -> NDArray[np.bool_]:
         return self._joined(lambda rows: rows.is_final_token)
 
-    @property
+    @cached_property
     def groups(self) -> NDArray[np.int64]:
         """Those of each set, apart from those of the others but for equal texts."""
         offset, numbers = 0, []
@@ -88,7 +89,19 @@ class JoinedSource:
 
     @property
     def labels(self) -> NDArray[Any]:
-        return self._joined(lambda rows: rows.labels)
+        labels = {name: rows.labels for name, rows in self._parts.items()}
+        kinds = {name: values.dtype.kind in "biuf" for name, values in labels.items()}
+        if len(set(kinds.values())) > 1:  # numpy would make text of the numbers
+            numbers, text = (
+                next(n for n, is_number in kinds.items() if is_number is kind)
+                for kind in (True, False)
+            )
+            raise DataError(
+                f"The labels of {numbers} are {labels[numbers].dtype}, those of {text}"
+                f" {labels[text].dtype}; expected one kind. Give both"
+                " sets labels of one kind before they are joined."
+            )
+        return np.concatenate(list(labels.values()))
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:
@@ -222,6 +235,16 @@ _SHARED = {
     "n_features": "the number of SAE features",
 }
 """What sets must share to be joined, and how an error calls it."""
+
+
+def _key_of(rows: Rows) -> str:
+    """The source's own key, and which of its rows these are, with what groups of their own."""
+    digest = hashlib.sha256(rows.source.key.encode())
+    if rows.positions is not None:
+        digest.update(rows.positions.tobytes())
+    if "groups" in rows.joined:
+        digest.update(rows.joined["groups"].tobytes())
+    return digest.hexdigest()
 
 
 def _texts_of(rows: Rows) -> NDArray[np.str_]:

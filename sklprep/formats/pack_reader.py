@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from sklprep.exceptions import DataError, FileFormatError, UsageError
 from sklprep.files.faults import faulty_files, file_fault
 from sklprep.files.npy_file import NpyFile
 from sklprep.formats.fingerprint import fingerprint_of
-from sklprep.formats.members import Block, Members
 from sklprep.formats.pack_manifest import (
     MANIFEST,
     SMALL,
@@ -25,7 +24,7 @@ from sklprep.formats.pack_manifest import (
 )
 from sklprep.formats.pooling import is_last_of_each
 from sklprep.formats.segments import digest_of, segments_of
-from sklprep.formats.source import blocks_in_place
+from sklprep.formats.source import InPlace
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -34,7 +33,7 @@ _OF_SOURCE = ("source_names", "source_digests")
 _CACHED = ("labels", "sentence_indices", "groups", "sentence_of_row", "sentences")
 
 
-class Pack:
+class Pack(InPlace):
     """A pack as a source of rows; nothing but the manifest is read before it is asked for.
 
     Parameters
@@ -230,22 +229,6 @@ class Pack:
             "activations": self.n_features,
         }[member] is None:
             raise DataError(f"{self.path} holds no {member}: what was packed had none.")
-
-    def read(self, members: Members) -> None:
-        """Nothing to do: rows are read in place."""
-
-    def unread(self) -> Pack:
-        """Give the pack itself, which keeps nothing."""
-        return self
-
-    def blocks(
-        self,
-        rows: NDArray[np.int64] | None,
-        members: Members,
-        bounds: Sequence[int] | None = None,
-    ) -> Iterator[Iterable[Block]]:
-        """Read members of some rows once, in bounded memory, as `Source.blocks` says."""
-        return blocks_in_place(self, rows, members, bounds)
 
     def verify(self) -> list[str]:
         """Compare every digest; returns one line for each array that differs."""

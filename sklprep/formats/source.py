@@ -118,6 +118,26 @@ def all_members(source: Source) -> Members:
     )
 
 
+class InPlace:
+    """A source whose rows are read where they lie: nothing to read before, nothing kept after."""
+
+    def read(self, members: Members) -> None:
+        """Nothing to do."""
+
+    def unread(self) -> Self:
+        """Give the source itself."""
+        return self
+
+    def blocks(
+        self: Source,
+        rows: NDArray[np.int64] | None,
+        members: Members,
+        bounds: Sequence[int] | None = None,
+    ) -> Iterator[Iterable[Block]]:
+        """Read members of some rows once, in bounded memory, as `Source.blocks` says."""
+        return blocks_in_place(self, rows, members, bounds)
+
+
 def blocks_in_place(
     source: Source,
     rows: NDArray[np.int64] | None,

@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 from sklprep import ActivationSet, LayerSelector, load_activations
-from sklprep.exceptions import FaultyFilesError, UsageError
+from sklprep.exceptions import DataError, FaultyFilesError, UsageError
 
 
 @pytest.fixture
@@ -129,3 +129,28 @@ def test_sets_of_different_poolings_and_no_sets_are_refused(tmp_path):
         ActivationSet.concatenate({})
     with pytest.raises(UsageError, match=r"sets\['x'\] is a ndarray"):
         ActivationSet.concatenate({"x": np.zeros((2, 2))})
+
+
+def test_sets_of_other_rows_of_one_folder_are_not_taken_for_each_other(tmp_path):
+    write_folder(tmp_path, 8, n_tokens=3)
+    acts = load_activations(tmp_path, pooling="none")
+    first, second = (
+        ActivationSet.concatenate({"a": acts[rows], "b": acts[21:]})
+        for rows in (slice(0, 9), slice(9, 21))
+    )
+
+    selector = LayerSelector(1).fit(first[::2])  # one token of three of a sentence is not seen
+
+    assert selector.transform(second).shape == (15, 7)  # no warning: none of its rows was torn
+
+
+def test_numbers_and_text_are_not_joined_as_labels():
+    def make(labels):
+        return ActivationSet.from_arrays(hidden_states=np.zeros((2, 1, 2)), labels=labels)
+
+    numbers = ActivationSet.concatenate({"a": make([0, 1]), "b": make([0.5, 1])})
+    mixed = ActivationSet.concatenate({"a": make([0, 1]), "b": make(["no", "yes"])})
+
+    assert numbers.labels.tolist() == [0, 1, 0.5, 1]
+    with pytest.raises(DataError, match="labels of a are int64, those of b <U3; expected one kind"):
+        _ = mixed.labels
