@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from . import bad_data, bad_files
+from .answers import Run as Answer
+from .answers import check_run, run_command, run_function
 from .folders import write_all
-from .meetings import Run as Answer
-from .meetings import judge_run, run_command, run_function
 from .named import Named
 from .table import Row, Run
 from .workers import Fault, Limits
@@ -44,7 +44,7 @@ class Corpus:
         case.make(here)
         return case, here
 
-    def meet(self, forged: tuple[Named, Path]) -> Answer:
+    def run(self, forged: tuple[Named, Path]) -> Answer:
         case, here = forged
         if callable(case.command):
             return run_function(lambda: case.command(here))
@@ -52,13 +52,15 @@ class Corpus:
         argv = [str(here / word) if word in _PATHS else word for word in words]
         return run_command([*argv, "--quiet", "--jobs", "1"])
 
-    def judge(self, forged: tuple[Named, Path], result: Answer) -> str:
+    def check(self, forged: tuple[Named, Path], result: Answer) -> str:
         case, _ = forged
-        said = next(iter(result.err.splitlines()), "")
+        first_line = next(iter(result.err.splitlines()), "")
         try:
-            verdict = judge_run(result)
-            if result.code != case.code or not (case.says in said if case.says else not said):
-                raise Fault(f"gave code {result.code} and said {said!r}")
+            verdict = check_run(result)
+            if result.code != case.code or not (
+                case.says in first_line if case.says else not first_line
+            ):
+                raise Fault(f"gave code {result.code} and said {first_line!r}")
         except Fault as fault:
             expected = f"expected code {case.code} and {case.says!r} of {case.command}"
             raise Fault(f"{case.name}: {fault}\n  {expected}") from None

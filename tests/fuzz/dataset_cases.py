@@ -17,7 +17,7 @@ import sklprep
 from sklprep.exceptions import DataError, SklprepWarning, UsageError
 
 from ..forged_files import archive, npy, stored
-from .meetings import Answer, Run, ask, judge_messages, judge_run, run_command, same
+from .answers import Answer, Run, check_messages, check_run, read_parts, run_command, same
 from .mutations import Rng, flip, mutate_archive, mutate_array, mutate_bytes, mutate_dump, pick
 from .samples import Forged, choose
 from .table import rng_of
@@ -100,30 +100,30 @@ class Datasets:
             return content
         return mutate_archive(rng, arrays, compress=sample == "deflated")
 
-    def meet(self, forged: Forged) -> Any:
+    def run(self, forged: Forged) -> Any:
         if forged.asked != "read":
             option = "--json" if forged.asked == "inspect" else "--audit"
             return run_command(["inspect", str(forged.path), option])
         with_pipeline = {**_WITH_PIPELINE, "transformed": lambda ds: transform_with(ds, self._acts)}
-        answer = ask(lambda: sklprep.load_dataset(forged.path), with_pipeline)
-        arrays = ask(lambda: sklprep.load_dataset(forged.path, pipeline=False), _ARRAYS)
+        answer = read_parts(lambda: sklprep.load_dataset(forged.path), with_pipeline)
+        arrays = read_parts(lambda: sklprep.load_dataset(forged.path, pipeline=False), _ARRAYS)
         answer.errors += arrays.errors
         answer.warnings += arrays.warnings
         answer.values |= arrays.values
         return answer
 
-    def judge(self, forged: Forged, result: Any) -> str:
+    def check(self, forged: Forged, result: Any) -> str:
         if isinstance(result, Run):
-            return judge_run(result)
-        judge_messages(result, forged.path)
+            return check_run(result)
+        check_messages(result, forged.path)
         if forged.damage in ("bytes", "flip", "none"):
-            self._judge_equal(self._arrays[forged.sample], result)
+            self._check_equal(self._arrays[forged.sample], result)
         values = result.values
         if "X" in values and (values["X"].ndim != 2 or len(values["X"]) != len(values["y"])):
             raise Fault(f"gave X of {values['X'].shape} and y of {values['y'].shape}")
         return "refused" if result.errors else "clean"
 
-    def _judge_equal(self, arrays: dict[str, Any], answer: Answer) -> None:
+    def _check_equal(self, arrays: dict[str, Any], answer: Answer) -> None:
         transformed = arrays["X"] if "pipeline" in arrays else None
         groups = arrays.get("meta_groups", np.arange(len(arrays["X"])))
         expected = {**arrays, "groups": groups, "transformed": transformed}

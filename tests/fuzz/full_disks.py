@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .answers import Run as Answer
+from .answers import check_run
 from .folders import write_all, write_below
-from .meetings import Run as Answer
-from .meetings import judge_run
 from .outputs import KINDS, Output, make_files, make_output
 from .processes import start
 from .table import Row, Run
@@ -52,25 +52,25 @@ class _NoSpace:
         fraction = (number % self._n_points + 0.5) / self._n_points
         return _Forged(self._outputs[kind], kind, fraction)
 
-    def meet(self, forged: _Forged) -> None:
-        """Run and judge at once: a file system in memory is gone when it is unmounted."""
+    def run(self, forged: _Forged) -> None:
+        """Run and check at once: a file system in memory is gone when it is unmounted."""
         output = forged.output
         log = output.here.parent / "log"
         with self._without_space(output, forged.fraction) as (starve, feed):
             run = start(output.argv, log, starve).wait()
-            if judge_run(run) != "refused":
+            if check_run(run) != "refused":
                 raise Fault(f"gave code {run.code} where there was no space")
-            if output.judge_cut() != "old":
+            if output.check_cut() != "old":
                 raise Fault("what lies there is not the old output")
             feed()
-            self._judge_next(output, start(output.argv, log).wait())
+            self._check_next(output, start(output.argv, log).wait())
 
-    def _judge_next(self, output: Output, run: Answer) -> None:
-        if judge_run(run) != "clean":
+    def _check_next(self, output: Output, run: Answer) -> None:
+        if check_run(run) != "clean":
             raise Fault(f"with space again it gave {run.err}")
-        output.judge_next()
+        output.check_next()
 
-    def judge(self, forged: _Forged, result: None) -> str:
+    def check(self, forged: _Forged, result: None) -> str:
         return f"{forged.kind}s intact"
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .answers import check_run
 from .folders import sizes_of, write_all
-from .meetings import judge_run
 from .outputs import KINDS, Output, make_files, make_output
 from .processes import start
 from .table import Row, Run, rng_of
@@ -59,10 +59,10 @@ class _Kills:
         command = start(output.argv, output.here.parent / "log")
         _wait_for_write(output, command.is_running)
         until_write = time.perf_counter() - begin
-        judge_run(command.wait())
+        check_run(command.wait())
         return until_write, time.perf_counter() - begin
 
-    def meet(self, forged: _Forged) -> bool:
+    def run(self, forged: _Forged) -> bool:
         output = forged.output
         command = start(output.argv, output.here.parent / "log")
         if forged.waits_for_write:
@@ -75,17 +75,17 @@ class _Kills:
             raise Fault(f"the command ended with code {code}")
         return is_running
 
-    def judge(self, forged: _Forged, result: bool) -> str:
+    def check(self, forged: _Forged, result: bool) -> str:
         output = forged.output
         was_writing = sizes_of(output.here) not in (
             _sizes(output.files_before),
             _sizes(output.files_after),
         )
-        verdict = output.judge_cut()
+        verdict = output.check_cut()
         run = start(output.argv, output.here.parent / "log").wait()
-        if judge_run(run) != "clean":
+        if check_run(run) != "clean":
             raise Fault(f"the next run gave {run.err}")
-        output.judge_next()
+        output.check_next()
         if not result:
             return "too late"
         return f"{verdict} (mid-write)" if was_writing else verdict

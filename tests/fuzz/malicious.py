@@ -24,8 +24,8 @@ from sklprep.datasets.pipeline_bytes import dumps_pipeline
 
 from ..forged_files import archive, npy, stored
 from ..forged_pipelines import EVIL, FOREIGN, edited, members_of, planted_everywhere, zipped
+from .answers import Answer, check_messages, read_parts
 from .dataset_cases import SAMPLES, make_dataset, transform_with
-from .meetings import Answer, ask, judge_messages
 from .mutations import mutate_dump
 from .table import Row, Run, rng_of
 from .workers import Fault, Limits
@@ -36,30 +36,30 @@ _HARMLESS = {"compile", "builtins.id", "object.__getattr__", "sys._getframe"}
 """Events of every load: headers are parsed as literals, which compiles and runs nothing."""
 
 
-class _Ear:
+class _AuditLog:
     """Keeps the audit events of this process while it listens, but for those of any load."""
 
     def __init__(self) -> None:
-        self._listens = False
-        self.heard: list[str] = []
-        sys.addaudithook(self._hear)
+        self._is_on = False
+        self.events: list[str] = []
+        sys.addaudithook(self._note)
         with self:
             pickle.loads(b"cos\ngetcwd\n.")
-        if not self.heard:
-            raise Fault("the audit hook is deaf")
+        if not self.events:
+            raise Fault("the audit hook reports nothing")
 
-    def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if self._listens and event not in _HARMLESS and (event != "open" or _writes(*arguments)):
-            self._listens = False
-            self.heard.append(f"{event} {arguments!r:.200}")
-            self._listens = True
+    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if self._is_on and event not in _HARMLESS and (event != "open" or _writes(*arguments)):
+            self._is_on = False
+            self.events.append(f"{event} {arguments!r:.200}")
+            self._is_on = True
 
     def __enter__(self) -> None:
-        self.heard.clear()
-        self._listens = True
+        self.events.clear()
+        self._is_on = True
 
     def __exit__(self, *_: object) -> None:
-        self._listens = False
+        self._is_on = False
 
 
 def _writes(_: Any, mode: Any, flags: int) -> bool:
@@ -88,7 +88,7 @@ class _Pipelines:
             20, n_layers=3, d_model=8, n_features=16, random_state=0
         )
         self._arrays: list[dict[str, Any]] = []
-        self._ear = _Ear()
+        self._log = _AuditLog()
 
     def forge(self, number: int, scratch: Path) -> _Forged:
         path = scratch / "dataset.npz"
@@ -107,17 +107,17 @@ class _Pipelines:
             repr(dataset.pipeline), transform_with(dataset, self._acts)
         return _Forged(path, number < 0 or self._may_load)
 
-    def meet(self, forged: _Forged) -> Answer:
-        with self._ear:
-            return ask(
+    def run(self, forged: _Forged) -> Answer:
+        with self._log:
+            return read_parts(
                 lambda: sklprep.load_dataset(forged.path),
                 {"transformed": lambda dataset: transform_with(dataset, self._acts)},
             )
 
-    def judge(self, forged: _Forged, result: Answer) -> str:
-        judge_messages(result, forged.path)
-        if self._ear.heard:
-            raise Fault(f"while it was loaded: {self._ear.heard}")
+    def check(self, forged: _Forged, result: Answer) -> str:
+        check_messages(result, forged.path)
+        if self._log.events:
+            raise Fault(f"while it was loaded: {self._log.events}")
         if "planted" in sys.modules or (forged.path.parent / "imported").exists():
             raise Fault("the planted module was imported")
         if not (result.errors or forged.may_load):
@@ -172,7 +172,7 @@ def malicious_pipelines(run: Run) -> Iterator[Row]:
 
 
 def mutated_pipelines(run: Run) -> Iterator[Row]:
-    """Mutated embedded pipelines: refused, or usable, under the ear of the audit hook."""
+    """Mutated embedded pipelines: refused, or usable, while the audit hook listens."""
     part = "mutated_pipelines"
 
     def dump_of(number: int, good: list[bytes]) -> bytes:

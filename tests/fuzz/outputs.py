@@ -11,8 +11,8 @@ from typing import Any
 import sklprep
 from sklprep.formats.pack_reader import Pack
 
+from .answers import check_run, run_command
 from .folders import content_of, write_all
-from .meetings import judge_run, run_command
 from .workers import Fault
 
 KINDS = ("dataset", "grown pack", "new pack")
@@ -37,7 +37,7 @@ class Output:
         """The folder of the output, which holds nothing else."""
         return self.output.parent
 
-    def judge_cut(self) -> str:
+    def check_cut(self) -> str:
         """After a run was cut short, a reader finds the old output or the new one."""
         found = read_output(self.output)
         if found == self.after:
@@ -46,7 +46,7 @@ class Output:
             return "old"
         raise Fault("a reader finds neither the old nor the new output")
 
-    def judge_next(self) -> None:
+    def check_next(self) -> None:
         """After the run that follows there is what there would have been, and nothing else."""
         left = sorted(set(os.listdir(self.here)) - {self.output.name})
         if left:
@@ -103,8 +103,8 @@ def make_output(kind: str, files: Path, here: Path) -> Output:
         argv = f"pack {files} {output}"
         first = f"pack {files.parent / 'fewer' / files.name} {output}"
     if kind != "new pack":
-        judge_run(run_command([*first.split(), "--quiet", "--jobs", "1"]))
+        check_run(run_command([*first.split(), "--quiet", "--jobs", "1"]))
     files_before, before = content_of(here), read_output(output)
-    judge_run(run_command([*argv.split(), "--quiet", "--jobs", "1"]))
+    check_run(run_command([*argv.split(), "--quiet", "--jobs", "1"]))
     of_one_job = [*argv.split(), "--jobs", "1"]
     return Output(of_one_job, output, files_before, content_of(here), before, read_output(output))

@@ -19,8 +19,8 @@ from sklprep.formats.sentence_folder import SentenceFolder
 
 from ..sentence_files import write_sentence
 from . import samples
+from .answers import Answer, check_message
 from .folders import content_of, write_all
-from .meetings import Answer, judge_message
 from .mutations import Rng, flip, mutate_bytes, mutate_json, mutate_npy, pick
 from .samples import SAMPLES, Forged, choose, clear, expected_of
 from .table import rng_of
@@ -102,21 +102,21 @@ class Packs:
                     content[name] = mutate_npy(rng, np.load(io.BytesIO(sound[name])))
         return content
 
-    def meet(self, forged: Forged) -> Any:
-        result = samples.meet(forged)
+    def run(self, forged: Forged) -> Any:
+        result = samples.run(forged)
         if isinstance(result, Answer):
             result.values["faults"] = _verify(forged.path)
         return result
 
-    def judge(self, forged: Forged, result: Any) -> str:
+    def check(self, forged: Forged, result: Any) -> str:
         """What `verify` has nothing to say of must be read as it was written."""
         expected = self._expected[forged.sample]
         if not isinstance(result, Answer):
-            return samples.judge(forged, result, expected, exactly=False)
+            return samples.check(forged, result, expected, exactly=False)
         faults = result.values.pop("faults")
         for fault in faults:
-            judge_message(fault)
-        verdict = samples.judge(forged, result, expected, exactly=not faults)
+            check_message(fault)
+        verdict = samples.check(forged, result, expected, exactly=not faults)
         return "refused by verify" if faults and verdict == "clean" else verdict
 
 

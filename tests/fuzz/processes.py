@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sklprep.cli.main import main
 
-from .meetings import Run
+from .answers import Run
 
 
 @dataclass

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import sklprep
 from sklprep.formats.pack_reader import Pack
 
-from .meetings import Answer, ask, judge_messages, judge_run, run_command, same
+from .answers import Answer, check_messages, check_run, read_parts, run_command, same
 from .mutations import Rng, pick
 from .workers import Fault
 
@@ -95,11 +95,11 @@ def clear(scratch: Path) -> None:
     shutil.rmtree(scratch / "out", ignore_errors=True)
 
 
-def meet(forged: Forged) -> Any:
+def run(forged: Forged) -> Any:
     """Read a folder or a pack through Python, or give it to a command."""
     path, pooling = forged.path, forged.pooling
     if forged.asked == "read":
-        return ask(lambda: sklprep.load_activations(path, pooling=pooling), _READS)
+        return read_parts(lambda: sklprep.load_activations(path, pooling=pooling), _READS)
     scratch = str(path.parent)
     options = ["--pooling", pooling]
     generate = [
@@ -136,23 +136,23 @@ _READS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def judge(forged: Forged, result: Any, expected: Mapping[str, Any], *, exactly: bool) -> str:
-    """Judge what was read, or what a command printed and wrote.
+def check(forged: Forged, result: Any, expected: Mapping[str, Any], *, exactly: bool) -> str:
+    """Check what was read, or what a command printed and wrote.
 
     Values are those that were written: or, where not `exactly`, since a checksum was forged too,
     at least possible ones.
     """
     if isinstance(result, Answer):
-        judge_messages(result, forged.path)
-        _judge_values(result.values, expected, exactly=exactly)
+        check_messages(result, forged.path)
+        _check_values(result.values, expected, exactly=exactly)
         return "refused" if result.errors else "clean"
-    verdict = judge_run(result, max_errors=1000 if forged.asked == "verify" else 1)
+    verdict = check_run(result, max_errors=1000 if forged.asked == "verify" else 1)
     if verdict == "clean":
-        _judge_output(forged, result, expected, exactly=exactly)
+        _check_output(forged, result, expected, exactly=exactly)
     return verdict
 
 
-def _judge_values(found: Mapping[str, Any], expected: Mapping[str, Any], *, exactly: bool) -> None:
+def _check_values(found: Mapping[str, Any], expected: Mapping[str, Any], *, exactly: bool) -> None:
     values = {name: value for name, value in found.items() if name in expected}
     for name, value in values.items():
         if exactly and not same(expected[name], value):
@@ -174,7 +174,7 @@ def _judge_values(found: Mapping[str, Any], expected: Mapping[str, Any], *, exac
         raise Fault("one layer of reversed rows is another than that of all of them")
 
 
-def _judge_output(
+def _check_output(
     forged: Forged, result: Any, expected: Mapping[str, Any], *, exactly: bool
 ) -> None:
     scratch = forged.path.parent

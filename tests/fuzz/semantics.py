@@ -20,8 +20,8 @@ import sklprep
 from sklprep.exceptions import DataError, SklprepWarning
 
 from ..sentence_files import write_sentence
+from .answers import check_message, same
 from .folders import write_all
-from .meetings import judge_message, same
 from .samples import POOLINGS, expected_of
 from .table import Row, Run, Tally
 from .workers import Fault, Limits
@@ -182,7 +182,7 @@ def semantic_faults(run: Run) -> Iterator[Row]:
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     @hypothesis.given(sound_files(), st.sampled_from((None, *_FAULTS)), st.data())
-    def meet(sound: tuple[Files, str], spoil: Any, data: st.DataObject) -> None:
+    def check_one(sound: tuple[Files, str], spoil: Any, data: st.DataObject) -> None:
         files, pooling = sound
         deflated = data.draw(st.booleans())
         if spoil is None:
@@ -197,7 +197,7 @@ def semantic_faults(run: Run) -> Iterator[Row]:
         try:
             _read(files, pooling, folder, deflated=deflated)
         except DataError as error:
-            judge_message(str(error))
+            check_message(str(error))
             if f"sentence_{number:06d}.npz" not in str(error) or says not in str(error):
                 raise Fault(f"expected {says!r} of file {number}, got: {error}") from None
             tally.verdicts["named"] += 1
@@ -205,7 +205,7 @@ def semantic_faults(run: Run) -> Iterator[Row]:
         raise Fault(f"expected {says!r} of file {number}, got no error")
 
     try:
-        meet()
+        check_one()
     except Exception as error:  # Hypothesis has shrunk the example and noted it
         notes = "\n".join(getattr(error, "__notes__", ()))
         tally.add_fault(None, f"{type(error).__name__}: {error}\n{notes}")

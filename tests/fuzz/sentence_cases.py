@@ -10,7 +10,7 @@ import numpy as np
 
 from ..sentence_files import write_sentence
 from . import samples
-from .meetings import Answer
+from .answers import Answer
 from .mutations import flip, mutate_archive, mutate_bytes, pick
 from .samples import POOLINGS, SAMPLES, Forged, choose, clear, expected_of
 from .table import rng_of
@@ -63,10 +63,10 @@ class SentenceFiles:
         shutil.copytree(sound, folder, dirs_exist_ok=True)
         return self._files[sample]
 
-    def meet(self, forged: Forged) -> Any:
-        return samples.meet(forged)
+    def run(self, forged: Forged) -> Any:
+        return samples.run(forged)
 
-    def judge(self, forged: Forged, result: Any) -> str:
+    def check(self, forged: Forged, result: Any) -> str:
         key = forged.sample, forged.pooling
         if key not in self._expected:
             self._expected[key] = expected_of(self._files[forged.sample], forged.pooling)
@@ -74,4 +74,4 @@ class SentenceFiles:
         if not np.isin(labels, range(4)).all():
             raise Fault(f"gave labels {labels}")
         exactly = forged.damage != "members"
-        return samples.judge(forged, result, self._expected[key], exactly=exactly)
+        return samples.check(forged, result, self._expected[key], exactly=exactly)

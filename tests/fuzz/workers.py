@@ -1,6 +1,6 @@
 """Run many cases in forked workers; each is timed, its memory measured, and a hang is killed.
 
-A worker is a fork of this process, which has imported everything and met one sound case, so that
+A worker is a fork of this process, which has imported everything and run the sound cases, so that
 what a case costs is the case. It says which one it begins before it begins: when it hangs or dies,
 its parent knows the number, and another worker goes on behind it.
 """
@@ -40,10 +40,10 @@ class Cases(Protocol):
     def forge(self, number: int, scratch: Path) -> Any:
         """Make the input of one case below a folder of the worker's own."""
 
-    def meet(self, forged: Any) -> Any:
+    def run(self, forged: Any) -> Any:
         """Let sklprep do its work; only this is timed and its memory measured."""
 
-    def judge(self, forged: Any, result: Any) -> str:
+    def check(self, forged: Any, result: Any) -> str:
         """Name a good end in one word; raise `Fault` for any other."""
 
 
@@ -72,7 +72,7 @@ def run_cases(
     cases: Cases, numbers: Sequence[int], limits: Limits, scratch: Path, n_workers: int
 ) -> Iterator[Outcome]:
     """Run cases in forked workers; outcomes come in any order."""
-    meet_sound(cases, scratch / "sound")
+    run_sound(cases, scratch / "sound")
     shares = [list(numbers[k::n_workers]) for k in range(n_workers)]
     workers = [
         _Worker(cases, share, limits, scratch / f"worker{k}") for k, share in enumerate(shares)
@@ -93,12 +93,12 @@ def run_cases(
             worker.stop()
 
 
-def meet_sound(cases: Cases, scratch: Path) -> None:
+def run_sound(cases: Cases, scratch: Path) -> None:
     """Show that the harness takes sound input for sound, and import all that there is to import."""
     scratch.mkdir(parents=True, exist_ok=True)
     for number in range(-cases.n_sound, 0):
         forged = cases.forge(number, scratch)
-        verdict = cases.judge(forged, cases.meet(forged))
+        verdict = cases.check(forged, cases.run(forged))
         if verdict != "clean":
             raise Fault(f"sound case {number} ({forged}) was {verdict}")
 
@@ -187,10 +187,10 @@ def measure(cases: Cases, number: int, limits: Limits, scratch: Path) -> Outcome
             forged = cases.forge(number, scratch)
             before = _reset_peak()
             start = time.perf_counter()
-            result = cases.meet(forged)
+            result = cases.run(forged)
             seconds = min(seconds, time.perf_counter() - start)
             mebibytes = min(mebibytes, peak_memory() - before)
-            verdict = cases.judge(forged, result)
+            verdict = cases.check(forged, result)
             if seconds <= limits.seconds and mebibytes <= limits.mebibytes:
                 return Outcome(number, verdict, seconds, mebibytes)
         what = f"took {seconds:.2f} s and {mebibytes:.0f} MiB"

@@ -11,8 +11,8 @@ from typing import Any
 
 from sklprep.transformers.normalization_methods import METHODS
 
+from .answers import check_run, run_command
 from .folders import content_of, write_all
-from .meetings import judge_run, run_command
 from .outputs import make_files
 from .processes import start
 from .table import Row, Run, rng_of
@@ -58,12 +58,12 @@ class _Together:
         if not self._solo:
             for argv in argvs:
                 write_all(here, {})
-                judge_run(run_command([*argv, "--quiet"]))  # and import all that there is
+                check_run(run_command([*argv, "--quiet"]))  # and import all that there is
                 self._solo.append(self.read(self.output(here)))
         write_all(here, {})
         return _Forged(here, self.output(here), argvs, (rng.random(_N) * 0.05).tolist())
 
-    def meet(self, forged: _Forged) -> list[str]:
+    def run(self, forged: _Forged) -> list[str]:
         logs = [forged.here.parent / f"log{k}" for k in range(_N)]
         running = []
         for argv, log, delay in zip(forged.argvs, logs, forged.delays, strict=True):
@@ -72,9 +72,9 @@ class _Together:
         while any(command.is_running() for command in running):
             if forged.output.exists() and self.read(forged.output) not in self._solo:
                 raise Fault("the output was none of those of a single writer, while they wrote")
-        return [judge_run(command.wait()) for command in running]
+        return [check_run(command.wait()) for command in running]
 
-    def judge(self, forged: _Forged, result: list[str]) -> str:
+    def check(self, forged: _Forged, result: list[str]) -> str:
         if result != ["clean"] * _N:
             raise Fault(f"the commands ended {result}")
         if os.listdir(forged.here) != [forged.output.name]:

@@ -30,7 +30,7 @@ class Answer:
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
 
 
-def ask(open_it: Callable[[], Any], parts: Mapping[str, Callable[[Any], Any]]) -> Answer:
+def read_parts(open_it: Callable[[], Any], parts: Mapping[str, Callable[[Any], Any]]) -> Answer:
     """Open something and read each part of it; only errors of sklprep are caught."""
     answer = Answer()
     with warnings.catch_warnings(record=True) as answer.warnings:
@@ -75,15 +75,15 @@ def run_function(function: Callable[[], object]) -> Run:
     return Run(0, "", "")
 
 
-def judge_messages(answer: Answer, path: Path) -> None:
+def check_messages(answer: Answer, path: Path) -> None:
     """Every warning is one printable line, so is every error, and that names the path."""
     for warning in answer.warnings:
         if not issubclass(warning.category, SklprepWarning):
             raise Fault(f"warned {warning.category.__name__}: {warning.message}")
-        judge_message(str(warning.message))
+        check_message(str(warning.message))
     for error in answer.errors:
         for line in lines_of(error):
-            judge_message(line)
+            check_message(line)
         if str(path) not in str(error):
             raise Fault(f"an error does not name {path}: {error}")
 
@@ -93,13 +93,13 @@ def lines_of(error: SklprepError) -> list[str]:
     return str(error).split("\n") if isinstance(error, FaultyFilesError) else [str(error)]
 
 
-def judge_message(message: str) -> None:
+def check_message(message: str) -> None:
     """One line, printable, of bounded length."""
     if not message.isprintable() or not 20 <= len(message) <= _MAX_MESSAGE:
         raise Fault(f"a message is not one printable line of bounded length: {message[:2000]!r}")
 
 
-def judge_run(run: Run, *, max_errors: int = 1) -> str:
+def check_run(run: Run, *, max_errors: int = 1) -> str:
     """Exit code 0 without an error, or 1 or 2 with one: a line, and nothing else on stderr."""
     lines = run.err.splitlines()
     errors = [line for line in lines if line.startswith("Error: ")]
@@ -112,7 +112,7 @@ def judge_run(run: Run, *, max_errors: int = 1) -> str:
         if not line.isprintable():
             raise Fault(f"the command printed {line!r}")
     for line in lines:
-        judge_message(line)
+        check_message(line)
         if "Unexpected" in line:
             raise Fault(line)
     return "refused" if run.code else "clean"
