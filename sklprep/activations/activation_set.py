@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.activations.array_source import ArraySource
+from sklprep.activations.facts import SetFacts, gather_facts
 from sklprep.activations.joined_source import JoinedSource
-from sklprep.exceptions import DataError, FeatureNotFoundError, FileFormatError, UsageError
+from sklprep.exceptions import FeatureNotFoundError, FileFormatError, UsageError
 from sklprep.files.atomic import require_new_folder
-from sklprep.files.faults import brief
 from sklprep.formats.layers import format_layers
 from sklprep.formats.members import Members
 from sklprep.formats.pack_writer import build_pack, write_pack
 from sklprep.formats.rows import Rows
 from sklprep.formats.sentence_writer import export_sentences
 from sklprep.formats.source import all_members
-from sklprep.notebook.cards import card, describe_y, table
+from sklprep.notebook.cards import card, table
+from sklprep.notebook.words import format_y
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -233,52 +234,21 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         )
 
     def __repr__(self) -> str:
-        source = self.rows.source
-        parts = [f"{len(self):,} rows"]
-        if source.d_model is not None:
-            parts.append(
-                f"layers {format_layers(source.layers.tolist())}, d_model {source.d_model}"
-            )
-        if source.d_embed is not None:
-            parts.append(f"embeddings {source.d_embed}")
-        if source.n_features is not None:
-            parts.append(f"{len(source.sae_layers)} SAE configs of {source.n_features} features")
-        if source.pooling != "final":
-            parts.append(f"pooling {source.pooling}")
+        facts = gather_facts(self.rows)
+        parts = [f"{facts.n_rows:,} rows"]
+        if facts.d_model is not None:
+            parts.append(f"layers {format_layers(facts.layers)}, d_model {facts.d_model}")
+        if facts.d_embed is not None:
+            parts.append(f"embeddings {facts.d_embed}")
+        if facts.n_features is not None:
+            parts.append(f"{len(facts.saes)} SAE configs of {facts.n_features} features")
+        if facts.pooling != "final":
+            parts.append(f"pooling {facts.pooling}")
         return f"ActivationSet({', '.join(parts)})"
 
     def _repr_html_(self) -> str:
         """Show in a notebook what there is; activations are not read for it."""
-        source = self.rows.source
-        layers = format_layers(source.layers.tolist())
-        facts = [("rows", f"{len(self):,}, pooling {source.pooling}")]
-        if source.d_model is not None:
-            facts.append(("hidden states", f"layers {layers}, {source.d_model:,} wide"))
-        if source.d_embed is not None:
-            facts.append(("embeddings", f"{source.d_embed:,} wide"))
-        if source.n_features is not None:
-            n = len(source.sae_layers)
-            low, high = source.average_l0s.min(), source.average_l0s.max()
-            facts.append(
-                (
-                    "SAE features",
-                    f"{n} SAE{'s' if n > 1 else ''} of {source.n_features:,}, average_l0 {low:g}"
-                    + (f" to {high:g}" if high > low else ""),
-                )
-            )
-        try:
-            facts.append(("labels", describe_y(self.labels)))
-        except DataError as error:
-            facts.append(("labels", f"none: {brief(error)}"))
-        n_groups = len(np.unique(self.groups))
-        if n_groups < len(self):
-            facts.append(("groups", f"{n_groups:,}, which a split must keep whole: acts.groups"))
-        if self.left_out:
-            facts.append(("left out", f"{len(self.left_out):,} files, {min(self.left_out)} first"))
-        details = []
-        if first := _first_sentences(self):
-            details.append(("first sentences", table([], first)))
-        return card("ActivationSet", self.name, facts, details=details)
+        return _card_of(gather_facts(self.rows))
 
     @property
     def name(self) -> str:
@@ -576,14 +546,27 @@ def check_feature_exists(feature: int, n_features: int) -> None:
         )
 
 
-def _first_sentences(acts: ActivationSet) -> list[tuple[str, str]]:
-    """Index and text of the first few that differ."""
-    texts = acts.sentences
-    if texts is None:
-        return []
-    found: dict[tuple[str, str], None] = {}
-    for number, text in zip(acts.sentence_indices, texts, strict=True):
-        found[str(number), str(text)] = None
-        if len(found) == _SHOWN_SENTENCES:
-            break
-    return list(found)
+def _card_of(facts: SetFacts) -> str:
+    rows = [("rows", f"{facts.n_rows:,}, pooling {facts.pooling}")]
+    if facts.d_model is not None:
+        layers = format_layers(facts.layers)
+        rows.append(("hidden states", f"layers {layers}, {facts.d_model:,} wide"))
+    if facts.d_embed is not None:
+        rows.append(("embeddings", f"{facts.d_embed:,} wide"))
+    if facts.n_features is not None:
+        n, average_l0s = len(facts.saes), [average_l0 for _, average_l0 in facts.saes]
+        low, high = min(average_l0s), max(average_l0s)
+        sparsity = f"average_l0 {low:g}" + (f" to {high:g}" if high > low else "")
+        rows.append(
+            ("SAE features", f"{n} SAE{'s' if n > 1 else ''} of {facts.n_features:,}, {sparsity}")
+        )
+    labels = f"none: {facts.labels_fault}" if facts.labels is None else format_y(facts.labels)
+    rows.append(("labels", labels))
+    if facts.n_groups < facts.n_rows:
+        rows.append(("groups", f"{facts.n_groups:,}, which a split must keep whole: acts.groups"))
+    if facts.left_out:
+        rows.append(("left out", f"{len(facts.left_out):,} files, {min(facts.left_out)} first"))
+    details = []
+    if facts.first_sentences:
+        details.append(("first sentences", table([], facts.first_sentences)))
+    return card("ActivationSet", facts.name, rows, details=details)

@@ -21,7 +21,6 @@ from sklprep.cli.arguments import (
 from sklprep.cli.messages import explain, print_error
 from sklprep.datasets.strategies import FEATURE, STRATEGIES
 from sklprep.exceptions import UsageError
-from sklprep.formats.layers import format_layers
 from sklprep.transformers.normalization_methods import METHODS
 
 if TYPE_CHECKING:
@@ -217,32 +216,26 @@ def _read_hold_out(arguments: argparse.Namespace) -> HoldOut | None:
 
 
 def _print_summary(plan: DatasetPlan, dataset: FittedDataset) -> None:
-    import numpy as np
+    from sklprep.datasets.facts import gather_facts
+    from sklprep.notebook.words import format_counts
 
-    meta, y, n = dataset.meta, dataset.y, len(dataset.y)
-    layers = meta["meta_input_layers"]
-    source = meta["meta_input_source"].replace("_", " ")
-    if len(layers):
-        source += f" of layer{'s' if len(layers) > 1 else ''} {format_layers(layers.tolist())}"
-    if meta["meta_output_type"] == FEATURE:
-        active = int(np.count_nonzero(y))
+    facts = gather_facts(
+        dataset.shape, "float32", dataset.y, dataset.meta, dataset.norm, dataset.pipeline
+    )
+    y, n = facts.y, facts.y.n_rows
+    if y.counts is None:
         target = (
-            f"feature {meta['meta_target_feature']} of layer {meta['meta_target_layer']}"
-            f" (average_l0 {meta['meta_average_l0']:g}), {y.min():.4g} to {y.max():.4g},"
-            f" active in {active} of {n} samples ({active / n:.1%})"
+            f"feature {facts.target_feature} of layer {facts.target_layer}"
+            f" (average_l0 {facts.average_l0:g}), {y.low:.4g} to {y.high:.4g},"
+            f" active in {y.n_active} of {n} samples ({y.n_active_rows / n:.1%})"
         )
     else:
-        counts = zip(*np.unique(y, return_counts=True), strict=True)
-        target = "labels " + ", ".join(f"{label}: {k} ({k / n:.1%})" for label, k in counts)
-    grouped = ""
-    if "meta_groups" in meta:
-        grouped = f", rows of {len(np.unique(meta['meta_groups'])):,} groups"
-    fitted = "all rows"
-    if "meta_train_indices" in meta:
-        fitted = f"{len(meta['meta_train_indices'])} training rows"
+        target = f"labels {format_counts(y.counts)}"
+    grouped = f", rows of {facts.n_groups:,} groups" if facts.n_groups < n else ""
+    fitted = "all rows" if facts.n_train is None else f"{facts.n_train} training rows"
     print(
-        f"X  {dataset.shape} float32: {source}, pooling {meta['meta_pooling']}{grouped}\n"
-        f"   normalized: {dataset.norm['norm_method']}, fitted on {fitted}\n"
-        f"y  {y.shape} {y.dtype}: {target}\n"
+        f"X  {facts.shape} {facts.dtype}: {facts.input}, pooling {facts.pooling}{grouped}\n"
+        f"   normalized: {facts.norm}, fitted on {fitted}\n"
+        f"y  {facts.y_shape} {facts.y_dtype}: {target}\n"
         f"Wrote {plan.output} ({plan.output.stat().st_size / 1e6:.2f} MB)"
     )

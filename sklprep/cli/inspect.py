@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 from sklprep.cli.arguments import add_common, add_skip_bad, one_layer
 from sklprep.cli.messages import name_flags, printable
 from sklprep.exceptions import UsageError
-from sklprep.formats.layers import format_layers
+from sklprep.formats.layers import format_layers, name_layers
 
 if TYPE_CHECKING:
     from sklprep.inspection.findings import Finding
@@ -196,7 +196,7 @@ def _format(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
-    from sklprep.notebook.cards import format_counts
+    from sklprep.notebook.words import format_counts
 
     yield f"{facts['path']}: {facts['kind']}, {facts['n_bytes'] / 1e6:,.1f} MB"
     rows = "one a sentence" if facts["n_rows"] == facts["n_sentences"] else "one a token"
@@ -233,7 +233,7 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
-    from sklprep.notebook.cards import format_counts
+    from sklprep.notebook.words import format_counts
 
     yield f"{facts['path']}: dataset, {facts['n_bytes'] / 1e6:,.1f} MB"
     source, layers = facts["input"]["source"], facts["input"]["layers"]
@@ -341,7 +341,7 @@ def _line(name: str, text: str) -> str:
 
 def _layers(layers: list[Any]) -> str:
     whole = all(isinstance(layer, int) for layer in layers)
-    return f"layer{'s' if len(layers) > 1 else ''} {format_layers(layers) if whole else layers}"
+    return name_layers(layers) if whole else f"layers {layers}"
 
 
 def _shape(array: dict[str, Any]) -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sklprep.datasets.facts import DatasetFacts, gather_facts
 from sklprep.datasets.provenance import read_provenance
 from sklprep.datasets.strategies import CONCEPT
 from sklprep.exceptions import UsageError
 from sklprep.files.npz_writer import write_npz
-from sklprep.formats.layers import format_layers
-from sklprep.notebook.cards import card, describe_y, table
+from sklprep.notebook.cards import card, table
+from sklprep.notebook.words import format_y
 
 if TYPE_CHECKING:
     from sklearn.base import BaseEstimator
@@ -74,46 +75,40 @@ class ProbeDataset:
         self.norm = dict(norm)
         self.pipeline = pipeline
 
+    def _facts(self) -> DatasetFacts:
+        X = self.X
+        return gather_facts(X.shape, X.dtype, self.y, self.meta, self.norm, self.pipeline)
+
     def __repr__(self) -> str:
-        return (
-            f"ProbeDataset(X {self.X.shape} {self.X.dtype}, y {self.y.dtype},"
-            f" {self.meta.get('meta_strategy', 'no strategy')},"
-            f" {self.norm.get('norm_method', 'no norm')})"
-        )
+        facts = self._facts()
+        strategy = "no strategy" if facts.strategy is None else facts.strategy
+        norm = "no norm" if facts.norm is None else facts.norm
+        return f"ProbeDataset(X {facts.shape} {facts.dtype}, y {facts.y_dtype}, {strategy}, {norm})"
 
     def _repr_html_(self) -> str:
         """Show in a notebook what there is."""
-        meta = self.meta
-        facts = [
-            ("X", f"{self.X.shape} {self.X.dtype}, normalized: {self.norm.get('norm_method')}"),
-            ("y", f"{self.y.shape} {self.y.dtype}: {describe_y(self.y)}"),
+        facts = self._facts()
+        rows = [
+            ("X", f"{facts.shape} {facts.dtype}, normalized: {facts.norm}"),
+            ("y", f"{facts.y_shape} {facts.y_dtype}: {format_y(facts.y)}"),
         ]
-        if "meta_input_source" in meta:
-            source = str(meta["meta_input_source"]).replace("_", " ")
-            layers = np.ravel(meta.get("meta_input_layers", ()))
-            numbers = layers.tolist() if layers.dtype.kind in "iu" else []
-            where = f" of layer{'s' if len(numbers) > 1 else ''} {format_layers(numbers)}"
-            facts.append(("input", source + (where if numbers else "")))
-        if {"meta_target_layer", "meta_target_feature"} <= meta.keys():
-            facts.append(
-                (
-                    "target",
-                    f"layer {meta['meta_target_layer']}, feature {meta['meta_target_feature']}",
-                )
-            )
-        n_groups = len(np.unique(self.groups))
-        if n_groups < len(self.X):
-            facts.append(("groups", f"{n_groups:,}, which a split must keep whole: ds.groups"))
-        if "meta_train_indices" in meta:
-            n_train = np.size(meta["meta_train_indices"])
-            facts.append(("fitted on", f"{n_train:,} training rows of {len(self.X):,}"))
+        if facts.input:
+            rows.append(("input", facts.input))
+        if facts.target_layer is not None and facts.target_feature is not None:
+            target = f"layer {facts.target_layer}, feature {facts.target_feature}"
+            rows.append(("target", target))
+        if facts.n_groups < len(self.X):
+            kept = f"{facts.n_groups:,}, which a split must keep whole: ds.groups"
+            rows.append(("groups", kept))
+        if facts.n_train is not None:
+            fitted = f"{facts.n_train:,} training rows of {len(self.X):,}"
+            rows.append(("fitted on", fitted))
         details = []
-        if self.pipeline is not None:
-            steps = [(name, " ".join(str(step).split())) for name, step in self.pipeline.steps]
-            details.append((f"pipeline of {len(steps)} steps", table([], steps)))
-        if "meta_provenance" in meta:
-            details.append(("provenance", table([], read_provenance(meta["meta_provenance"]))))
-        return card("ProbeDataset", str(meta.get("meta_strategy", "")), facts, details=details)
+        if facts.steps is not None:
+            details.append((f"pipeline of {len(facts.steps)} steps", table([], facts.steps)))
+        if facts.provenance is not None:
+            details.append(("provenance", table([], read_provenance(facts.provenance))))
+        return card("ProbeDataset", str(facts.strategy or ""), rows, details=details)
 
     def to_frame(self) -> Any:
         """Give X and y as one data frame of pandas.

@@ -87,6 +87,17 @@ def format_layers(layers: Sequence[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
+def name_layers(layers: Sequence[int]) -> str:
+    """Write layer numbers in words.
+
+    Examples
+    --------
+    >>> name_layers([7]), name_layers([0, 1, 2])
+    ('layer 7', 'layers 0-2')
+    """
+    return f"layer{'s' if len(layers) > 1 else ''} {format_layers(layers)}"
+
+
 def require_layers(wanted: Sequence[int], available: Sequence[int]) -> None:
     """Raise `LayerNotFoundError` unless every wanted layer is available."""
     missing = [layer for layer in wanted if layer not in set(available)]

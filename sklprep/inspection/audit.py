@@ -24,10 +24,11 @@ from sklprep.activations.duplicates import (
     row_vectors,
     text_vectors,
 )
+from sklprep.activations.facts import sentence_rows
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files.atomic import atomic_write
-from sklprep.formats.layers import format_layers, require_layers
-from sklprep.inspection.describe import Scan, units_of
+from sklprep.formats.layers import name_layers, require_layers
+from sklprep.inspection.describe import Scan
 from sklprep.inspection.findings import (
     MOST_SHOWN,
     SCORED_TWICE,
@@ -146,7 +147,7 @@ def audit_activations(
     """
     threshold = choose_threshold(acts, near, threshold)
     scan = scan or Scan(acts, keep=None if isinstance(near, str) else near)
-    units = units_of(acts)
+    units = sentence_rows(acts.rows)
     try:
         labels = acts.labels[units]
     except DataError:
@@ -352,7 +353,9 @@ def _find_not_finite(scan: Scan) -> list[Finding]:
     bad = {layer: stats.n_bad_rows for layer, stats in scan.layers.items() if stats.n_bad_rows}
     if bad:
         most = max(bad.values())
-        where.append(f"up to {n_of(most, 'row')} of the hidden states of {_layers(bad)}")
+        where.append(
+            f"up to {n_of(most, 'row')} of the hidden states of {name_layers(sorted(bad))}"
+        )
     n_values = sum(stats.n_bad for stats in scan.configs)
     if n_values:
         where.append(f"{n_of(n_values, 'value')} of the SAE features")
@@ -369,7 +372,7 @@ def _find_constant(scan: Scan) -> list[Finding]:
         layer = max(constant, key=lambda layer: len(constant[layer]))
         columns = constant[layer]
         where.append(
-            f"hidden states of {_layers(constant)} (up to {len(columns)} of"
+            f"hidden states of {name_layers(sorted(constant))} (up to {len(columns)} of"
             f" {len(scan.layers[layer].low)} columns, in layer {layer} {first_few(columns)})"
         )
     return constant_columns(where)
@@ -418,8 +421,3 @@ def _find_always_on_features(acts: ActivationSet, scan: Scan) -> list[Finding]:
 def _span(numbers: Sequence[int]) -> str:
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _layers(layers: Any) -> str:
-    layers = sorted(layers)
-    return f"layer{'s' if len(layers) > 1 else ''} {format_layers(layers)}"

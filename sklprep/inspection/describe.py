@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.facts import gather_facts as gather_set_facts
+from sklprep.datasets.facts import gather_facts
 from sklprep.datasets.probe_dataset import ProbeDataset
-from sklprep.exceptions import DataError
-from sklprep.files.faults import brief
 from sklprep.files.npz_reader import NpzReader
+from sklprep.formats.members import MEMBERS
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.sentence_folder import SentenceFolder
-from sklprep.notebook.cards import count
+from sklprep.notebook.words import YSummary
 from sklprep.transformers.targets import ENOUGH_ACTIVE
 
 MASSIVE = 20
 """A dimension is massive where its peak, the largest magnitude over the rows, exceeds this many
 times the median over the peaks of all dimensions."""
 
-_MEMBERS = ("embeddings", "hidden_states", "activations")
 _MOST_LISTED = 10
 
 
@@ -164,13 +165,6 @@ def digests_of(rows: NDArray[Any]) -> list[bytes]:
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
-def units_of(acts: ActivationSet) -> NDArray[np.int64]:
-    """Positions of the rows that stand for a sentence: all of them, or its first token."""
-    if acts.pooling != "none":
-        return np.arange(len(acts))
-    return np.sort(np.unique(acts.sentence_indices, return_index=True)[1])
-
-
 def describe_activations(acts: ActivationSet, source: SentenceFolder | Pack) -> dict[str, Any]:
     """Facts that headers and small members tell; ``values`` is left None.
 
@@ -185,40 +179,29 @@ def describe_activations(acts: ActivationSet, source: SentenceFolder | Pack) -> 
     dict
         Documented in `sklprep.cli.inspect`.
     """
-    units = units_of(acts)
-    fault = ""
-    try:
-        labels: Any = count(acts.labels[units])
-    except DataError as error:
-        labels, fault = None, brief(error)
+    facts = gather_set_facts(acts.rows)
     dtypes = _dtypes_of(source)
-    widths = dict(zip(_MEMBERS, (source.d_embed, source.d_model, source.n_features), strict=True))
-    layers = acts.layers.tolist()
+    widths = zip(MEMBERS, (facts.d_embed, facts.d_model, facts.n_features), strict=True)
     return {
         "kind": "pack" if isinstance(source, Pack) else "sentence folder",
         "path": os.fspath(source.path),
-        "name": acts.name,
+        "name": facts.name,
         "n_bytes": _n_bytes(source),
         "fingerprint": acts.fingerprint,
-        "pooling": acts.pooling,
-        "n_sentences": len(units),
-        "n_rows": len(acts),
-        "left_out": list(acts.left_out),
-        "labels": labels,
-        "labels_fault": fault,
-        "has_text": acts.sentences is not None,
+        "pooling": facts.pooling,
+        "n_sentences": facts.n_sentences,
+        "n_rows": facts.n_rows,
+        "left_out": facts.left_out,
+        "labels": facts.sentence_labels,
+        "labels_fault": facts.labels_fault,
+        "has_text": facts.has_text,
         "tokens": _lengths(source),
         **{
-            name: None if widths[name] is None else {"width": widths[name], "dtypes": dtypes[name]}
-            for name in _MEMBERS
+            member: None if width is None else {"width": width, "dtypes": dtypes[member]}
+            for member, width in widths
         },
-        "layers": layers if source.d_model is not None else [],
-        "saes": [
-            {"layer": layer, "average_l0": average_l0}
-            for layer, average_l0 in zip(
-                acts.sae_layers.tolist(), acts.average_l0s.tolist(), strict=True
-            )
-        ],
+        "layers": facts.layers,
+        "saes": [{"layer": layer, "average_l0": average_l0} for layer, average_l0 in facts.saes],
         "values": None,
     }
 
@@ -253,43 +236,32 @@ def describe_dataset(dataset: ProbeDataset, path: str | os.PathLike[str]) -> dic
     dict
         Documented in `sklprep.cli.inspect`.
     """
-    meta, pipeline = dataset.meta, dataset.pipeline
-    layers = meta.get("meta_input_layers")
-    provenance = meta.get("meta_provenance")
+    X = dataset.X
+    facts = gather_facts(X.shape, X.dtype, dataset.y, dataset.meta, dataset.norm, dataset.pipeline)
+    n_train = facts.n_train
+    split = None if n_train is None else {"n_train": n_train, "n_test": len(X) - n_train}
     return {
         "kind": "dataset",
         "path": os.fspath(path),
         "n_bytes": Path(path).stat().st_size,
-        "n_rows": len(dataset.X),
-        "n_groups": len(np.unique(dataset.groups)),
-        "X": {"shape": list(dataset.X.shape), "dtype": dataset.X.dtype.name},
-        "y": {"shape": list(dataset.y.shape), "dtype": str(dataset.y.dtype), **target(dataset.y)},
-        "strategy": meta.get("meta_strategy"),
-        "input": {
-            "source": meta.get("meta_input_source"),
-            "layers": None if layers is None else np.asarray(layers).tolist(),
-            "pooling": meta.get("meta_pooling"),
-        },
+        "n_rows": len(X),
+        "n_groups": facts.n_groups,
+        "X": {"shape": list(facts.shape), "dtype": facts.dtype},
+        "y": {"shape": list(facts.y_shape), "dtype": facts.y_dtype, **_describe_y(facts.y)},
+        "strategy": facts.strategy,
+        "input": {"source": facts.source, "layers": facts.layers, "pooling": facts.pooling},
         "target": {
-            name: _plain(meta.get(f"meta_{key}"))
-            for name, key in (
-                ("type", "output_type"),
-                ("layer", "target_layer"),
-                ("feature", "target_feature"),
-                ("average_l0", "average_l0"),
-            )
+            "type": facts.output_type,
+            "layer": facts.target_layer,
+            "feature": facts.target_feature,
+            "average_l0": facts.average_l0,
         },
-        "split": {
-            "n_train": np.size(meta["meta_train_indices"]),
-            "n_test": len(dataset.X) - np.size(meta["meta_train_indices"]),
-        }
-        if "meta_train_indices" in meta
-        else None,
-        "norm": dataset.norm.get("norm_method"),
+        "split": split,
+        "norm": facts.norm,
         "pipeline": None
-        if pipeline is None
-        else [{"name": name, "step": " ".join(str(step).split())} for name, step in pipeline.steps],
-        "provenance": _json_or_text(provenance),
+        if facts.steps is None
+        else [{"name": name, "step": step} for name, step in facts.steps],
+        "provenance": _json_or_text(facts.provenance),
         "values": None,
     }
 
@@ -305,16 +277,12 @@ def scan_dataset(path: str | os.PathLike[str]) -> tuple[DenseStats, list[bytes]]
     return stats, digests
 
 
-def target(y: NDArray[Any]) -> dict[str, Any]:
-    """What y holds: how often each label occurs, or the range and the number of active rows."""
-    if y.dtype.kind != "f":
-        return {"labels": count(y.reshape(-1))}
-    return {
-        "labels": None,
-        "min": _finite(y.min(initial=np.inf)),
-        "max": _finite(y.max(initial=-np.inf)),
-        "n_active": np.count_nonzero(y, axis=0).tolist(),
-    }
+def _describe_y(y: YSummary) -> dict[str, Any]:
+    """How often each label occurs, or the range and the number of active rows."""
+    if y.counts is not None:
+        return {"labels": y.counts}
+    low, high = _finite(y.low), _finite(y.high)
+    return {"labels": None, "min": low, "max": high, "n_active": y.n_active}
 
 
 def _dtypes_of(source: SentenceFolder | Pack) -> dict[str, list[str]]:
@@ -327,12 +295,12 @@ def _dtypes_of(source: SentenceFolder | Pack) -> dict[str, list[str]]:
                 for name, entry in arrays.items()
                 if name == member or (name.startswith(f"{member}/") and entry.dtype[1] == "f")
             }
-            for member in _MEMBERS
+            for member in MEMBERS
         }
     else:
         names = {
             member: {info.dtypes[i] or "" for info in source.files}
-            for i, member in enumerate(_MEMBERS)
+            for i, member in enumerate(MEMBERS)
         }
     return {member: sorted(found - {""}) for member, found in names.items()}
 
@@ -365,12 +333,8 @@ def _json_or_text(text: Any) -> Any:
     try:
         return json.loads(text)
     except (TypeError, ValueError):
-        return _plain(text)
+        return text
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.notebook.cards import count
+from sklprep.notebook.words import count
 from sklprep.transformers.targets import ENOUGH_ACTIVE
 
 SCORED_TWICE = "is scored on what it was trained on, and its score is too high"

@@ -1,18 +1,13 @@
-"""What objects look like to people: counts in words, and the card that notebooks show.
+"""The card that notebooks show of an object.
 
-A card is HTML and CSS without scripts. Its colours follow the theme of the notebook where that says
+It is HTML and CSS without scripts. Its colours follow the theme of the notebook where that says
 what it is (JupyterLab, VS Code, Colab), and otherwise what the browser prefers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
-
-import numpy as np
-
-_MOST_COUNTS = 16
 
 _LIGHT = """
   --sklprep-text: #1c2733; --sklprep-muted: #5b6875; --sklprep-line: #b9c6d3;
@@ -125,47 +120,3 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     names = "".join(f'<th scope="col">{escape(name)}</th>' for name in head)
     titles = f"<thead><tr>{names}</tr></thead>" if head else ""
     return f"<table>{titles}<tbody>{''.join(lines)}</tbody></table>" if lines else ""
-
-
-def count(labels: Any) -> dict[str, int]:
-    """How often each label occurs, in the order of the labels.
-
-    Examples
-    --------
-    >>> count([1, 0, 1])
-    {'0': 1, '1': 2}
-    """
-    values = np.asarray(labels)
-    if values.dtype.hasobject:
-        values = values.astype(str)
-    names, counts = np.unique(values, return_counts=True)
-    return {str(name): int(n) for name, n in zip(names.tolist(), counts, strict=True)}
-
-
-def format_counts(counts: Mapping[str, int]) -> str:
-    """Write counts for people, the first few of many.
-
-    Examples
-    --------
-    >>> format_counts({"0": 1, "1": 3})
-    '0: 1 (25.0%), 1: 3 (75.0%)'
-    """
-    n = sum(counts.values())
-    shown = [f"{name}: {k} ({k / n:.1%})" for name, k in list(counts.items())[:_MOST_COUNTS]]
-    more = [f"and {len(counts) - len(shown)} more"] if len(counts) > len(shown) else []
-    return ", ".join([*shown, *more])
-
-
-def describe_y(y: Any) -> str:
-    """Say in words what labels or target values there are.
-
-    Examples
-    --------
-    >>> describe_y(np.array([0.0, 2.5]))
-    '0 to 2.5, not zero in 1 of 2 rows'
-    """
-    values = np.asarray(y)
-    if values.dtype.kind != "f" or not values.size:
-        return format_counts(count(values))
-    rows = (values.reshape(len(values), -1) != 0).any(axis=1)
-    return f"{values.min():.4g} to {values.max():.4g}, not zero in {rows.sum()} of {len(rows)} rows"
