@@ -42,7 +42,7 @@ from sklprep.formats.layers import format_layers, name_layers
 if TYPE_CHECKING:
     from sklprep.inspection.findings import Finding
 
-_SHORT = 16
+_SHORT = 16  # digits of a fingerprint: 64 bits tell folders apart
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from sklprep.datasets.recipe import Recipe
 
 SPOOL_BYTES = 512 << 20
-"""Rows of a raw folder beyond this go through a temporary pack instead of memory."""
+"""Rows of a raw folder beyond this go through a temporary pack instead of memory. It holds 2,240
+rows of 26 layers of 2,304, which a laptop can spare."""
 
-_ROWS = "rows"
+_ROWS = "rows"  # the beginning of the temporary pack's name
 _EXPECTED = (SklprepError, OSError, MemoryError)
+"""What may go wrong with one dataset while others are made."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,9 +21,11 @@ from sklprep.transformers.normalization_methods import METHODS, is_method
 FORMAT_VERSION = 1
 """Raise it when a reader of the old version would misread the new file, and not for new keys."""
 
-
 _MAX_ENTRY_BYTES = 4 << 20
-_MAX_BYTES_EACH = 1 << 10  # of an entry for each row and column of X
+_MAX_BYTES_EACH = 1 << 10
+"""Of an entry for each row and column of X. Ours have 8 bytes for each, and the provenance a few
+kilobytes; texts of other makers may have more. What claims to be larger is not read."""
+
 _ROW_KEYS = ("meta_sentence_indices", "meta_groups")
 _TEXT_KEYS = ("strategy", "input_source", "pooling", "output_type", "provenance")
 _NUMBER_KEYS = ("input_dims", "n_samples", "n_classes", "format_version", "target_layer")

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 EXPECTED_SAMPLES = 100
+"""Fewer rows are warned about, as the usage guide says."""
+
 BLOCK_ROWS = 256
 """Rows made and written at a time: 61 MB of 26 layers of 2304. A multiple of the blocks in which
 the normalizer sums, so that its parameters are those of all rows at once."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,30}")
+"""What a version may look like that a message repeats from a file."""
 
 
 @dataclass(frozen=True, slots=True)
