@@ -164,7 +164,7 @@ class ProbeDataset:
     @property
     def groups(self) -> NDArray[Any]:
         """(n_samples,): what must not straddle a split."""
-        return self.meta.get("meta_groups", np.arange(len(self.X)))
+        return np.array(self.meta.get("meta_groups", range(len(self.X))))
 
     def make_pipeline(self, estimator: BaseEstimator) -> Pipeline:
         """Put a fresh normalizer of the stored method before an estimator.

@@ -156,7 +156,7 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         # not by `method`, which may have been set anew since the fit
         name, method = next(item for item in METHODS.items() if item[1].scaler == kind)
         values = {key: getattr(self.scaler_, name) for key, name in method.parameters.items()}
-        return {"norm_method": name, **values}
+        return {"norm_method": name, **{key: value.copy() for key, value in values.items()}}
 
     def _fit_blocks(self, X: NDArray[Any], *, first: bool) -> Self:
         if first:

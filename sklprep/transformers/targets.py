@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.values import read_values
 from sklprep.exceptions import DataError, SklprepWarning
 from sklprep.formats.layers import require_layers
 from sklprep.formats.members import Members
@@ -238,7 +239,7 @@ class ConceptTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
                 f"ConceptTargetExtractor needs an ActivationSet, which carries labels, got"
                 f" {type(X).__name__}. Use ActivationSet.from_arrays(labels=...), or your own y."
             )
-        labels = np.asarray(X.labels)
+        labels = read_values(X.labels, "labels")
         bad = np.ones(labels.shape, bool)
         if labels.dtype.kind in "iubf":
             with np.errstate(invalid="ignore"):
@@ -247,8 +248,8 @@ class ConceptTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
             if not bad.any():
                 return whole
         raise DataError(
-            f"Concept labels must be whole numbers, got {labels.dtype}, for example"
-            f" {labels[bad][:1].tolist()}. Number them, or use your own labels as y directly."
+            f"Concept labels must be whole numbers, got {labels[bad][0].item()!r:.60}. Number them,"
+            " for example in a CSV of labels (labels=...), or use them as y directly."
         )
 
     def find_members(self, acts: ActivationSet) -> Members:
