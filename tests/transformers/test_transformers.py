@@ -647,7 +647,7 @@ def test_concept_target_refuses_labels_that_are_not_whole_numbers(label):
 
 
 def test_concept_target_refuses_labels_that_are_text():
-    with pytest.raises(DataError, match="must be whole numbers, got 'no'. Number them"):
+    with pytest.raises(DataError, match=r"must be whole numbers, got 'no'\. Number them"):
         ConceptTargetExtractor().fit(make_set(labels=["no"] * N_ROWS))
 
 
