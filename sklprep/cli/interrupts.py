@@ -28,10 +28,17 @@ _SECONDS_TO_CLEAN_UP = 0.6
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
+class ExplainedInterrupt(KeyboardInterrupt):
+    """An interrupt whose text is what the user is told.
+
+    Others may have a text of their own: Python gives them one where they come while it decodes.
+    """
+
+
 def exit_on_signals(run: Callable[[], int]) -> int:
     """Call a function; a signal meanwhile ends the process with exit code 128 + its number.
 
-    The text of a `KeyboardInterrupt` that `run` raises in answer is what is said on stderr.
+    The text of an `ExplainedInterrupt` that `run` raises in answer is what is said on stderr.
     """
     # joblib's tracker removes what a process left behind, which is not worth a warning then
     quiet = "ignore:resource_tracker:UserWarning"
@@ -43,8 +50,8 @@ def exit_on_signals(run: Callable[[], int]) -> int:
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
                 signal.signal(number, stop)
         return run()
-    except KeyboardInterrupt as interrupt:
-        stop.message = str(interrupt) or stop.message
+    except ExplainedInterrupt as interrupt:
+        stop.message = str(interrupt)
         raise
     finally:
         stop.finish()

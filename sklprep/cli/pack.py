@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from sklprep.cli.arguments import add_common, add_skip_bad
+from sklprep.cli.interrupts import ExplainedInterrupt
 from sklprep.cli.messages import print_error
 from sklprep.exceptions import DataError, UsageError
 
@@ -59,7 +60,7 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             pack = build_pack(source, arguments.output, skip_bad=arguments.skip_bad)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(
+            raise ExplainedInterrupt(
                 "Interrupted; the same command goes on where it stopped."
             ) from None
     faults = pack.verify() if arguments.verify else []

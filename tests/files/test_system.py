@@ -168,3 +168,18 @@ exit_on_signals(run)
     done = elsewhere(code, cwd=tmp_path)
 
     assert (done.returncode, done.stderr) == (130, "Interrupted; nothing was left half-written.\n")
+
+
+def test_an_interrupt_that_python_gave_a_text_is_told_in_the_same_line(tmp_path):
+    code = """
+from sklprep.cli.interrupts import exit_on_signals
+def run():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("decoding with 'cp437' codec failed")
+exit_on_signals(run)
+"""
+    done = elsewhere(code, cwd=tmp_path)
+
+    assert (done.returncode, done.stderr) == (130, "Interrupted; nothing was left half-written.\n")
