@@ -92,20 +92,26 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
         fd, temporary = create_temporary_file(path)
     except OSError as error:
         raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from error
-    with name_full_disk(path), os.fdopen(fd, "wb") as file:  # its lock is held until the end
-        try:
-            yield file
-            file.flush()
-            if sync:
-                os.fsync(file.fileno())
-            if not HAS_LOCKS:
-                file.close()  # there is no lock to lose, and Windows renames no open file
-            temporary.replace(path)
-        except BaseException:
-            if not HAS_LOCKS:
-                file.close()
+    file = None
+    try:
+        with name_full_disk(path), os.fdopen(fd, "wb") as file:  # its lock is held until the end
+            try:
+                yield file
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+                if not HAS_LOCKS:
+                    file.close()  # there is no lock to lose, and Windows renames no open file
+                temporary.replace(path)
+            except BaseException:
+                if not HAS_LOCKS:
+                    file.close()
+                temporary.unlink(missing_ok=True)
+                raise
+    except BaseException:
+        if file is None:  # an interrupt came before it was opened
             temporary.unlink(missing_ok=True)
-            raise
+        raise
     if sync:
         sync_to_disk(path.parent)
 

@@ -46,13 +46,14 @@ def temporary_folder(parent: Path, purpose: str) -> Iterator[Path]:
             raise FileExistsError from None
 
     fd, temporary = _create(_names(parent / purpose), make)
-    made = temporary.stat()
+    made = None
     try:
+        made = temporary.stat()
         yield temporary
     finally:
         with contextlib.suppress(FileNotFoundError):
             # the name of a renamed one may be another process's by now
-            if os.path.samestat(made, temporary.stat()):
+            if made is None or os.path.samestat(made, temporary.stat()):
                 shutil.rmtree(temporary, ignore_errors=True)
         close(fd)
 
@@ -102,20 +103,34 @@ def _names(path: Path) -> Iterator[Path]:
 def _create(names: Iterator[Path], make: Callable[[Path], int]) -> tuple[int, Path]:
     for temporary in names:
         while remove_dead(temporary):
+            fd = None
             try:
-                fd = make(temporary)
-            except FileExistsError:  # another process comes in between
-                continue
-            try:
-                lock(fd, wait=False)
-            except BlockingIOError:  # another process takes it for a leftover
+                fd = _make_locked(temporary, make)
+                if fd is not None and is_at(fd, temporary):
+                    for other in itertools.islice(names, _AT_ONCE):
+                        remove_dead(other)
+                    return fd, temporary
+            except KeyboardInterrupt:  # which may come as soon as it is there
+                if fd is not None:
+                    close(fd)
+                remove_dead(temporary)
+                raise
+            if fd is not None:
                 close(fd)
-                continue
-            except OSError:  # no locks here
-                pass
-            if is_at(fd, temporary):
-                for other in itertools.islice(names, _AT_ONCE):
-                    remove_dead(other)
-                return fd, temporary
-            close(fd)
     raise AssertionError("names do not end")
+
+
+def _make_locked(temporary: Path, make: Callable[[Path], int]) -> int | None:
+    """Make it and take its lock; None if another process comes in between."""
+    try:
+        fd = make(temporary)
+    except FileExistsError:
+        return None
+    try:
+        lock(fd, wait=False)
+    except BlockingIOError:  # another process takes it for a leftover
+        close(fd)
+        return None
+    except OSError:  # no locks here
+        pass
+    return fd

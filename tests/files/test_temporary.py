@@ -700,3 +700,23 @@ def test_nothing_is_read_before_an_output_is_refused(tmp_path, capsys):
     ):
         assert main([*command, str(tmp_path)]) == 2
         assert f"Output {tmp_path} is a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["open", "fdopen"])
+def test_an_interrupt_as_soon_as_the_file_is_there_leaves_nothing(tmp_path, monkeypatch, name):
+    call = getattr(os, name)
+
+    def interrupted(target, *arguments):
+        result = call(target, *arguments)
+        if name == "fdopen":
+            result.close()  # nobody has it: the signal comes before it is assigned
+            raise KeyboardInterrupt
+        if arguments[0] & os.O_CREAT:
+            os.close(result)
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(os, name, interrupted)
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / "a.npz"):
+        pass
+    assert not list(tmp_path.iterdir())
