@@ -21,6 +21,8 @@ _SMALL = 1 << 20
 """Bytes of a member that is read when a folder is opened: a megabyte holds the longest context's
 tokens and text, and a thousand hostile files at once take a gigabyte at the most."""
 _MAX_INT = (1 << 63) - 1  # of int64, which layers and sentence indices become
+LABELS = (0, 1, 2, 3)
+"""What a sentence file may say of how strongly the concept is present."""
 MAX_WIDTH = 1 << 20
 """Numbers in one vector: the largest SAEs published have a million features."""
 
@@ -33,7 +35,8 @@ class SentenceInfo:
     digest: bytes
     n_tokens: int
     final_tokens: tuple[int, ...]
-    label: float | None
+    label: int | None
+    label_fault: str | None
     sentence_index: int | None
     sentence: str | None
     layers: tuple[int, ...]
@@ -108,12 +111,14 @@ def index_sentence(path: Path) -> SentenceInfo:
         if n_configs == 0 and has_layers:
             raise reader.fault("layers", "is empty", "at least 1 layer")
         final = _small(reader, "is_final_token", 1, "b", shape=(n_tokens,))
+        label, label_fault = _label(reader)
         return SentenceInfo(
             name=path.name,
             digest=digest,
             n_tokens=n_tokens,
             final_tokens=tuple(np.flatnonzero(final).tolist()),
-            label=_scalar(reader, "concept_strength_label"),
+            label=label,
+            label_fault=label_fault,
             sentence_index=_sentence_index(reader),
             sentence=_sentence(reader),
             layers=tuple(layers.tolist()),
@@ -135,6 +140,19 @@ def _small(
             f"{wanted} of shape {shape}" if shape else f"{wanted} in {ndim} dimensions",
         )
     return values
+
+
+def _label(reader: NpzReader) -> tuple[int | None, str | None]:
+    """Give the label, or what is wrong with it, which matters only where labels are used."""
+    name = "concept_strength_label"
+    if name not in reader.members:
+        return None, "is missing"
+    if reader.header(name).shape != ():
+        return None, f"has shape {reader.header(name).shape}"
+    value = reader.array(name, max_bytes=_SMALL).item()
+    if isinstance(value, bool | str):
+        return None, f"is {value!r:.60}"
+    return (int(value), None) if value in LABELS else (None, f"is {value:g}")
 
 
 def _scalar(reader: NpzReader, name: str) -> int | float | None:

@@ -238,12 +238,12 @@ class SentenceFolder:
             info.name: file_fault(
                 self.path / info.name,
                 "concept_strength_label",
-                "is missing" if info.label is None else f"is {info.label:g}",
+                info.label_fault,
                 "a label that is 0, 1, 2 or 3",
                 "Correct or remove this file, or use labels=... for a CSV of labels.",
             )
             for info in self.files
-            if info.label is None or info.label not in (0, 1, 2, 3)
+            if info.label_fault is not None
         }
 
     def _faulty(self, faults: Mapping[str, FileFormatError]) -> FaultyFilesError:

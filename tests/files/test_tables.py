@@ -80,8 +80,11 @@ def test_a_pack_takes_them_too(folder, pack, tmp_path):
     assert from_folder.fingerprint == from_pack.fingerprint
 
 
-def test_the_labels_of_the_files_are_not_needed(tmp_path):
-    write_folder(tmp_path / "dump", 3, omit=["concept_strength_label"])
+@pytest.mark.parametrize("label", [None, "high", True, [1], 7, -1, np.nan])
+def test_the_labels_of_the_files_are_not_needed(tmp_path, label):
+    name = "concept_strength_label"
+    its_own = {"omit": [name]} if label is None else {name: label}
+    write_folder(tmp_path / "dump", 3, **its_own)
     labels = tmp_path / "labels.csv"
     labels.write_text("sentence_index,label\n0,4\n1,5\n2,6\n")
 

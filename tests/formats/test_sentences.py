@@ -488,13 +488,13 @@ BAD_FILES = {
         "is in Fortran order",
     ),
     "big-endian": ({"embeddings": np.ones((4, 5), ">f4")}, "embeddings", "dtype '>f4'"),
-    "label as an array": (
-        {"concept_strength_label": [1]},
-        "concept_strength_label",
+    "index as an array": (
+        {"sentence_index": [1]},
+        "sentence_index",
         "has shape (1,); expected one number, shape ()",
     ),
-    "label as text": ({"concept_strength_label": "1"}, "concept_strength_label", "of <U1"),
-    "label as a bool": ({"concept_strength_label": True}, "concept_strength_label", "of bool"),
+    "index as text": ({"sentence_index": "1"}, "sentence_index", "of <U1"),
+    "index as a bool": ({"sentence_index": True}, "sentence_index", "of bool"),
     "half an index": ({"sentence_index": 0.5}, "sentence_index", "is 0.5; expected a whole number"),
     "index NaN": ({"sentence_index": np.nan}, "sentence_index", "is nan"),
     "index infinite": ({"sentence_index": np.inf}, "sentence_index", "is inf"),

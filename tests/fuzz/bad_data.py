@@ -65,7 +65,7 @@ _ONE_FILE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("concept_strength_label' is 1.5; expected a label", {_LABEL: 1.5}),
     ("concept_strength_label' is nan; expected a label", {_LABEL: np.nan}),
     ("concept_strength_label' is missing; expected a label", {_LABEL: None}),
-    ("concept_strength_label' has shape (2,); expected one number", {_LABEL: [1, 2]}),
+    ("concept_strength_label' has shape (2,); expected a label", {_LABEL: [1, 2]}),
     ("sentence_index' is 0, the same as in sentence_000000.npz", {"sentence_index": 0}),
     ("sentence_index' is 1.5; expected a whole number", {"sentence_index": 1.5}),
     ("sentence_index' differs from sentence_000000.npz", {"sentence_index": None}),

@@ -108,6 +108,21 @@ OF_ONE_FILE = {
         "member 'concept_strength_label' is 1.5; expected a label that is 0, 1, 2 or 3. Correct or"
         " remove this file, or use --labels for a CSV of labels.",
     ),
+    "a label as text": (
+        {"concept_strength_label": "high"},
+        "member 'concept_strength_label' is 'high'; expected a label that is 0, 1, 2 or 3. Correct"
+        " or remove this file, or use --labels for a CSV of labels.",
+    ),
+    "a label as a boolean": (
+        {"concept_strength_label": True},
+        "member 'concept_strength_label' is True; expected a label that is 0, 1, 2 or 3. Correct or"
+        " remove this file, or use --labels for a CSV of labels.",
+    ),
+    "a label as an array": (
+        {"concept_strength_label": [1]},
+        "member 'concept_strength_label' has shape (1,); expected a label that is 0, 1, 2 or 3."
+        " Correct or remove this file, or use --labels for a CSV of labels.",
+    ),
     "no label": (
         {"omit": ["concept_strength_label"]},
         "member 'concept_strength_label' is missing; expected a label that is 0, 1, 2 or 3. Correct"
