@@ -88,7 +88,7 @@ def normalize_features(
     >>> X_norm.ravel(), norm_params["norm_std"]
     (array([-1.,  1.]), array([1.]))
     """
-    normalizer = ActivationNormalizer(method)
+    normalizer = ActivationNormalizer(method).set_output(transform="default")
     return normalizer.fit_transform(X), normalizer.norm_params_
 
 

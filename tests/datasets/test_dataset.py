@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from forged_files import archive, bomb, forged_npy, header_text, npy, stored
+from scipy.sparse import issparse
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -259,6 +261,39 @@ def test_training_on_the_dataset_equals_training_on_raw_activations(acts, raw, t
     on_raw = cross_val_predict(plain, X, raw["labels"], cv=folds)
 
     np.testing.assert_allclose(on_dataset, on_raw, atol=2e-4)
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars"])
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("hidden-to-concept", {"layers": "0-1"}),
+        ("hidden-to-concept", {"layers": "0-1", "normalize": "minmax"}),
+        ("feature-to-concept", {"layers": [1]}),
+        ("embedding-to-concept", {"normalize": "none"}),
+    ],
+)
+def test_data_frames_by_default_change_no_dataset_and_no_score(
+    acts, tmp_path, container, strategy, options
+):
+    pytest.importorskip(container)
+
+    def write(path):
+        return generate_dataset(acts, *make_strategy(strategy, **options), output=path)
+
+    def score(ds):
+        model = ds.make_pipeline(LogisticRegression(solver="newton-cg"))
+        return cross_val_score(model, ds.X, ds.y, cv=3)
+
+    expected = score(write(tmp_path / "plain.npz"))
+    with config_context(transform_output=container):
+        write(tmp_path / "frames.npz")
+        ds = load_dataset(tmp_path / "frames.npz")
+        np.testing.assert_array_equal(expected, score(ds))
+        X = ds.pipeline.transform(acts)
+
+    assert (tmp_path / "plain.npz").read_bytes() == (tmp_path / "frames.npz").read_bytes()
+    np.testing.assert_array_equal(ds.X, X.toarray() if issparse(X) else X)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+from sklearn import config_context
 
 from sklprep import (
     get_final_token_data,
@@ -308,6 +309,12 @@ def test_normalize_features_returns_the_norm_entries(method, expected, arrays):
         assert norm_params[name].dtype == np.float64
     assert X_norm.dtype == np.float32
     np.testing.assert_array_equal(before, MATRIX)
+
+
+def test_normalize_features_returns_an_array_where_transformers_give_frames():
+    with config_context(transform_output="pandas"):
+        X_norm, _ = normalize_features(MATRIX)
+    assert isinstance(X_norm, np.ndarray)
 
 
 def test_normalize_features_standardizes_by_default_and_takes_lists():
