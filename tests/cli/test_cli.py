@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sentence_files import write_sentence
 from sklearn.model_selection import train_test_split
 
 from sklprep import load_dataset, make_activations
@@ -459,31 +458,3 @@ def test_demo_runs_its_commands_and_finds_the_planted_layer(tmp_path, capsys):
     assert abs(max(accuracy, key=accuracy.get) - 15) <= 2
     assert main(["demo", str(tmp_path / "demo")]) == 0
     assert "Using the sentence files" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_every_command_prints_on_a_stdout_of_any_encoding(tmp_path, encoding):
-    """Text of a sentence and names of files may hold what the stream cannot: it is escaped."""
-    folder = tmp_path / "жизнь"
-    folder.mkdir()
-    for index in range(2):
-        write_sentence(
-            folder / f"sentence_{index:06d}.npz", index=index, sentence=np.array("Ω ½ 生命")
-        )
-    place = ["--input", folder, "--output", tmp_path / "выход.npz"]
-    commands = (
-        ["inspect", folder, "--audit"],
-        ["generate", "--strategy", "embedding-to-concept", *place],
-        ["inspect", tmp_path / "нет"],
-    )
-
-    for command, code in zip(commands, (0, 0, 1), strict=True):
-        done = subprocess.run(
-            [sys.executable, "-m", "sklprep", *map(str, command)],
-            env={**os.environ, "PYTHONIOENCODING": encoding},
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == code, done.stderr
-        assert b"Traceback" not in done.stderr
-        assert b"\\u" in done.stdout + done.stderr
