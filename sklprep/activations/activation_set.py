@@ -194,6 +194,11 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         >>> both.groups
         array([0, 1, 0, 2])
         """
+        if not isinstance(sets, Mapping):
+            raise UsageError(
+                f"sets is a {type(sets).__name__}; expected a mapping of names to sets, as in"
+                " {'honest': acts, 'devious': others}."
+            )
         for name, acts in sets.items():
             if not isinstance(acts, ActivationSet):
                 raise UsageError(

@@ -216,7 +216,7 @@ def _require_rows_first(
     array: NDArray[Any], name: str, layers: NDArray[Any] | None, by_row: Mapping[str, Any]
 ) -> None:
     lengths = {values.shape[:1] for values in by_row.values()}
-    (n_rows,) = lengths.pop() if len(lengths) == 1 else (None,)
+    n_rows = next(iter(lengths.pop()), None) if len(lengths) == 1 else None
     n_layers = None if layers is None else layers.size
     require_rows_first(array.shape, name, n_rows, n_layers)
 
@@ -265,7 +265,8 @@ def _as_float32(values: Any, name: str, ndim: int) -> NDArray[np.float32] | None
             f"{name} must be a non-empty numeric array of {ndim} dimensions, got {array.dtype} of"
             f" shape {array.shape}.{do}"
         )
-    return array.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # an infinite value is an error where it is used
+        return array.astype(np.float32, copy=False)
 
 
 def _numbers(values: Any, name: str, n: int, default: NDArray[np.int64]) -> NDArray[np.int64]:

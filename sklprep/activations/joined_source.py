@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import DataError, FileFormatError, UsageError
+from sklprep.formats.layers import format_layers
 from sklprep.formats.members import Block, Members
 from sklprep.formats.rows import Rows
 from sklprep.formats.source import all_members, blocks_in_place
@@ -213,9 +214,9 @@ def _require_alike(parts: Mapping[str, Rows]) -> None:
             one, other = getattr(first.source, what), getattr(rows.source, what)
             if not np.array_equal(one, other):
                 raise UsageError(
-                    f"Sets to be joined differ in {called}: {first_name} has {_brief(one)},"
-                    f" {name} has {_brief(other)}; expected the same. Join sets of"
-                    " one model, made with one pooling."
+                    f"Sets to be joined differ in {called}: {first_name} has"
+                    f" {_brief(one, what)}, {name} has {_brief(other, what)}; expected the"
+                    " same. Join sets of one model, made with one pooling."
                 )
         if all_members(first.source) != all_members(rows.source):
             raise UsageError(
@@ -252,7 +253,9 @@ def _texts_of(rows: Rows) -> NDArray[np.str_]:
     return np.zeros(len(rows), np.str_) if texts is None else texts
 
 
-def _brief(value: Any) -> str:
+def _brief(value: Any, what: str) -> str:
+    if what == "layers" and len(value):
+        return format_layers(value.tolist())
     text = str(np.asarray(value).tolist() if value is not None else "none")
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -180,8 +180,9 @@ def _difference(one: DatasetPlan, other: DatasetPlan) -> str:
     ]
     fields = {"target_feature": "feature", "average_l0": "l0"}
     pairs += [
-        (f"{{{fields.get(name, name)}}}", one.options.get(name), other.options.get(name))
-        for name in {**one.options, **other.options}
+        (f"{{{fields.get(name, name)}}}", one.options[name], other.options[name])
+        for name in one.options
+        if name in other.options
     ]
     return (
         ", ".join(f"{name} is {a} and {b}" for name, a, b in pairs if a != b)

@@ -8,7 +8,7 @@ from tensors import ArrayTensor, Tensor
 
 from sklprep import ActivationSet
 from sklprep.activations.arrays import to_numpy
-from sklprep.exceptions import UsageError
+from sklprep.exceptions import DataError, UsageError
 
 
 def as_bfloat16(values):
@@ -336,3 +336,16 @@ def test_nested_lists_of_numbers_are_rows():
     acts = ActivationSet.from_arrays(hidden_states=[[[1, 2]], [[3, 4]], [[5, 6]]])
 
     assert (3, 1, 2) == acts.hidden_states.shape
+
+
+@pytest.mark.parametrize("name", ["labels", "groups"])
+def test_one_number_for_all_rows_is_refused(name):
+    with pytest.raises(UsageError, match=rf"{name} must be one-dimensional, got shape \(\)"):
+        ActivationSet.from_arrays(hidden_states=np.ones((4, 2, 3)), **{name: 3})
+
+
+def test_numbers_beyond_float32_are_an_error_where_they_are_used_and_no_warning():
+    acts = ActivationSet.from_arrays(hidden_states=np.full((4, 1, 3), 1e300))
+
+    with pytest.raises(DataError, match="3 NaN or infinite values"):
+        acts.layer(0)

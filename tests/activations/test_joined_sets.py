@@ -104,7 +104,10 @@ def test_a_joined_set_goes_through_cross_validation(sets):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": (0, 1, 3)}, "differ in their layers: a has .0, 1, 2., b has .0, 1, 3."),
+        (
+            {"layers": (0, 1, 3)},
+            "differ in their layers: a has 0-2, b has 0-1,3; expected the same",
+        ),
         ({"d_model": 8}, "differ in the width of hidden states: a has 7, b has 8"),
         ({"omit": ["activations"]}, "differ in"),
         ({"average_l0s": [1, 2, 3]}, "differ in average_l0s"),
@@ -127,6 +130,8 @@ def test_sets_of_different_poolings_and_no_sets_are_refused(tmp_path):
         ActivationSet.concatenate(sets)
     with pytest.raises(UsageError, match="no sets to join"):
         ActivationSet.concatenate({})
+    with pytest.raises(UsageError, match="sets is a list; expected a mapping of names to sets"):
+        ActivationSet.concatenate(list(sets.values()))
     with pytest.raises(UsageError, match=r"sets\['x'\] is a ndarray"):
         ActivationSet.concatenate({"x": np.zeros((2, 2))})
 
