@@ -134,10 +134,13 @@ def sweep_layers(text: str) -> int | str:
     if text in (EACH, EACH_SAE, EMBEDDINGS):
         return text
     kind, _, layers = text.partition(" ")
-    if kind != "sae":
-        return several_layers(text)
-    several_layers(layers.partition(" l0 ")[0])
-    return text
+    try:
+        read = several_layers(layers.partition(" l0 ")[0] if kind == "sae" else text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(
+            f"{error} An entry may also be {EMBEDDINGS}, {EACH}, 'sae 12' or '{EACH_SAE}'."
+        ) from None
+    return text if kind == "sae" else read
 
 
 def positive(text: str) -> int:

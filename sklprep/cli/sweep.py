@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sklprep.sweeps.sweep_result import LayerSweep
 
 _INNER = "folds within each training set, which choose the layer; default: %(default)s"
+_SHOWN_SCORERS = 5  # all that begin with "balanced", "roc_auc" or "f1"
 _ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
 
 
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--estimator",
         choices=_ESTIMATORS,
-        help="default: logistic for labels, or ridge for features",
+        help="default: logistic for labels, or ridge for quantities",
     )
     add(
         "--layers",
@@ -113,7 +114,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     _, target = make_strategy(arguments.strategy, **given, **every_layer)
     acts, y, layers = _read(arguments, strategy, target)
-    model = _make_estimator(strategy.output_type, arguments)
+    # labels of a CSV or a pack may be quantities
+    model = _make_estimator(arguments, classify=y.dtype.kind != "f")
     counted: dict[str, Any] = {
         "layers": layers,
         "cv": arguments.cv,
@@ -167,13 +169,8 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
             f" {saes[0]!r}. Use --strategy feature-to-concept."
         )
     is_concept = strategy.output_type == CONCEPT
-    arguments.estimator = arguments.estimator or ("logistic" if is_concept else "ridge")
-    if arguments.estimator == ("ridge" if is_concept else "logistic"):
-        other = "logistic" if is_concept else "ridge"
-        raise UsageError(
-            f"--estimator {arguments.estimator} does not fit this target; use {other}, svm or"
-            " random-forest."
-        )
+    if not is_concept:
+        _choose_estimator(arguments, classify=False)
     if arguments.labels and not is_concept:
         raise UsageError("--labels is for a concept target; leave it out.")
     if len(arguments.inputs) > 1 and (arguments.labels or arguments.groups):
@@ -190,6 +187,15 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
         _picture_format(arguments.plot)
     if arguments.scoring is not None:
         _check_scorer(arguments.scoring)
+
+
+def _choose_estimator(arguments: argparse.Namespace, *, classify: bool) -> str:
+    fitting, other = ("logistic", "ridge") if classify else ("ridge", "logistic")
+    if arguments.estimator == other:
+        raise UsageError(
+            f"--estimator {other} does not fit this target; use {fitting}, svm or random-forest."
+        )
+    return arguments.estimator or fitting
 
 
 def _read(
@@ -290,9 +296,11 @@ def _check_scorer(name: str) -> None:
 
     names = get_scorer_names()
     if name not in names:
-        near = get_close_matches(name, names) or ["accuracy", "balanced_accuracy", "r2"]
+        near = [known for known in names if known.startswith(name)][:_SHOWN_SCORERS]
+        near = near or get_close_matches(name, names) or ["accuracy", "balanced_accuracy", "r2"]
         raise UsageError(
-            f"--scoring {name} is no scorer of scikit-learn; choose one such as {', '.join(near)}."
+            f"--scoring {name} is not a scorer of scikit-learn; choose one such as"
+            f" {', '.join(near)}."
         )
 
 
@@ -305,7 +313,9 @@ def _picture_format(path: Path) -> str:
         ) from None
     kind = path.suffix.removeprefix(".").lower() or "png"
     if kind not in FigureCanvasBase.filetypes:
-        raise UsageError(f"--plot {path}: {kind} is no picture format; name it .png, .svg or .pdf.")
+        raise UsageError(
+            f"--plot {path}: {kind} is not a picture format; name it .png, .svg or .pdf."
+        )
     return kind
 
 
@@ -319,7 +329,7 @@ def _print_sweep(sweep: LayerSweep) -> None:
     print()
 
 
-def _make_estimator(output_type: str, arguments: argparse.Namespace) -> Any:
+def _make_estimator(arguments: argparse.Namespace, *, classify: bool) -> Any:
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
@@ -328,7 +338,7 @@ def _make_estimator(output_type: str, arguments: argparse.Namespace) -> Any:
     from sklprep.transformers.normalizers import ActivationNormalizer
     from sklprep.transformers.row_space import RowSpaceProjector
 
-    name, classify = arguments.estimator, output_type == CONCEPT
+    name = _choose_estimator(arguments, classify=classify)
     seed = arguments.random_state
     model = {
         "logistic": lambda: LogisticRegression(solver="newton-cg", max_iter=1000),

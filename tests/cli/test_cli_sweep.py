@@ -152,7 +152,7 @@ def test_plot_of_another_format_is_refused_before_any_fit(sweep, tmp_path, monke
 
     assert (code, out) == (2, "")
     assert err == (
-        f"Error: --plot {tmp_path / 's.xyz'}: xyz is no picture format; name it .png, .svg or"
+        f"Error: --plot {tmp_path / 's.xyz'}: xyz is not a picture format; name it .png, .svg or"
         " .pdf.\n"
     )
     assert not list(tmp_path.iterdir())
@@ -209,13 +209,38 @@ def test_estimator_is_logistic_for_labels_and_ridge_for_features(sweep, argument
     assert sweep(f"{CHEAP} {arguments}") == sweep(f"{CHEAP} {arguments} --estimator {named}")
 
 
+@pytest.mark.parametrize("estimator", ["", " --estimator svm"])
+def test_quantities_of_a_csv_are_regressed_as_in_python(sweep, folder, tmp_path, estimator):
+    labels = tmp_path / "ratings.csv"
+    rows = "".join(f"{index},{index % 7 / 2}\n" for index in range(48))
+    labels.write_text(f"sentence_index,label\n{rows}")
+    acts = load_activations(folder, labels=labels)
+    expected = layer_sweep(None, acts, acts.labels, layers=[1, 2], cv=3)
+
+    code, out, err = sweep(f"{CHEAP} --labels {labels}{estimator} --output {tmp_path / 's.csv'}")
+
+    assert (0, "") == (code, err)
+    assert re.search(r"^layer +r2 ", out, re.MULTILINE)
+    if not estimator:
+        with (tmp_path / "s.csv").open() as file:
+            assert expected.scores.ravel().tolist() == [
+                float(row["score"]) for row in csv.DictReader(file)
+            ]
+    code, _, err = sweep(f"{CHEAP} --labels {labels} --estimator logistic")
+    assert code == 2
+    assert "--estimator logistic does not fit this target; use ridge, svm or random-" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ("--estimator ridge", "--estimator ridge does not fit this target; use logistic, svm or"),
         (f"{TO_FEATURE} --estimator logistic", "--estimator logistic does not fit .*; use ridge"),
         ("--estimator lasso", ".*invalid choice: 'lasso'"),
-        ("--scoring nonsense", "--scoring nonsense is no scorer of scikit-learn; choose one such"),
+        ("--scoring nonsense", "--scoring nonsense is not a scorer of scikit-learn; choose one "),
+        ("--scoring acc", ".*; choose one such as accuracy"),
+        ("--layers embedding", ".* cannot be read at 'embedding'; .* may also be embeddings, each"),
+        ("--layers sae", ".* or 'each sae'"),
         ("--scoring balanced", ".*balanced_accuracy"),
         ("--cv 1", ".*--cv: invalid number of folds value: '1'"),
         ("--permutations -2", ".*--permutations: invalid whole number from 0 value: '-2'"),
