@@ -189,6 +189,7 @@ def _as_plain(array: NDArray[Any], name: str) -> NDArray[Any]:
     if array.dtype.name == "bfloat16":
         return array.astype(np.float32)
     raise UsageError(
-        f"{name} has dtype {array.dtype.name} ({array.dtype.str}), which holds no numbers to numpy;"
-        " expected float16 or float32. bfloat16 is saved so: convert it to float32 before saving."
+        f"{name} has dtype {array.dtype.name} ({array.dtype.str}), which numpy does not take for"
+        " numbers; expected float16 or float32. bfloat16 is saved so: convert it to float32 before"
+        " saving."
     )

@@ -22,7 +22,7 @@ _BLOCK_ROWS = 256
 """Rows that are compared with all others at a time: 205 MB of cosines where there are 100,000."""
 
 _ROUNDING = 1e-9
-"""By so much a cosine may fall short of the threshold: that of equal rows is not always 1."""
+"""How far a cosine may fall short of the threshold: that of equal rows is not always 1."""
 
 
 class Components:

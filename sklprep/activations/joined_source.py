@@ -235,7 +235,7 @@ _SHARED = {
     "d_model": "the width of hidden states",
     "n_features": "the number of SAE features",
 }
-"""What sets must share to be joined, and how an error calls it."""
+"""What sets must share to be joined, and what an error calls it."""
 
 
 def _key_of(rows: Rows) -> str:

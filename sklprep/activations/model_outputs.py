@@ -71,7 +71,7 @@ def identify(batch: Any, what: str) -> ModelOutput:
     [5, 12]
     """
     if hasattr(batch, "keys"):
-        keys = {str(key): key for key in batch.keys()}  # noqa: SIM118  an ActivationCache is no dict
+        keys = {str(key): key for key in batch.keys()}  # noqa: SIM118  an ActivationCache is not a dict
         numbered = any(map(_NUMBER.fullmatch, keys))
         return (_from_numbers if numbered else _from_hooks)(batch, keys, what)
     if isinstance(batch, tuple | list) and len(batch):

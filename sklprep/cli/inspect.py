@@ -42,6 +42,7 @@ from sklprep.formats.layers import format_layers, name_layers
 if TYPE_CHECKING:
     from sklprep.inspection.findings import Finding
 
+_FLAGS_OF_OTHERS = {"scoring": "--scoring", "labels": "--labels"}  # of generate and sweep
 _SHORT = 16  # digits of a fingerprint: 64 bits tell folders apart
 
 
@@ -175,7 +176,7 @@ def _as_facts(findings: list[Finding], flags: Mapping[str, str]) -> list[dict[st
     """The findings as they are printed: what to do is said in the flags of the commands."""
     from dataclasses import asdict
 
-    flags = {**flags, "scoring": "--scoring"}  # of sweep
+    flags = {**flags, **_FLAGS_OF_OTHERS}
     grouped = "--groups-out groups.csv, then sweep --groups groups.csv"
     return [
         asdict(finding)
@@ -210,7 +211,7 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
         yield _line("left out", f"{len(names):,} files, {names[0]} first")
     yield _line(
         "labels",
-        f"none: {facts['labels_fault']}"
+        f"none: {name_flags(facts['labels_fault'], _FLAGS_OF_OTHERS)}"
         if facts["labels"] is None
         else format_counts(facts["labels"]),
     )

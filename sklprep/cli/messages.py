@@ -30,7 +30,7 @@ def name_flags(text: str, flags: Mapping[str, str]) -> str:
     Parameters
     ----------
     text : str
-        Parameters that are no flag of the command stay as they are.
+        Parameters for which the command has no flag stay as they are.
     flags : mapping of str to str
         Flag of each parameter, by its Python name.
 

@@ -176,8 +176,8 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
     if len(arguments.inputs) > 1 and (arguments.labels or arguments.groups):
         flag = "--labels" if arguments.labels else "--groups"
         raise UsageError(
-            f"{flag} names sentences by their index, which several INPUT share; sweep one INPUT, or"
-            " put them into the files."
+            f"{flag} names sentences by their index, which several inputs share. Sweep one INPUT,"
+            " or put them into the files."
         )
     require_safe_outputs(
         [arguments.output, arguments.plot],
@@ -210,7 +210,9 @@ def _read(
     for path in arguments.inputs:
         name = path.resolve().name
         if name in sets:
-            raise UsageError(f"Two INPUT are called {name}; rename one, as rows are told by it.")
+            raise UsageError(
+                f"Two inputs are called {name}. Rename one: rows are told apart by it."
+            )
         acts = _load(arguments, path)
         layers = arguments.layers or EACH
         if strategy.input_member == SAE:
@@ -256,9 +258,7 @@ def _check_sparse(arguments: argparse.Namespace) -> None:
     if arguments.row_space:
         raise UsageError(f"--row-space needs dense X, and {arguments.strategy} has sparse X.")
     if EMBEDDINGS in (arguments.layers or ()):
-        raise UsageError(
-            f"{arguments.strategy} sweeps SAE features, which embeddings have none of."
-        )
+        raise UsageError(f"{arguments.strategy} sweeps SAE features, and embeddings have none.")
 
 
 def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:

@@ -100,8 +100,9 @@ def _read_by_sentence(
     wanted = dict.fromkeys(sentence_indices.tolist())
     missing = [index for index in wanted if index not in lines]
     if missing:
+        have = "1 sentence has" if len(missing) == 1 else f"{len(missing)} sentences have"
         raise FileFormatError(
-            f"{path}: {len(missing)} sentences have no {column}, sentence_index {missing[0]} first;"
+            f"{path}: {have} no {column}, sentence_index {missing[0]} first;"
             " expected a line for each."
         )
     return {index: lines[index] for index in wanted}

@@ -67,7 +67,7 @@ def brief(error: Exception) -> str:
 def not_finite(
     where: str, member: str, what: str, n_values: int, affected: str = ""
 ) -> FileFormatError:
-    """Build the error of a file or a row with values that are no finite numbers."""
+    """Build the error of a file or a row with values that are not finite numbers."""
     return file_fault(
         where,
         member,

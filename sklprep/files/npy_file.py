@@ -49,7 +49,7 @@ def is_plain_dtype(dtype: str) -> bool:
 
 
 def find_bad_bytes(values: NDArray[Any]) -> tuple[str, str] | None:
-    """Find bytes that numpy reads although they are no value of the dtype: found, expected."""
+    """Find bytes that numpy reads although no value of the dtype has them: found, expected."""
     if values.size and values.dtype == bool and values.view(np.uint8).max() > 1:
         return "has bytes other than 0 and 1", "booleans"
     if values.dtype.kind == "U" and values.size:

@@ -63,7 +63,7 @@ _LOADERS = {
 }
 """Files of other tools, and what reads them."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What the system runs out of is no fault of a file."""
+"""What the system runs out of is not the fault of a file."""
 
 
 class SentenceFolder:

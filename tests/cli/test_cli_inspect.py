@@ -199,6 +199,15 @@ def test_a_pack_of_a_models_tokens_counts_its_sentences(run, tmp_path):
     assert {"min": 5, "median": 5, "max": 5, "sum": 15} == facts["tokens"]
 
 
+def test_labels_that_cannot_be_used_name_the_flag_of_other_commands(run, tmp_path):
+    write_folder(tmp_path / "dump", 3, concept_strength_label=5)
+
+    code, out, _ = run("--quick", path=tmp_path / "dump")
+
+    assert code == 0
+    assert "use --labels for a CSV of labels. (2 more files are at fault.)" in out
+
+
 def test_quiet_prints_nothing_and_writes_the_groups(run, tmp_path):
     assert (0, "", "") == run(f"--audit --quiet --groups-out {tmp_path}/g.csv")
     assert 49 == len((tmp_path / "g.csv").read_text().splitlines())

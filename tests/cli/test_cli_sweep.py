@@ -569,7 +569,7 @@ class TestSeveralInputs:
 
         assert run_command("sweep", honest, honest)[::2] == (
             2,
-            "Error: Two INPUT are called honest; rename one, as rows are told by it.\n",
+            "Error: Two inputs are called honest. Rename one: rows are told apart by it.\n",
         )
         code, _, err = run_command("sweep", honest, devious, "--labels", "labels.csv")
         assert (code, err.startswith("Error: --labels names sentences by their index")) == (2, True)

@@ -142,10 +142,10 @@ def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
         (b"sentence_index,label\n1_0,1\n", "line 2 has sentence_index '1_0'; expected a whole"),
         (b"sentence_index,label\n,1\n", "line 2 has sentence_index ''; expected a whole"),
         (b"sentence_index,label\n0,1\n1,1\n2,1\n0,2\n", "line 5 gives .* 0 the label '2', line 2 "),
-        (b"sentence_index,label\n0,1\n1,nan\n2,1\n", "1 sentences have no label, sentence_index 1"),
+        (b"sentence_index,label\n0,1\n1,nan\n2,1\n", "1 sentence has no label, sentence_index 1"),
         (
             b"sentence_index,label\n0,a\n1,<NA>\n2,a\n",
-            "1 sentences have no label, sentence_index 1",
+            "1 sentence has no label, sentence_index 1",
         ),
         (b"sentence_index,label\n0,1\n1,inf\n2,1\n", "line 3 has the label 'inf' where others are"),
         (b"sentence_index,label\n0,\xff\xfe\n", "is not a CSV file in UTF-8"),

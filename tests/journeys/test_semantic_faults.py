@@ -166,7 +166,7 @@ def test_numbering_may_start_at_0_or_1(dump, run, first):
     assert run("generate", *EMBEDDINGS) == (0, "")
 
 
-# --- values that are no finite numbers count where they are used ---------------------------------
+# --- values that are not finite numbers count where they are used --------------------------------
 
 
 @pytest.mark.parametrize(
