@@ -249,7 +249,8 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             parts.append(f"{len(facts.saes)} SAE configs of {facts.n_features} features")
         if facts.pooling != "final":
             parts.append(f"pooling {facts.pooling}")
-        return f"ActivationSet({', '.join(parts)})"
+        origin = f"; {facts.mapping}" if facts.mapping else ""
+        return f"ActivationSet({', '.join(parts)}{origin})"
 
     def _repr_html_(self) -> str:
         """Show in a notebook what there is; activations are not read for it."""
@@ -556,6 +557,8 @@ def _card_of(facts: SetFacts) -> str:
     if facts.d_model is not None:
         layers = format_layers(facts.layers)
         rows.append(("hidden states", f"layers {layers}, {facts.d_model:,} wide"))
+    if facts.mapping:
+        rows.append(("read from", facts.mapping))
     if facts.d_embed is not None:
         rows.append(("embeddings", f"{facts.d_embed:,} wide"))
     if facts.n_features is not None:

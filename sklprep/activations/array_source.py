@@ -29,6 +29,7 @@ class ArraySource(InPlace):
     """Rows that are in memory already."""
 
     name = "arrays"
+    mapping = ""
     place = None
     stored_dtype = "<f4"
     left_out: Mapping[str, FileFormatError] = {}

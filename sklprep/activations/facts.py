@@ -39,6 +39,8 @@ class SetFacts:
     has_text : bool
     first_sentences : list of (str, str)
         Index and text of the first few that differ.
+    mapping : str
+        How the numbers of another tool became layers; empty where they are ours.
     """
 
     name: str
@@ -57,6 +59,7 @@ class SetFacts:
     left_out: list[str]
     has_text: bool
     first_sentences: list[tuple[str, str]]
+    mapping: str
 
 
 def gather_facts(rows: Rows) -> SetFacts:
@@ -86,6 +89,7 @@ def gather_facts(rows: Rows) -> SetFacts:
         list(source.left_out),
         rows.sentences is not None,
         _first_sentences(rows),
+        source.mapping,
     )
 
 

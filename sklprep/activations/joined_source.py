@@ -44,6 +44,8 @@ class JoinedSource:
         self._parts = dict(parts)
         first = next(iter(parts.values())).source
         self.name = "+".join(parts)
+        mappings = {rows.source.mapping for rows in parts.values()}
+        self.mapping = mappings.pop() if len(mappings) == 1 else ""
         self.pooling, self.is_pooled = first.pooling, first.is_pooled
         self.layers, self.sae_layers = first.layers, first.sae_layers
         self.average_l0s = first.average_l0s

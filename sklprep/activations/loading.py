@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -13,10 +14,11 @@ from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import SklprepWarning
 from sklprep.files.csv_tables import read_groups, read_labels
 from sklprep.files.faults import warn_left_out
+from sklprep.formats.dumps.dump import Reading, Request
 from sklprep.formats.members import Members
-from sklprep.formats.pack_reader import Pack, is_pack
+from sklprep.formats.opening import open_source
+from sklprep.formats.pack_reader import Pack
 from sklprep.formats.rows import Rows
-from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.formats.source import all_members
 
 
@@ -29,6 +31,9 @@ def load_activations(
     labels: str | os.PathLike[str] | None = None,
     groups: str | os.PathLike[str] | None = None,
     skip_bad: bool | Mapping[str, Any] = False,
+    format: str | None = None,  # noqa: A002
+    key: str | None = None,
+    layer_offset: int = 0,
 ) -> ActivationSet:
     """Open a folder of sentence files as an `ActivationSet`.
 
@@ -98,6 +103,7 @@ def load_activations(
         labels=labels,
         groups=groups,
         skip_bad=skip_bad is not False,
+        reading=Reading(format, key, layer_offset),
     )
     if (folder := acts.rows.folder) is not None:
         needed = folder.bytes_of(Members(layers=tuple(folder.layers.tolist())))
@@ -105,7 +111,7 @@ def load_activations(
             warnings.warn(message, SklprepWarning, stacklevel=2)
     if skip_bad is False:
         return acts
-    settled = {} if folder is not None else acts.left_out
+    settled = acts.left_out if isinstance(acts.rows.source, Pack) else {}
     if isinstance(skip_bad, Mapping):
         used = dict(skip_bad)
         labels_used = bool(used.pop("labels", False))
@@ -153,22 +159,14 @@ def open_activations(
     labels: str | os.PathLike[str] | None = None,
     groups: str | os.PathLike[str] | None = None,
     skip_bad: bool = False,
+    reading: Reading | None = None,
 ) -> ActivationSet:
     """Do what `load_activations` does, but for reading activations or asking for memory or warning.
 
     So `skip_bad` leaves out only files that are faulty before that.
     """
-    source: Pack | SentenceFolder = (
-        Pack(path, pooling=pooling)
-        if is_pack(path)
-        else SentenceFolder(
-            path,
-            pooling=pooling or "final",
-            n_jobs=n_jobs,
-            progress=progress,
-            skip_bad=skip_bad,
-        )
-    )
+    request = Request(Path(path), reading or Reading(), pooling, skip_bad)
+    source = open_source(request, n_jobs=n_jobs, progress=progress)
     joined: dict[str, NDArray[Any]] = {}
     if labels is not None:
         joined["labels"] = read_labels(labels, source.sentence_indices)

@@ -84,6 +84,19 @@ def add_joined(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--format", metavar="NAME", help="of a dump of another tool, instead of looking")
+    add("--key", metavar="NAME", help="of its arrays, such as 'layer_{layer}'")
+    add(
+        "--layer-offset",
+        type=int,
+        default=0,
+        metavar="N",
+        help="added to its layer numbers; -1 is the embeddings",
+    )
+
+
 def add_skip_bad(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", action="store_true", help="go on without files faulty in what is used"

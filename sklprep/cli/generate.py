@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from sklprep.cli.arguments import (
     add_common,
     add_joined,
+    add_reading,
     add_skip_bad,
     add_target,
     one_layer,
@@ -53,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--features-from", type=Path, metavar="CSV", help="features of a ranked_features.csv")
     add("--top", type=positive, metavar="N", help="only the first N of them")
     add_joined(parser)
+    add_reading(parser)
     add_skip_bad(parser)
     add("--test-size", type=test_size, metavar="SIZE", help="fit on training rows only")
     add("--random-state", type=int, metavar="SEED", help="of the split; default: 42")
@@ -70,7 +72,7 @@ def _add_combined(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, action="append", **options)
 
     add("--strategy", required=True, choices=STRATEGIES, metavar="NAME", help="*")
-    folder = "* folder of sentence_*.npz files, or a pack"
+    folder = "* folder of sentence_*.npz files, pack, or dump of another tool"
     add("--input", required=True, type=Path, metavar="DIR", help=folder)
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="dataset to write (.npz), or a pattern"
@@ -84,6 +86,7 @@ def _add_combined(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from sklprep.formats.dumps.dump import Reading
     from sklprep.formats.outputs import require_safe_outputs
 
     _check_combinations(arguments)
@@ -95,6 +98,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "n_jobs": arguments.jobs,
         "labels": arguments.labels,
         "groups": arguments.groups,
+        "reading": Reading(arguments.format, arguments.key, arguments.layer_offset),
         "hold_out": _read_hold_out(arguments),
         "skip_bad": arguments.skip_bad,
     }

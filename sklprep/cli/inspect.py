@@ -2,12 +2,13 @@
 
 With ``--json`` one object is printed. Its keys stay; later versions may add some.
 
-Of a sentence folder or a pack: ``kind`` ("sentence folder", "pack"), ``path``, ``name``,
-``n_bytes`` (on disk), ``fingerprint``, ``pooling``, ``n_sentences``, ``n_rows``, ``left_out``
-(names of faulty files), ``labels`` (number of sentences of each label; or null, and
-``labels_fault`` says why), ``has_text``, ``tokens`` (min, median, max, sum over sentences; null
-where a pack does not know), ``embeddings``, ``hidden_states`` and ``activations`` (width and stored
-dtypes, or null), ``layers``, ``saes`` (layer and average_l0 of each), ``values``.
+Of a sentence folder, a pack or a dump of another tool: ``kind`` ("sentence folder", "pack",
+"dump"), ``format`` (name and version, which may be empty), ``mapping`` (what in a dump became which
+layers), ``path``, ``name``, ``n_bytes`` (on disk), ``fingerprint``, ``pooling``, ``n_sentences``,
+``n_rows``, ``left_out`` (names of faulty files), ``labels`` (number of sentences of each label; or
+null, and ``labels_fault`` says why), ``has_text``, ``tokens`` (min, median, max, sum over
+sentences; null where a pack does not know), ``embeddings``, ``hidden_states`` and ``activations``
+(width and stored dtypes, or null), ``layers``, ``saes`` (layer and average_l0 of each), ``values``.
 
 ``values`` is null with ``--quick``. It has ``embeddings`` (or null) and, for each layer,
 ``hidden_states``: min, max, median_peak (the peak of a dimension is its largest magnitude over the
@@ -34,7 +35,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sklprep.cli.arguments import add_common, add_skip_bad, one_layer
+from sklprep.cli.arguments import add_common, add_reading, add_skip_bad, one_layer
 from sklprep.cli.messages import name_flags, printable
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import format_layers, name_layers
@@ -48,12 +49,17 @@ _SHORT = 16  # digits of a fingerprint: 64 bits tell folders apart
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Say what a folder of sentence files, a pack or a dataset holds; with --audit also what\n"
-        "would flatter or spoil a score on it."
+        "Say what a folder of sentence files, a pack, a dump of another tool or a dataset holds;\n"
+        "with --audit also what would flatter or spoil a score on it."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
-    add("path", type=Path, metavar="PATH", help="folder of sentence_*.npz files, pack, or dataset")
+    add(
+        "path",
+        type=Path,
+        metavar="PATH",
+        help="folder of sentence_*.npz files, pack, dump of another tool, or dataset",
+    )
     add("--quick", action="store_true", help="read headers only, no values")
     add("--json", action="store_true", help="print one JSON object")
     add(
@@ -67,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--threshold", type=_cosine, metavar="COSINE", help="default: 0.7, or 0.95 with --near")
     add("--groups-out", type=Path, metavar="CSV", help="write the proposed groups there")
+    add_reading(parser)
     add_skip_bad(parser)
     add_common(parser, pooling=True)
 
@@ -95,9 +102,9 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("--audit needs the values that --quick leaves out; give one of them.")
     require_safe_outputs([arguments.groups_out], [arguments.path])
     path: Path = arguments.path
-    is_file = path.is_file() or (not path.is_dir() and path.suffix == ".npz")
+    is_dataset = _is_dataset(path) and arguments.format is None
     facts: dict[str, Any] = {}
-    for more in _inspect_dataset(arguments) if is_file else _inspect_activations(arguments):
+    for more in _inspect_dataset(arguments) if is_dataset else _inspect_activations(arguments):
         facts |= more
         if not (arguments.quiet or arguments.json):
             print(printable("\n".join(_format(more))), flush=True)
@@ -106,27 +113,33 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _is_dataset(path: Path) -> bool:
+    """Whether it should be a dataset: a file that is nothing else."""
+    from sklprep.formats.conversions import is_pickled
+    from sklprep.formats.dumps.table import find_format
+
+    if not path.is_file():
+        return not path.is_dir() and path.suffix == ".npz"
+    return find_format(path) is None and not is_pickled(path)
+
+
 def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the facts as they become known."""
     from sklprep.activations.activation_set import ActivationSet
     from sklprep.activations.loading import warn_of_left_out
-    from sklprep.formats.pack_reader import Pack, is_pack
+    from sklprep.formats.dumps.dump import Reading, Request
+    from sklprep.formats.opening import open_source
+    from sklprep.formats.pack_reader import Pack
     from sklprep.formats.rows import Rows
-    from sklprep.formats.sentence_folder import SentenceFolder
     from sklprep.formats.source import all_members
     from sklprep.inspection.describe import Scan, describe_activations, describe_values
 
-    source: SentenceFolder | Pack
-    if is_pack(arguments.path):
-        source = Pack(arguments.path, pooling=arguments.pooling)
-    else:
-        source = SentenceFolder(
-            arguments.path,
-            pooling=arguments.pooling or "final",
-            n_jobs=arguments.jobs,
-            progress=not arguments.quiet,
-            skip_bad=arguments.skip_bad,
-        )
+    reading = Reading(arguments.format, arguments.key, arguments.layer_offset)
+    source = open_source(
+        Request(arguments.path, reading, arguments.pooling, arguments.skip_bad),
+        n_jobs=arguments.jobs,
+        progress=not arguments.quiet,
+    )
     acts = ActivationSet(Rows(source))
     near = arguments.near or "text"
     if arguments.audit:
@@ -134,12 +147,12 @@ def _inspect_activations(arguments: argparse.Namespace) -> Iterator[dict[str, An
 
         choose_threshold(acts, near, arguments.threshold)  # raises before the values are read
 
-    if arguments.skip_bad and acts.rows.folder is not None:
-        if not arguments.quick:
+    if arguments.skip_bad and not isinstance(source, Pack):
+        if not arguments.quick and acts.rows.folder is not None:
             faults = acts.rows.folder.find_faults(all_members(source), damage_only=True)
             acts = acts.without(faults)
         warn_of_left_out(acts)
-    yield describe_activations(acts, acts.rows.folder or source)
+    yield describe_activations(acts)
     if arguments.quick:
         return
     scan = Scan(acts, keep=None if isinstance(near, str) else near)
@@ -156,7 +169,8 @@ def _inspect_dataset(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from sklprep.inspection.dataset_audit import audit_dataset
     from sklprep.inspection.describe import describe_dataset, scan_dataset
 
-    for name in ("near", "threshold", "groups_out", "pooling", "skip_bad"):
+    of_rows = ("near", "threshold", "groups_out", "pooling", "skip_bad", "key", "layer_offset")
+    for name in of_rows:
         if getattr(arguments, name) not in (None, False):
             raise UsageError(
                 f"--{name.replace('_', '-')} does not apply to a dataset; give it with the folder"
@@ -200,6 +214,10 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
     from sklprep.notebook.words import format_counts
 
     yield f"{facts['path']}: {facts['kind']}, {facts['n_bytes'] / 1e6:,.1f} MB"
+    if facts["mapping"]:
+        version = facts["format"]["version"]
+        yield _line("format", facts["format"]["name"] + (f" {version}" if version else ""))
+        yield _line("mapping", facts["mapping"])
     rows = "one a sentence" if facts["n_rows"] == facts["n_sentences"] else "one a token"
     yield _line(
         "rows",

@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sklprep.cli.arguments import add_common, add_skip_bad
+from sklprep.cli.arguments import add_common, add_reading, add_skip_bad
 from sklprep.cli.interrupts import ExplainedInterrupt
 from sklprep.cli.messages import print_error
 from sklprep.exceptions import DataError, UsageError
+
+if TYPE_CHECKING:
+    from sklprep.formats.pack_reader import Pack
+    from sklprep.formats.source import Source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write a folder of sentence files as plain arrays that are read in place, or add its new\n"
-        "files to such a pack. An interrupted run goes on where it stopped."
+        "files to such a pack. An interrupted run goes on where it stopped; a dump of another\n"
+        "tool is packed in one go."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
-    add("input", type=Path, metavar="INPUT", help="folder of sentence files; a pack to --verify")
+    add(
+        "input",
+        type=Path,
+        metavar="INPUT",
+        help="folder of sentence files, or dump of another tool; a pack to --verify",
+    )
     add("output", type=Path, nargs="?", metavar="OUT", help="the pack")
     add("--verify", action="store_true", help="compare every digest")
+    add_reading(parser)
     add_skip_bad(parser)
     add_common(parser, pooling=True)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from sklprep.formats.dumps.dump import Reading, Request
+    from sklprep.formats.opening import open_source
     from sklprep.formats.pack_manifest import MANIFEST
     from sklprep.formats.pack_reader import Pack, is_pack
     from sklprep.formats.pack_writer import build_pack, require_pack_output
@@ -48,21 +62,23 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     else:
         require_pack_output(arguments.output)
-        source = SentenceFolder(
-            arguments.input,
-            pooling=arguments.pooling or "final",
+        reading = Reading(arguments.format, arguments.key, arguments.layer_offset)
+        source = open_source(
+            Request(arguments.input, reading, arguments.pooling, arguments.skip_bad),
             n_jobs=arguments.jobs,
             progress=not arguments.quiet,
-            skip_bad=arguments.skip_bad,
         )
-        if is_pack(arguments.output):
-            n_before = Pack(arguments.output, pooling=None).manifest.n_sentences
-        try:
-            pack = build_pack(source, arguments.output, skip_bad=arguments.skip_bad)
-        except KeyboardInterrupt:
-            raise ExplainedInterrupt(
-                "Interrupted; the same command goes on where it stopped."
-            ) from None
+        if not isinstance(source, SentenceFolder):
+            pack = _pack_in_one_go(source, arguments)
+        else:
+            if is_pack(arguments.output):
+                n_before = Pack(arguments.output, pooling=None).manifest.n_sentences
+            try:
+                pack = build_pack(source, arguments.output, skip_bad=arguments.skip_bad)
+            except KeyboardInterrupt:
+                raise ExplainedInterrupt(
+                    "Interrupted; the same command goes on where it stopped."
+                ) from None
     faults = pack.verify() if arguments.verify else []
     for fault in faults:
         print_error(fault, arguments.flags)
@@ -72,3 +88,19 @@ def _run(arguments: argparse.Namespace) -> int:
         verified = ", every digest is right" if arguments.verify else ""
         print(f"{pack.path}: {n_files} sentences, {pack.n_rows} rows{new}{verified}")
     return 1 if faults else 0
+
+
+def _pack_in_one_go(source: Source, arguments: argparse.Namespace) -> Pack:
+    """Pack the rows of a dump of another tool, which does not grow."""
+    from sklprep.activations.activation_set import ActivationSet
+    from sklprep.activations.loading import leave_out_faulty, warn_of_left_out
+    from sklprep.formats.pack_reader import Pack
+    from sklprep.formats.rows import Rows
+    from sklprep.formats.source import all_members
+
+    acts = ActivationSet(Rows(source))
+    if arguments.skip_bad:
+        acts = leave_out_faulty(acts, all_members(source))
+        warn_of_left_out(acts)
+    acts.to_pack(arguments.output)
+    return Pack(arguments.output, pooling=None)

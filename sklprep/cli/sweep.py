@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sklprep.cli.arguments import (
     add_common,
     add_joined,
+    add_reading,
     add_skip_bad,
     add_target,
     folds,
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="INPUT",
-        help="folder of sentence_*.npz files, or a pack; rows of several are joined",
+        help="folder of sentence files, pack, or dump of another tool; rows of several are joined",
     )
     add(
         "--strategy",
@@ -84,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
     add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
     add_joined(parser)
+    add_reading(parser)
     add_skip_bad(parser)
     add("--row-space", action="store_true", help="project onto the row space: faster when wide")
     _add_outputs(parser)
@@ -238,6 +240,9 @@ def _load(arguments: argparse.Namespace, path: Path) -> ActivationSet:
         labels=arguments.labels,
         groups=arguments.groups,
         skip_bad={} if arguments.skip_bad else False,  # what is used is looked at by _leave_out
+        format=arguments.format,
+        key=arguments.key,
+        layer_offset=arguments.layer_offset,
     )
 
 

@@ -19,6 +19,7 @@ from sklprep.files.faults import warn_left_out
 from sklprep.files.npz_reader import NpzReader
 from sklprep.files.temporary import remove_leftovers, temporary_folder
 from sklprep.formats.members import Members
+from sklprep.formats.pack_reader import Pack
 
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sklprep.datasets.plans import DatasetPlan
     from sklprep.datasets.provenance import Provenance
     from sklprep.datasets.recipe import Recipe
+    from sklprep.formats.dumps.dump import Reading
 
 SPOOL_BYTES = 512 << 20
 """Rows of a raw folder beyond this go through a temporary pack instead of memory. It holds 2,240
@@ -71,6 +73,7 @@ def make_datasets(
     progress: bool,
     labels: Path | None = None,
     groups: Path | None = None,
+    reading: Reading | None = None,
     hold_out: HoldOut | None = None,
     compress: bool = False,
     force: bool = False,
@@ -80,7 +83,7 @@ def make_datasets(
     """Make the datasets, reading each folder once; one failure does not stop the others.
 
     A dataset that is there already with the same provenance is left as it is unless `force`.
-    `labels` and `groups` are CSV files, as `load_activations` takes them. With `skip_bad` a dataset
+    `labels`, `groups` and `reading` are as `load_activations` takes them. With `skip_bad` a dataset
     goes without the files that are faulty in what it reads; otherwise its error names all of them.
     """
     from sklprep.activations.loading import open_activations
@@ -99,12 +102,13 @@ def make_datasets(
                 progress=progress,
                 labels=labels,
                 groups=groups,
+                reading=reading,
                 skip_bad=True,  # an error is to name what is faulty beyond that, too
             )
         except _EXPECTED as error:
             report.failed += [(plan, error) for plan in todo]
             continue
-        packed = acts.left_out if acts.rows.folder is None else {}
+        packed = acts.left_out if isinstance(acts.rows.source, Pack) else {}
         batch = _Batch(report, hold_out, compress, force, skip_bad, on_written, known={*packed})
         batch.make(acts, todo)
     return report
@@ -117,6 +121,7 @@ def preview_datasets(
     n_jobs: int | None,
     labels: Path | None = None,
     groups: Path | None = None,
+    reading: Reading | None = None,
     hold_out: HoldOut | None = None,
     skip_bad: bool = False,
 ) -> Iterator[tuple[DatasetPlan, Preview | Exception]]:
@@ -132,12 +137,13 @@ def preview_datasets(
                 progress=False,
                 labels=labels,
                 groups=groups,
+                reading=reading,
                 skip_bad=skip_bad,
             )
         except _EXPECTED as error:
             yield from ((plan, error) for plan in group)
             continue
-        if acts.rows.folder is not None:
+        if not isinstance(acts.rows.source, Pack):
             warn_of_left_out(acts)
         for plan in group:
             try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sklprep.exceptions import FileFormatError
 from sklprep.files.regular_file import RegularFile
-from sklprep.files.system import read_at, read_into
+from sklprep.files.system import read_at
 
 MAX_HEADER_BYTES = 4096
 """numpy writes 118 bytes for a plain array. Headers are parsed as Python literals, for which numpy
@@ -24,8 +24,6 @@ itself took 954 MB and 4.8 s where one held 500 MB of spaces."""
 
 _MAX_DIMS = 32  # of numpy before version 2, which has 64
 _MAX_ARRAY_BYTES = 1 << 48  # 256 TB: sizes up to here fit into a C long, however they are added up
-_READ_BYTES = 64 << 20
-"""Bytes of one system call: Linux reads at most 2 GiB at once, and a signal waits for its end."""
 
 FLOATS = ("<f2", "<f4", "<f8")
 """Dtypes of activations. numpy has none for bfloat16; longer floats differ between machines."""
@@ -200,14 +198,7 @@ class NpyFile(RegularFile):
             yield piece
 
     def _fill(self, values: NDArray[Any], start: int) -> None:
-        buffer = values.reshape(-1).view(np.uint8).data if values.size else memoryview(b"")
-        position = self.offset + start * self.row_bytes
-        done = 0
-        while done < len(buffer):
-            n = read_into(self._fd, buffer[done : done + _READ_BYTES], position + done)
-            if n == 0:
-                raise self._fault("was cut short while it was read", "a file that stays")
-            done += n
+        self.fill(values, self.offset + start * self.row_bytes)
         if bad := find_bad_bytes(values):
             raise self._fault(*bad, COPY_AGAIN)
 

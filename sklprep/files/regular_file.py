@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sklprep.exceptions import FileFormatError
 from sklprep.files.faults import file_fault
-from sklprep.files.system import open_to_read
+from sklprep.files.system import open_to_read, read_into
+
+_READ_BYTES = 64 << 20
+"""Bytes of one system call: Linux reads at most 2 GiB at once, and a signal waits for its end."""
 
 
 class RegularFile:
-    """What the readers of NPZ and npy files have in common.
+    """What the readers of all files of arrays have in common.
 
     Parameters
     ----------
@@ -48,6 +54,21 @@ class RegularFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    @property
+    def fd(self) -> int:
+        """Number of the open file, for the system."""
+        return self._fd
+
+    def fill(self, values: NDArray[Any], position: int, member: str | None = None) -> None:
+        """Read into an array what lies at a position of the file."""
+        buffer = values.reshape(-1).view(np.uint8).data if values.size else memoryview(b"")
+        done = 0
+        while done < len(buffer):
+            n = read_into(self._fd, buffer[done : done + _READ_BYTES], position + done)
+            if n == 0:
+                raise self.fault(member, "was cut short while it was read", "a file that stays")
+            done += n
 
     def fault(self, member: str | None, found: str, expected: str, do: str = "") -> FileFormatError:
         """Build the error that names this file, the member, what was found and expected."""

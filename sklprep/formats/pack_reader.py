@@ -56,6 +56,8 @@ class Pack(InPlace):
         If the pooling is another one.
     """
 
+    mapping = ""
+
     def __init__(self, path: str | os.PathLike[str], *, pooling: str | None) -> None:
         self.path = self.place = Path(path)
         manifest = self.manifest = read_manifest(self.path)

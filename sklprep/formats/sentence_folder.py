@@ -33,6 +33,12 @@ from sklprep.exceptions import (
     SklprepWarning,
 )
 from sklprep.files.faults import faulty_files, file_fault
+from sklprep.files.listing import list_files, natural
+from sklprep.formats.conversions import (
+    TORCH_AND_PICKLE,
+    is_pickled,
+    say_conversion,
+)
 from sklprep.formats.fingerprint import fingerprint_of
 from sklprep.formats.layers import require_layers
 from sklprep.formats.members import MEMBERS, Block, Members, SparseRows
@@ -52,16 +58,8 @@ if TYPE_CHECKING:
 PATTERN = "sentence_*.npz"
 _NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
 """A name that counts sentences, among which gaps are looked for; longer numbers are dates, ids."""
-_LOADERS = {
-    ".npy": "numpy.load",
-    ".npz": "numpy.load",
-    ".safetensors": "safetensors.numpy.load_file",
-    ".pt": "torch.load(..., weights_only=True)",
-    ".pth": "torch.load(..., weights_only=True)",
-    ".h5": "h5py.File",
-    ".parquet": "pandas.read_parquet",
-}
-"""Files of other tools, and what reads them."""
+_ALONE = (".h5", ".hdf5", ".arrow", ".parquet", ".npz")
+"""Files that are not read as parts of a folder."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """What the system runs out of is not the fault of a file."""
 
@@ -91,6 +89,7 @@ class SentenceFolder:
     """
 
     is_pooled = True
+    mapping = ""
 
     def __init__(
         self,
@@ -494,7 +493,7 @@ def available_memory() -> int | None:
 
 def _list_sentence_files(folder: Path) -> list[str]:
     found = [path.name for path in folder.glob(PATTERN)] if folder.is_dir() else []
-    names = sorted(found, key=_natural)
+    names = sorted(found, key=natural)
     if names:
         numbers = {int(match[1]) for name in names if (match := _NUMBER.fullmatch(name))}
         start = min(1, *numbers) if numbers else 0
@@ -511,7 +510,11 @@ def _list_sentence_files(folder: Path) -> list[str]:
     if not folder.exists():
         hint = "the folder does not exist. Check the path."
     elif not folder.is_dir():
-        hint = "it is a file. Name the folder that holds the sentence files."
+        hint = "it is a file. " + (
+            say_conversion(folder)
+            if is_pickled(folder)
+            else "Name the folder that holds the sentence files."
+        )
     elif any(folder.glob("layer_*_activations.npz")):
         hint = (
             "it holds layer_*_activations.npz, the old layer-wise format. Run the extraction that"
@@ -541,21 +544,20 @@ def _warn_of_padding(folder: Path, files: Sequence[SentenceInfo], pooling: str) 
         )
 
 
-def _natural(name: str) -> tuple[Any, ...]:
-    """Sort key by the numbers in a name: 2 before 10, padded with zeros or not."""
-    parts = re.split(r"([0-9]+)", name)
-    return tuple(int(part) if part.isdigit() else part for part in parts), name
-
-
 def _say_what_lies_there(folder: Path) -> str:
     """What to do with the arrays of other tools, if the folder holds any."""
-    for suffix, load in _LOADERS.items():
-        if found := sorted(folder.glob(f"*{suffix}")):
-            return (
-                f"it holds {len(found)} {suffix} files ({found[0].name} first), which are not read"
-                f" in place. Load them, for example with {load}, and give the arrays to"
-                " ActivationSet.from_arrays(hidden_states=..., labels=...)."
+    for suffix in TORCH_AND_PICKLE:
+        if found := list_files(folder, suffix):
+            return f"it holds {found[0].name}. {say_conversion(found[0])}"
+    for suffix in _ALONE:
+        if found := list_files(folder, suffix):
+            do = (
+                "Give that file by itself."
+                if suffix in (".h5", ".hdf5")
+                else "Give its arrays to ActivationSet.from_arrays(hidden_states=..., labels=...),"
+                " or write them as .safetensors or .npy files, one array layer_{layer} a layer."
             )
+            return f"it holds {len(found)} {suffix} files ({found[0].name} first). {do}"
     return ""
 
 

@@ -29,6 +29,8 @@ class Source(Protocol):
         The folder of sentence files, or the pack, that errors name; None for arrays.
     d_embed, d_model, n_features : int or None
         Widths of embeddings, hidden states and SAE features; None for what there is not.
+    mapping : str
+        How the numbers of another tool became layers; empty where they are ours.
     is_pooled : bool
         Whether sklprep pooled the tokens itself, so that `pooling` is known and not assumed.
     left_out : mapping of str to FileFormatError
@@ -36,6 +38,7 @@ class Source(Protocol):
     """
 
     name: str
+    mapping: str
     pooling: str
     is_pooled: bool
     layers: NDArray[np.int64]

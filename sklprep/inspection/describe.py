@@ -17,9 +17,12 @@ from sklprep.activations.facts import gather_facts as gather_set_facts
 from sklprep.datasets.facts import gather_facts
 from sklprep.datasets.probe_dataset import ProbeDataset
 from sklprep.files.npz_reader import NpzReader
+from sklprep.formats.dumps.dump_source import DumpSource
 from sklprep.formats.members import MEMBERS
+from sklprep.formats.pack_manifest import FORMAT_VERSION
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.sentence_folder import SentenceFolder
+from sklprep.formats.source import Source
 from sklprep.notebook.words import YSummary
 from sklprep.transformers.targets import ENOUGH_ACTIVE
 
@@ -166,26 +169,27 @@ def digests_of(rows: NDArray[Any]) -> list[bytes]:
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
-def describe_activations(acts: ActivationSet, source: SentenceFolder | Pack) -> dict[str, Any]:
+def describe_activations(acts: ActivationSet) -> dict[str, Any]:
     """Facts that headers and small members tell; ``values`` is left None.
 
     Parameters
     ----------
     acts : ActivationSet
-        All of `source`.
-    source : SentenceFolder or Pack
+        All that was opened.
 
     Returns
     -------
     dict
         Documented in `sklprep.cli.inspect`.
     """
+    source: Any = acts.rows.source
     facts = gather_set_facts(acts.rows)
     dtypes = _dtypes_of(source)
     widths = zip(MEMBERS, (facts.d_embed, facts.d_model, facts.n_features), strict=True)
     return {
-        "kind": "pack" if isinstance(source, Pack) else "sentence folder",
-        "path": os.fspath(source.path),
+        **_format_of(source),
+        "mapping": facts.mapping,
+        "path": os.fspath(source.place),
         "name": facts.name,
         "n_bytes": _n_bytes(source),
         "fingerprint": acts.fingerprint,
@@ -286,8 +290,21 @@ def _describe_y(y: YSummary) -> dict[str, Any]:
     return {"labels": None, "min": low, "max": high, "n_active": y.n_active}
 
 
-def _dtypes_of(source: SentenceFolder | Pack) -> dict[str, list[str]]:
+def _format_of(source: Source) -> dict[str, Any]:
+    if isinstance(source, DumpSource):
+        kind, name, version = "dump", source.dump.format, source.dump.version
+    elif isinstance(source, Pack):
+        kind, name, version = "pack", "pack", str(FORMAT_VERSION)
+    else:
+        kind, name, version = "sentence folder", "sentences", ""
+    return {"kind": kind, "format": {"name": name, "version": version}}
+
+
+def _dtypes_of(source: Source) -> dict[str, list[str]]:
     """Names of the dtypes that each member is stored in."""
+    names: dict[str, set[str]]
+    if isinstance(source, DumpSource):
+        return source.dtypes
     if isinstance(source, Pack):
         arrays = source.manifest.arrays
         names = {
@@ -298,19 +315,25 @@ def _dtypes_of(source: SentenceFolder | Pack) -> dict[str, list[str]]:
             }
             for member in MEMBERS
         }
-    else:
+    elif isinstance(source, SentenceFolder):
         names = {
             member: {info.dtypes[i] or "" for info in source.files}
             for i, member in enumerate(MEMBERS)
         }
+    else:
+        names = {member: {source.stored_dtype} for member in MEMBERS}
     return {member: sorted(found - {""}) for member, found in names.items()}
 
 
-def _lengths(source: SentenceFolder | Pack) -> dict[str, Any] | None:
+def _lengths(source: Source) -> dict[str, Any] | None:
     """Number of tokens of a sentence; a pack knows it only where every token is a row."""
     if isinstance(source, SentenceFolder):
         lengths = np.array([info.n_tokens for info in source.files])
-    elif source.pooling == "none" and source.n_rows:
+    elif isinstance(source, DumpSource):
+        if not source.dump.has_tokens:
+            return None
+        lengths = source.n_tokens
+    elif isinstance(source, Pack) and source.pooling == "none" and source.n_rows:
         lengths = np.bincount(source.sentence_of_row)
     else:
         return None
@@ -322,11 +345,13 @@ def _lengths(source: SentenceFolder | Pack) -> dict[str, Any] | None:
     }
 
 
-def _n_bytes(source: SentenceFolder | Pack) -> int:
+def _n_bytes(source: Source) -> int:
     if isinstance(source, SentenceFolder):
         paths = [source.path / info.name for info in source.files]
+    elif isinstance(source, DumpSource):
+        paths = list(source.dump.files)
     else:
-        paths = [path for path in source.path.rglob("*") if path.is_file()]
+        paths = [path for path in (source.place or Path()).rglob("*") if path.is_file()]
     return sum(path.stat().st_size for path in paths)
 
 

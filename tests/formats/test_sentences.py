@@ -855,10 +855,11 @@ class TestOrderAndExtentOfRows:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("layer_0.npy", "numpy.load"),
-        ("model-00001-of-00002.safetensors", "safetensors.numpy.load_file"),
-        ("acts.pt", "torch.load(..., weights_only=True)"),
-        ("activations.npz", "numpy.load"),
+        ("acts.pt", "torch.load('acts.pt', weights_only=True)"),
+        ("acts.pkl", "Pickles are not read"),
+        ("acts.h5", "Give that file by itself"),
+        ("activations.npz", "ActivationSet.from_arrays"),
+        ("data.parquet", "ActivationSet.from_arrays"),
     ],
 )
 def test_a_folder_of_other_files_says_how_to_bring_them_in(tmp_path, name, advice):
@@ -867,6 +868,6 @@ def test_a_folder_of_other_files_says_how_to_bring_them_in(tmp_path, name, advic
     with pytest.raises(DataError) as error:
         load_activations(tmp_path)
 
-    assert str(error.value).startswith(f"No sentence_*.npz files found in {tmp_path}: it holds 1")
-    for part in (name, advice, "ActivationSet.from_arrays"):
-        assert part in str(error.value)
+    assert str(error.value).startswith(f"No sentence_*.npz files found in {tmp_path}: it holds ")
+    assert name in str(error.value)
+    assert advice in str(error.value)

@@ -131,13 +131,15 @@ def test_kept_layer_is_that_of_the_set(tmp_path):
 @pytest.mark.parametrize("pooling", ["final", "none"])
 def test_facts_of_headers_are_those_of_the_files(tmp_path, pooling):
     files = write(tmp_path)
-    acts, folder = open_folder(tmp_path, pooling)
-    facts = describe_activations(acts, folder)
+    acts, _ = open_folder(tmp_path, pooling)
+    facts = describe_activations(acts)
     lengths = [len(file["embeddings"]) for file in files]
     labels = [int(file["concept_strength_label"]) for file in files]
 
     assert {
         "kind": "sentence folder",
+        "format": {"name": "sentences", "version": ""},
+        "mapping": "",
         "path": str(tmp_path / "data"),
         "name": "data",
         "n_bytes": sum(path.stat().st_size for path in (tmp_path / "data").iterdir()),
@@ -167,15 +169,15 @@ def test_facts_of_headers_are_those_of_the_files(tmp_path, pooling):
 def test_every_dtype_of_a_member_is_named(tmp_path):
     write(tmp_path, changes={3: {"dtype": "float16"}})
 
-    facts = describe_activations(*open_folder(tmp_path))
+    facts = describe_activations(open_folder(tmp_path)[0])
 
     assert ["float16", "float32"] == facts["hidden_states"]["dtypes"]
 
 
 def test_missing_members_labels_and_text_are_none(tmp_path):
     write(tmp_path, omit=("activations", "embeddings", "sentence", "concept_strength_label"))
-    acts, folder = open_folder(tmp_path)
-    facts = describe_activations(acts, folder)
+    acts, _ = open_folder(tmp_path)
+    facts = describe_activations(acts)
     values = describe_values(acts, Scan(acts))
 
     assert (None, None, []) == (facts["embeddings"], facts["activations"], facts["saes"])
@@ -186,9 +188,9 @@ def test_missing_members_labels_and_text_are_none(tmp_path):
 
 def test_folder_of_features_alone_has_no_layers(tmp_path):
     write(tmp_path, omit=("hidden_states", "embeddings"))
-    acts, folder = open_folder(tmp_path)
+    acts, _ = open_folder(tmp_path)
 
-    assert [] == describe_activations(acts, folder)["layers"]
+    assert [] == describe_activations(acts)["layers"]
     assert [] == describe_values(acts, Scan(acts))["hidden_states"]
 
 
@@ -197,7 +199,7 @@ def test_pack_knows_token_lengths_only_where_tokens_are_rows(tmp_path, pooling):
     files = write(tmp_path)
     _, folder = open_folder(tmp_path, pooling)
     pack = build_pack(folder, tmp_path / "pack")
-    facts = describe_activations(ActivationSet(Rows(pack)), pack)
+    facts = describe_activations(ActivationSet(Rows(pack)))
     expected = None if pooling == "final" else sum(len(file["embeddings"]) for file in files)
 
     assert expected == (facts["tokens"] and facts["tokens"]["sum"])

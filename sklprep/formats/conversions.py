@@ -1,0 +1,46 @@
+"""Files that hold pickles, which are never read: the line that converts them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from sklprep.exceptions import FileFormatError
+from sklprep.files.regular_file import RegularFile
+from sklprep.files.system import read_at
+
+TORCH_AND_PICKLE = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
+
+_BEGINNINGS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""Of pickles of protocol 2 to 5, which say so; what torch writes is a zip archive of one."""
+
+
+def is_pickled(path: Path) -> bool:
+    """Tell by its first bytes a pickle, or what ``torch.save`` writes."""
+    try:
+        with RegularFile(path, "a file") as file:
+            start = read_at(file.fd, 128, 0)
+    except (OSError, FileFormatError):
+        return False
+    return start[:2] in _BEGINNINGS or (start[:2] == b"PK" and b"/data.pkl" in start)
+
+
+def say_conversion(path: Path) -> str:
+    """Say, in one line to be run, how the tensors of a file become ones that are read.
+
+    Examples
+    --------
+    >>> print(say_conversion(Path("acts.pt"))[:66])
+    Pickles are not read, as they can run code. Of a file that you tru
+    """
+    new = path.with_suffix(".safetensors").name
+    script = (
+        "import torch, safetensors.torch as s; x = torch.load("
+        f"{path.name!r}, weights_only=True); s.save_file("
+        "{f'layer_{k}': v.contiguous() for k, v in (x.items() if isinstance(x, dict)"
+        f" else enumerate(x))}}, {new!r})"
+    )
+    return (
+        "Pickles are not read, as they can run code. Of a file that you trust, with one tensor"
+        f" (rows, width) a layer: python -c {shlex.quote(script)}"
+    )

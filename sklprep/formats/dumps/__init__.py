@@ -1,0 +1,1 @@
+"""Dumps of other tools, read in place: an importer a format, behind one table."""
