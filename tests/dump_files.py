@@ -1,4 +1,4 @@
-"""Dumps of other tools, written by hand after their specifications: what importers are tested on."""
+"""Dumps of other tools, written by hand after their specifications, to test importers on."""
 
 import json
 import struct

@@ -9,7 +9,7 @@ from sklprep.exceptions import FileFormatError
 from sklprep.files.regular_file import RegularFile
 from sklprep.files.system import read_at
 
-TORCH_AND_PICKLE = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle", ".joblib")
+TORCH_AND_PICKLE = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
 _BEGINNINGS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """Of pickles of protocol 2 to 5, which say so; what torch writes is a zip archive of one."""
@@ -25,22 +25,30 @@ def is_pickled(path: Path) -> bool:
     return start[:2] in _BEGINNINGS or (start[:2] == b"PK" and b"/data.pkl" in start)
 
 
+_TORCH = (
+    "import sys, torch, safetensors.torch as s; x = torch.load(sys.argv[1], weights_only=True);"
+    " s.save_file({k if isinstance(k, str) else f'layer_{k}': v.contiguous() for k, v in"
+    " (x.items() if isinstance(x, dict) else enumerate(x))}, sys.argv[2])"
+)
+_PANDAS = (
+    "import sys, numpy, pandas; numpy.save(sys.argv[2],"
+    " numpy.asarray(pandas.read_pickle(sys.argv[1])))"
+)
+
+
 def say_conversion(path: Path) -> str:
     """Say, in one line to be run, how the tensors of a file become ones that are read.
 
     Examples
     --------
-    >>> print(say_conversion(Path("acts.pt"))[:66])
-    Pickles are not read, as they can run code. Of a file that you tru
+    >>> print(say_conversion(Path("acts.pkl")))
+    Pickles are not read, as they can run code. If you trust this one, convert it: python -c \
+"import sys, numpy, pandas; numpy.save(sys.argv[2], numpy.asarray(pandas.read_pickle(sys.argv[1])))\
+" acts.pkl layer_0.npy
     """
-    new = path.with_suffix(".safetensors").name
-    script = (
-        "import torch, safetensors.torch as s; x = torch.load("
-        f"{path.name!r}, weights_only=True); s.save_file("
-        "{f'layer_{k}': v.contiguous() for k, v in (x.items() if isinstance(x, dict)"
-        f" else enumerate(x))}}, {new!r})"
-    )
+    of_pandas = path.suffix in (".pkl", ".pickle")
+    new = "layer_0.npy" if of_pandas else path.with_suffix(".safetensors").name
     return (
-        "Pickles are not read, as they can run code. Of a file that you trust, with one tensor"
-        f" (rows, width) a layer: python -c {shlex.quote(script)}"
+        "Pickles are not read, as they can run code. If you trust this one, convert it: python -c"
+        f' "{_PANDAS if of_pandas else _TORCH}" {shlex.quote(path.name)} {shlex.quote(new)}'
     )

@@ -855,7 +855,7 @@ class TestOrderAndExtentOfRows:
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("acts.pt", "torch.load('acts.pt', weights_only=True)"),
+        ("acts.pt", "torch.load(sys.argv[1], weights_only=True)"),
         ("acts.pkl", "Pickles are not read"),
         ("acts.h5", "Give that file by itself"),
         ("activations.npz", "ActivationSet.from_arrays"),
