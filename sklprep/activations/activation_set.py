@@ -14,6 +14,7 @@ from sklprep.activations.facts import SetFacts, gather_facts
 from sklprep.activations.joined_source import JoinedSource
 from sklprep.exceptions import FeatureNotFoundError, FileFormatError, UsageError
 from sklprep.files.atomic import require_new_folder
+from sklprep.formats.dumps.safetensors_writer import write_safetensors
 from sklprep.formats.layers import format_layers
 from sklprep.formats.members import Members
 from sklprep.formats.pack_writer import build_pack, write_pack
@@ -441,6 +442,41 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         else:
             require_new_folder(path)
             build_pack(folder, path)
+
+    def to_safetensors(self, path: str | os.PathLike[str]) -> None:
+        """Write the rows as one safetensors file, which `load_activations` gives back.
+
+        It holds ``layer_12`` of shape (n_rows, d_model) for each layer, ``embeddings``, ``labels``,
+        ``groups``, ``sentence_indices``, and of each SAE config the arrays of a sparse matrix,
+        ``activations.0.data``, ``.indices`` and ``.indptr``. Metadata holds ``sentences`` as JSON,
+        labels that are text, `pooling`, and what the SAEs are. Groups come back numbered from 0.
+        float16 stays so where there are no SAE features.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, which appears when it is complete.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written.
+        UsageError
+            If there are more sentences than a header holds, or labels are neither numbers nor text.
+        FileFormatError
+            If a file that the rows are read from is damaged.
+
+        Examples
+        --------
+        >>> import tempfile, sklprep
+        >>> acts = sklprep.make_activations(12, n_layers=3, n_features=32, random_state=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     acts.to_safetensors(f"{folder}/acts.safetensors")
+        ...     read = sklprep.load_activations(f"{folder}/acts.safetensors")
+        ...     bool((read.hidden_states == acts.hidden_states).all()), len(read.sae_layers)
+        (True, 3)
+        """
+        write_safetensors(self.rows, path)
 
     def to_sentence_files(self, path: str | os.PathLike[str]) -> None:
         """Write a folder of sentence files, which `load_activations` reads.

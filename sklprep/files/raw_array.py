@@ -52,11 +52,21 @@ class RawArray:
     seen: bytes
 
     @property
+    def width(self) -> int:
+        """Numbers in a vector along the last axis."""
+        return self.shape[-1]
+
+    @property
+    def n_vectors(self) -> int:
+        """Vectors along the last axis."""
+        return math.prod(self.shape[:-1])
+
+    @property
     def n_bytes(self) -> int:
         """Bytes in the file."""
         return math.prod(self.shape) * itemsize(self.dtype)
 
-    def read_vectors(self, positions: NDArray[np.int64]) -> NDArray[Any]:
+    def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """Read vectors along the last axis, by their positions in C order: (n, width)."""
         with self._open() as file:
             values = np.empty((len(positions), *self.shape[-1:]), _stored(self.dtype))

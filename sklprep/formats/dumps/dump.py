@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import FileFormatError
+from sklprep.files.raw_array import BFLOAT16
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -55,60 +56,116 @@ class Request:
     skip_bad: bool = False
 
 
-class StoredArray(Protocol):
-    """An array in a file; nothing of it is in memory."""
+class Vectors(Protocol):
+    """Vectors of one width, by position; nothing of them is in memory."""
 
     @property
-    def path(self) -> Path: ...
-    @property
-    def name(self) -> str | None: ...
+    def width(self) -> int: ...
     @property
     def dtype(self) -> str:
         """As numpy writes it, or ``"bfloat16"``."""
 
+    def read(self, positions: NDArray[np.int64], /) -> NDArray[Any]:
+        """Read vectors by their positions: (n, width)."""
+
+
+class StoredArray(Vectors, Protocol):
+    """An array in a file; its vectors along the last axis count in C order."""
+
     @property
     def shape(self) -> tuple[int, ...]: ...
-    def read_vectors(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Read vectors along the last axis, by their positions in C order: (n, width)."""
-
+    @property
+    def n_vectors(self) -> int: ...
     def read_all(self) -> NDArray[Any]:
         """Read all of a small array."""
 
 
-class StoredMatrix(Protocol):
-    """SAE features of the tokens of one part, sparse."""
+class Features(Protocol):
+    """SAE features of tokens, sparse, by position."""
 
-    def read_rows(self, tokens: NDArray[np.int64]) -> csr_array:
+    def read(self, positions: NDArray[np.int64], /) -> csr_array:
         """Features of some tokens: (n, n_features) float32."""
 
 
-class Channel(NamedTuple):
-    """The vectors of one layer within an array that may hold several.
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """The vectors of one layer within those of several.
 
     The vector of token `t` is at ``t // inner * inner * n + position * inner + t % inner``: of
     (tokens, layers, width) `inner` is 1, of (layers, tokens, width) the number of tokens.
     """
 
-    array: StoredArray
+    vectors: Vectors
     n: int = 1
     position: int = 0
     inner: int = 1
 
-    def read(self, tokens: NDArray[np.int64]) -> NDArray[Any]:
+    @property
+    def width(self) -> int:
+        """Numbers in a vector."""
+        return self.vectors.width
+
+    @property
+    def dtype(self) -> str:
+        """Of the numbers."""
+        return self.vectors.dtype
+
+    def read(self, tokens: NDArray[np.int64], /) -> NDArray[Any]:
         """Read the vectors of some tokens."""
         outer = tokens // self.inner * (self.inner * self.n)
-        return self.array.read_vectors(outer + self.position * self.inner + tokens % self.inner)
+        return self.vectors.read(outer + self.position * self.inner + tokens % self.inner)
+
+
+class Chain:
+    """Vectors, or features, of several files as one run.
+
+    Parameters
+    ----------
+    parts : list of Vectors, or of Features
+    lengths : list of int
+        How many each has.
+    """
+
+    def __init__(self, parts: Sequence[Any], lengths: Sequence[int]) -> None:
+        self._parts = parts
+        self._starts = np.cumsum([0, *lengths[:-1]])
+        widest = max((getattr(part, "dtype", "") for part in parts), key=_WIDER.index)
+        self.dtype: str = widest
+        self.width: int = parts[0].width
+
+    def read(self, positions: NDArray[np.int64], /) -> Any:
+        """Read by positions, each part once."""
+        part_of = np.searchsorted(self._starts, positions, side="right") - 1
+        order = np.argsort(part_of, kind="stable")
+        cuts = np.flatnonzero(np.diff(part_of[order])) + 1
+        found = [
+            self._parts[part].read(positions[where] - self._starts[part])
+            for where in np.split(order, cuts)
+            for part in part_of[where[:1]].tolist()
+        ]
+        if len(found) == 1:
+            return found[0]
+        back = np.argsort(order, kind="stable")
+        if found and hasattr(found[0], "indptr"):
+            from scipy.sparse import csr_array, vstack
+
+            return csr_array(vstack(found, format="csr"))[back]
+        return np.concatenate(found)[back]
+
+
+_WIDER = ("", "<f2", BFLOAT16, "<f4", "<f8")
+"""Dtypes, of which each but bfloat16 holds the values of those before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sae:
-    """SAE features of one config, a matrix a part."""
+    """SAE features of one config."""
 
     layer: int
     average_l0: float
     n_features: int
     dtype: str
-    parts: Sequence[StoredMatrix]
+    features: Features
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +197,7 @@ class Sentences:
 
 
 class Tokens(NamedTuple):
-    """Where the real tokens of each sentence stand among the vectors of its part.
+    """Where the real tokens of each sentence stand among the vectors of a layer.
 
     Attributes
     ----------
@@ -148,26 +205,28 @@ class Tokens(NamedTuple):
         Sentence by sentence.
     offsets : ndarray of shape (n_sentences + 1,)
         Where the tokens of each sentence begin and end.
-    part_of_sentence : ndarray of shape (n_sentences,)
     """
 
     positions: NDArray[np.int64]
     offsets: NDArray[np.int64]
-    part_of_sentence: NDArray[np.int64]
 
     @classmethod
-    def of_rows(cls, counts: Sequence[int]) -> Tokens:
-        """One token a sentence, so many sentences a part."""
-        parts = np.repeat(np.arange(len(counts)), counts)
-        positions = np.concatenate([np.arange(n) for n in counts]).astype(np.int64)
-        return cls(positions, np.arange(len(parts) + 1), parts)
+    def of_lengths(cls, lengths: Sequence[int] | NDArray[np.int64]) -> Tokens:
+        """One sentence behind the other."""
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return cls(np.arange(offsets[-1]), offsets)
+
+    @classmethod
+    def of_rows(cls, n: int) -> Tokens:
+        """One token a sentence."""
+        return cls(np.arange(n), np.arange(n + 1))
 
     def take(self, keep: NDArray[np.int64]) -> Tokens:
         """Keep some sentences."""
         starts, counts = self.offsets[keep], np.diff(self.offsets)[keep]
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         places = np.repeat(starts - offsets[:-1], counts) + np.arange(offsets[-1])
-        return Tokens(self.positions[places], offsets, self.part_of_sentence[keep])
+        return Tokens(self.positions[places], offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +246,8 @@ class Dump:
         Whether the dump holds the tokens of sentences; otherwise its rows were pooled before.
     pooling : str or None
         How they were pooled, where the dump says so.
-    layers : dict of int to list of Channel
-        One a part.
-    embeddings : list of Channel, or None
+    layers : dict of int to Vectors
+    embeddings : Vectors or None
     saes : list of Sae
     sentences : Sentences
     left_out : dict of str to FileFormatError
@@ -202,8 +260,8 @@ class Dump:
     files: Sequence[Path]
     tokens: Tokens
     has_tokens: bool
-    layers: Mapping[int, Sequence[Channel]] = field(default_factory=dict)
-    embeddings: Sequence[Channel] | None = None
+    layers: Mapping[int, Vectors] = field(default_factory=dict)
+    embeddings: Vectors | None = None
     saes: Sequence[Sae] = ()
     sentences: Sentences = Sentences()
     pooling: str | None = None

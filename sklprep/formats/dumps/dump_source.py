@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from sklprep.files.faults import faulty_files
 from sklprep.files.raw_array import BFLOAT16
 from sklprep.files.regular_file import RegularFile
 from sklprep.files.system import read_at
-from sklprep.formats.dumps.dump import Channel, Dump, Sae
+from sklprep.formats.dumps.dump import Dump, Vectors
 from sklprep.formats.dumps.sparse_pooling import pool_sparse
 from sklprep.formats.fingerprint import fingerprint_of
 from sklprep.formats.pooling import is_last_of_each, require_pooling
@@ -64,9 +64,9 @@ class DumpSource(InPlace):
         self.layers = np.array(sorted(dump.layers), np.int64)
         self.sae_layers = np.array([sae.layer for sae in dump.saes], np.int64)
         self.average_l0s = np.array([sae.average_l0 for sae in dump.saes])
-        self.d_embed = dump.embeddings[0].array.shape[-1] if dump.embeddings else None
+        self.d_embed = None if dump.embeddings is None else dump.embeddings.width
         first = next(iter(dump.layers.values()), None)
-        self.d_model = None if first is None else first[0].array.shape[-1]
+        self.d_model = None if first is None else first.width
         self.n_features = dump.saes[0].n_features if dump.saes else None
         self.left_out: dict[str, FileFormatError] = dict(dump.left_out)
         self._set_sentences(np.arange(len(dump.tokens.offsets) - 1))
@@ -107,10 +107,9 @@ class DumpSource(InPlace):
     def dtypes(self) -> dict[str, list[str]]:
         """Names of the dtypes in the dump, by member."""
         dump = self.dump
-        layers = {part.array.dtype for channels in dump.layers.values() for part in channels}
         found = {
-            "embeddings": {channel.array.dtype for channel in dump.embeddings or ()},
-            "hidden_states": layers,
+            "embeddings": set() if dump.embeddings is None else {dump.embeddings.dtype},
+            "hidden_states": {vectors.dtype for vectors in dump.layers.values()},
             "activations": {sae.dtype for sae in dump.saes},
         }
         return {
@@ -202,7 +201,7 @@ class DumpSource(InPlace):
         name = self.file_names[row]
         return str(self.place / name) if name else f"{self.place} (row {row})"
 
-    def require(self, member: str) -> None:
+    def require(self, member: str) -> NoReturn:
         """Raise `DataError`: what there is needs no asking."""
         raise DataError(
             f"{self.place} holds no {member}: it was read as {self.mapping}. Ask for something"
@@ -211,26 +210,26 @@ class DumpSource(InPlace):
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_embed)."""
-        return self._pooled(self.dump.embeddings or (), rows, self.d_embed or 0)
+        if self.dump.embeddings is None:
+            self.require("embeddings")
+        return self._pooled(self.dump.embeddings, rows)
 
     def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """(n_rows, d_model) of one layer."""
-        return self._pooled(self.dump.layers[layer], rows, self.d_model or 0)
+        return self._pooled(self.dump.layers[layer], rows)
 
     def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
         """(n_rows, n_features) of one SAE config."""
         rows = np.arange(self.n_rows) if rows is None else rows
-        sae = self.dump.saes[config]
-        tokens, owners, parts = self._tokens_of(rows)
-        return pool_sparse(_read_sparse(sae, tokens, parts), owners, len(rows), self.pooling)
+        tokens, owners = self._tokens_of(rows)
+        features = self.dump.saes[config].features.read(tokens)
+        return pool_sparse(features, owners, len(rows), self.pooling)
 
-    def _tokens_of(
-        self, rows: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Positions of the tokens that rows are made of, and the row and the part of each."""
-        positions, offsets, part_of_sentence = self._tokens
+    def _tokens_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the tokens that rows are made of, and the row of each."""
+        positions, offsets = self._tokens
         sentences = self._sentence_of_row[rows]
-        if self.pooling in ("mean", "max"):
+        if self.pooling in ("mean", "max") and self.dump.has_tokens:
             starts, counts = offsets[sentences], np.diff(offsets)[sentences]
         elif self.pooling == "none" and self.dump.has_tokens:
             starts, counts = rows, np.ones_like(rows)
@@ -239,94 +238,47 @@ class DumpSource(InPlace):
         owners = np.repeat(np.arange(len(rows)), counts)
         ends = np.cumsum(counts)
         places = np.repeat(starts - (ends - counts), counts) + np.arange(len(owners))
-        return positions[places], owners, part_of_sentence[sentences][owners]
+        return positions[places], owners
 
-    def _pooled(
-        self, channels: Sequence[Channel], rows: NDArray[np.int64] | None, width: int
-    ) -> NDArray[np.float32]:
+    def _pooled(self, vectors: Vectors, rows: NDArray[np.int64] | None) -> NDArray[np.float32]:
         rows = np.arange(self.n_rows) if rows is None else rows
-        tokens, owners, parts = self._tokens_of(rows)
+        tokens, owners = self._tokens_of(rows)
         with np.errstate(over="ignore", invalid="ignore"):
-            if self.pooling in ("final", "none"):
-                return _gather(channels, tokens, parts, width).astype(np.float32, copy=False)
-            pooled = np.empty((len(rows), width), np.float32)
-            most = max(1, _POOLED_BYTES // (8 * max(1, width)))
+            if len(tokens) == len(rows):
+                return vectors.read(tokens).astype(np.float32, copy=False)
+            pooled = np.empty((len(rows), vectors.width), np.float32)
+            most = max(1, _POOLED_BYTES // (8 * vectors.width))
             counts = np.bincount(owners, minlength=len(rows))
             ends = np.cumsum(counts)
             row = 0
             while row < len(rows):
                 first = ends[row] - counts[row]
                 stop = max(row + 1, int(np.searchsorted(ends, first + most, side="right")))
-                pooled[row:stop] = self._reduce(
-                    channels,
-                    tokens[first : ends[stop - 1]],
-                    parts[first : ends[stop - 1]],
-                    counts[row:stop],
-                    most,
-                    width,
-                )
+                some = tokens[first : ends[stop - 1]]
+                pooled[row:stop] = self._reduce(vectors, some, counts[row:stop], most)
                 row = stop
             return pooled
 
     def _reduce(
         self,
-        channels: Sequence[Channel],
+        vectors: Vectors,
         tokens: NDArray[np.int64],
-        parts: NDArray[np.int64],
         counts: NDArray[np.int64],
         most: int,
-        width: int,
     ) -> NDArray[Any]:
         """Pool the tokens of some sentences, or of one that is longer than is held at once."""
         mean = self.pooling == "mean"
+        starts = np.cumsum(counts) - counts
         total: Any = None
         for start in range(0, len(tokens), most):
-            piece = slice(start, start + most)
-            values = _gather(channels, tokens[piece], parts[piece], width)
-            starts = [0] if len(counts) == 1 else np.cumsum(counts) - counts
-            part = (
-                np.add.reduceat(values, starts, axis=0, dtype=np.float64)
-                if mean
-                else np.maximum.reduceat(values, starts, axis=0)
-            )
-            if total is not None:
-                part = total + part if mean else np.maximum(total, part)
-            total = part
+            values = vectors.read(tokens[start : start + most])
+            if mean:
+                part = np.add.reduceat(values, starts, axis=0, dtype=np.float64)
+                total = part if total is None else total + part
+            else:
+                part = np.maximum.reduceat(values, starts, axis=0)
+                total = part if total is None else np.maximum(total, part)
         return total / counts[:, np.newaxis] if mean else total
-
-
-def _gather(
-    channels: Sequence[Channel],
-    tokens: NDArray[np.int64],
-    parts: NDArray[np.int64],
-    width: int,
-) -> NDArray[Any]:
-    """Read vectors of tokens of several parts, in their order."""
-    present = np.unique(parts).tolist()
-    if len(present) == 1:
-        return channels[present[0]].read(tokens)
-    values = np.empty((len(tokens), width), np.float64 if _has_float64(channels) else np.float32)
-    for part in present:
-        where = np.flatnonzero(parts == part)
-        values[where] = channels[part].read(tokens[where])
-    return values
-
-
-def _has_float64(channels: Sequence[Channel]) -> bool:
-    return any(channel.array.dtype == "<f8" for channel in channels)
-
-
-def _read_sparse(sae: Sae, tokens: NDArray[np.int64], parts: NDArray[np.int64]) -> csr_array:
-    from scipy.sparse import csr_array, vstack
-
-    present = np.unique(parts).tolist()
-    if len(present) == 1:
-        return sae.parts[present[0]].read_rows(tokens)
-    order = np.argsort(parts, kind="stable")
-    blocks = [sae.parts[part].read_rows(tokens[parts == part]) for part in present]
-    if not blocks:
-        return csr_array((0, sae.n_features), dtype=np.float32)
-    return csr_array(vstack(blocks, format="csr"))[np.argsort(order, kind="stable")]
 
 
 def _digest_of_file(path: Path) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from sklprep.exceptions import DataError, UsageError
@@ -129,7 +129,17 @@ def read_axis(key: str) -> tuple[str, list[int] | None]:
     return match["name"], numbers
 
 
-def shift(numbers: Mapping[int, object], offset: int, path: Path) -> None:
+def require_numbers(path: Path, name: str, numbers: Sequence[int], n_layers: int) -> None:
+    """Require one number for each of the layers of an array."""
+    if len(numbers) != n_layers:
+        raise UsageError(
+            f"{path}: {name} holds {n_layers} layers, got {len(numbers)} numbers"
+            f" ({format_layers(numbers)}); expected one each, such as"
+            f" key='{name}[0-{n_layers - 1}]'."
+        )
+
+
+def shift(numbers: Collection[int], offset: int, path: Path) -> None:
     """Require that numbers stay layers, or embeddings, which are -1, when `offset` is added."""
     if numbers and min(numbers) + offset < -1:
         raise UsageError(

@@ -23,7 +23,16 @@ from sklprep.exceptions import FileFormatError, SklprepWarning
 from sklprep.files.faults import file_fault
 from sklprep.files.npy_file import FLOATS
 from sklprep.files.raw_array import BFLOAT16
-from sklprep.formats.dumps.dump import Channel, Dump, Request, Sentences, StoredArray, Tokens
+from sklprep.formats.dumps.dump import (
+    Chain,
+    Channel,
+    Dump,
+    Request,
+    Sentences,
+    StoredArray,
+    Tokens,
+    Vectors,
+)
 from sklprep.formats.dumps.keys import (
     EMBEDDINGS,
     WHOLE,
@@ -91,7 +100,6 @@ def open_stores(
                 f"{first.kind}, as in {first.store.path.name}",
                 "Give each dump by itself.",
             )
-    tokens = _join_tokens([part.tokens for part in parts])
     if any(part.unmasked for part in parts):
         warnings.warn(
             f"{request.path} has sentences of {first.axes.n_tokens} tokens and no attention_mask or"
@@ -99,22 +107,29 @@ def open_stores(
             SklprepWarning,
             stacklevel=2,
         )
+    lengths = [part.axes.n_rows * (part.axes.n_tokens or 1) for part in parts]
     return Dump(
         format=format,
         version=version,
         path=request.path,
         mapping=first.mapping,
         files=files,
-        tokens=tokens,
+        tokens=_join_tokens([part.tokens for part in parts], lengths),
         has_tokens=first.has_tokens,
-        layers={number: [part.layers[number] for part in parts] for number in first.layers},
+        layers={n: _chain([part.layers[n] for part in parts], lengths) for n in first.layers},
         embeddings=None
         if first.embeddings is None
-        else [part.embeddings for part in parts if part.embeddings is not None],
-        saes=find_saes([(part.store.path, part.arrays, part.store.metadata) for part in parts]),
+        else _chain([part.embeddings for part in parts], lengths),
+        saes=find_saes(
+            [(part.store.path, part.arrays, part.store.metadata) for part in parts], lengths
+        ),
         sentences=_join_sentences(parts),
         pooling=first.pooling,
     )
+
+
+def _chain(parts: Sequence[Any], lengths: Sequence[int]) -> Any:
+    return parts[0] if len(parts) == 1 else Chain(parts, lengths)
 
 
 class _Part:
@@ -125,8 +140,8 @@ class _Part:
         self.offset = request.reading.layer_offset
         self.unmasked = False
         self.pooling = self._read_pooling()
-        self.layers: dict[int, Channel] = {}
-        self.embeddings: Channel | None = None
+        self.layers: dict[int, Vectors] = {}
+        self.embeddings: Vectors | None = None
         self.mapping = ""
         pattern, named = self._find_layers(request.reading.key)
         if pattern:
@@ -151,7 +166,7 @@ class _Part:
     def kind(self) -> tuple[Any, ...]:
         """What all parts of a dump share."""
         channels = {**self.layers, -1: self.embeddings} if self.embeddings else self.layers
-        width = {channel.array.shape[-1] for channel in channels.values() if channel}
+        width = {channel.width for channel in channels.values() if channel}
         return self.mapping, sorted(width), "tokens" if self.has_tokens else "rows"
 
     def _fault(self, name: str | None, found: str, expected: str, do: str = "") -> FileFormatError:
@@ -196,7 +211,7 @@ class _Part:
             return _Axes(shape[0], None, 1, 1, "")
         return _Axes(shape[0], shape[1], 1, 1, "")
 
-    def _number(self, channels: Mapping[int, Channel], name: str) -> None:
+    def _number(self, channels: Mapping[int, Vectors], name: str) -> None:
         """Give the layers their numbers, of which -1 is the embeddings."""
         shift(channels, self.offset, self.store.path)
         for number, channel in channels.items():
@@ -301,7 +316,8 @@ class _Part:
             found = f"is {array.dtype} of shape {array.shape}"
             raise self._fault(name, found, f"floats of shape ({expected}, width) as the layers")
         self.embeddings = Channel(array)
-        self.mapping += f", {name} as embeddings"
+        if name != EMBEDDINGS[0]:
+            self.mapping += f", {name} as embeddings"
 
     def _find_tokens(self) -> tuple[bool, Tokens]:
         """Find which vectors are real tokens of which sentence."""
@@ -313,10 +329,10 @@ class _Part:
         if offsets is None and lengths is not None:
             _require_whole(self, "lengths", lengths)
             if lengths.sum() != n and lengths.shape == (n,):
-                return False, Tokens.of_rows([n])  # rows were pooled, and this says of what
+                return False, Tokens.of_rows(n)  # rows were pooled, and this says of what
             offsets = np.concatenate([[0], np.cumsum(lengths)])
         if offsets is None:
-            return False, Tokens.of_rows([n])
+            return False, Tokens.of_rows(n)
         _require_whole(self, "offsets", offsets)
         if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != n or (np.diff(offsets) < 1).any():
             raise self._fault(
@@ -324,8 +340,7 @@ class _Part:
                 f"runs from {offsets[:1]} to {offsets[-1:]}",
                 f"0 to {n:,}, ascending: where the tokens of each sentence begin, and the end",
             )
-        parts = np.zeros(len(offsets) - 1, np.int64)
-        return True, Tokens(np.arange(n), offsets.astype(np.int64), parts)
+        return True, Tokens(np.arange(n), offsets.astype(np.int64))
 
     def _masked_tokens(self, n: int, n_tokens: int) -> Tokens:
         mask = self._read_small(_MASKS, None)
@@ -347,7 +362,7 @@ class _Part:
             row = int(np.argmin(counts))
             raise self._fault("attention_mask", f"has no token in row {row}", "at least 1")
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return Tokens(np.flatnonzero(real).astype(np.int64), offsets, np.zeros(n, np.int64))
+        return Tokens(np.flatnonzero(real).astype(np.int64), offsets)
 
     def _read_sentences(self) -> Sentences:
         n = self.n_rows
@@ -403,13 +418,12 @@ def _require_whole(part: _Part, name: str, values: NDArray[Any]) -> None:
         raise part._fault(name, found, "whole numbers from 0, one a sentence")
 
 
-def _join_tokens(parts: Sequence[Tokens]) -> Tokens:
+def _join_tokens(parts: Sequence[Tokens], lengths: Sequence[int]) -> Tokens:
+    starts = np.cumsum([0, *lengths[:-1]])
+    positions = [tokens.positions + start for tokens, start in zip(parts, starts, strict=True)]
     counts = np.concatenate([np.diff(tokens.offsets) for tokens in parts])
-    return Tokens(
-        np.concatenate([tokens.positions for tokens in parts]),
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        np.repeat(np.arange(len(parts)), [len(tokens.offsets) - 1 for tokens in parts]),
-    )
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return Tokens(np.concatenate(positions).astype(np.int64), offsets)
 
 
 def _join_sentences(parts: Sequence[_Part]) -> Sentences:

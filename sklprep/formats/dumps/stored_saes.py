@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklprep.exceptions import FileFormatError
 from sklprep.files.faults import file_fault
 from sklprep.files.raw_array import RawArray
-from sklprep.formats.dumps.dump import Sae, StoredArray
+from sklprep.formats.dumps.dump import Chain, Sae, StoredArray
 from sklprep.formats.sentence_file import MAX_WIDTH
 
 if TYPE_CHECKING:
@@ -41,7 +41,12 @@ class StoredCsr:
     indptr: RawArray
     width: int
 
-    def read_rows(self, tokens: NDArray[np.int64]) -> csr_array:
+    @property
+    def dtype(self) -> str:
+        """Of the values."""
+        return self.data.dtype
+
+    def read(self, tokens: NDArray[np.int64], /) -> csr_array:
         """Features of some tokens."""
         from scipy.sparse import csr_array
 
@@ -66,7 +71,7 @@ class StoredCsr:
 
 
 def _take(array: RawArray, places: NDArray[np.int64]) -> NDArray[Any]:
-    return replace(array, shape=(*array.shape, 1)).read_vectors(places)[:, 0]
+    return replace(array, shape=(*array.shape, 1)).read(places)[:, 0]
 
 
 def _fault(array: RawArray, found: str, expected: str) -> FileFormatError:
@@ -86,16 +91,20 @@ def count_rows(path: Path, arrays: Mapping[str, StoredArray]) -> int:
     return indptr.shape[0] - 1
 
 
-def find_saes(stores: Sequence[_Store]) -> list[Sae]:
-    """Find the configs that every store has."""
+def find_saes(stores: Sequence[_Store], lengths: Sequence[int]) -> list[Sae]:
+    """Find the configs that every store has, each of so many rows."""
     listed = [_read_list(path, metadata) for path, _, metadata in stores]
     for (path, *_), configs in zip(stores, listed, strict=True):
         if configs != listed[0]:
             raise file_fault(path, SAES, "differ from those of the first file", "the same")
     saes = []
     for number, (layer, average_l0, width) in enumerate(listed[0]):
-        matrices = [_matrix(path, arrays, number, width) for path, arrays, _ in stores]
-        saes.append(Sae(layer, average_l0, width, matrices[0].data.dtype, matrices))
+        matrices = [
+            _matrix(path, arrays, number, width, n_rows)
+            for (path, arrays, _), n_rows in zip(stores, lengths, strict=True)
+        ]
+        chain = Chain(matrices, lengths)
+        saes.append(Sae(layer, average_l0, width, chain.dtype, chain))
     return saes
 
 
@@ -123,7 +132,9 @@ def _read_list(path: Path, metadata: Mapping[str, str]) -> list[tuple[int, float
     return found
 
 
-def _matrix(path: Path, arrays: Mapping[str, StoredArray], number: int, width: int) -> StoredCsr:
+def _matrix(
+    path: Path, arrays: Mapping[str, StoredArray], number: int, width: int, n_rows: int
+) -> StoredCsr:
     found = {}
     for part, dtypes in _PARTS.items():
         name = name_of(number, part)
@@ -131,6 +142,8 @@ def _matrix(path: Path, arrays: Mapping[str, StoredArray], number: int, width: i
         if not isinstance(array, RawArray) or len(array.shape) != 1 or array.dtype not in dtypes:
             raise file_fault(path, name, "is missing", f"one axis of {' or '.join(dtypes)}")
         found[part] = array
-    if found["data"].shape != found["indices"].shape or count_rows(path, arrays) < 1:
-        raise file_fault(path, name_of(number, "data"), "does not fit its indices", "as many")
+    if found["data"].shape != found["indices"].shape or found["indptr"].shape != (n_rows + 1,):
+        shapes = ", ".join(str(array.shape) for array in found.values())
+        expected = f"as many data as indices, and ({n_rows + 1},)"
+        raise file_fault(path, name_of(number, "indptr"), f"and others have {shapes}", expected)
     return StoredCsr(**found, width=width)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sklprep.formats.dumps import npy_dump, safetensors_dump
+from sklprep.formats.dumps import npy_dump, safetensors_dump, vllm
 from sklprep.formats.dumps.dump import Dump, Request
 from sklprep.formats.dumps.dump_source import DumpSource
 
@@ -20,6 +20,7 @@ class Format:
 
 
 FORMATS = {
+    "vllm": Format(vllm.recognize, vllm.open_vllm),
     "safetensors": Format(safetensors_dump.recognize, safetensors_dump.open_safetensors),
     "npy": Format(npy_dump.recognize, npy_dump.open_npy),
 }
