@@ -168,8 +168,9 @@ def open_activations(
     request = Request(Path(path), reading or Reading(), pooling, skip_bad)
     source = open_source(request, n_jobs=n_jobs, progress=progress)
     joined: dict[str, NDArray[Any]] = {}
+    others = {"file": source.file_names, "sentence": source.sentences}
     if labels is not None:
-        joined["labels"] = read_labels(labels, source.sentence_indices)
+        joined["labels"] = read_labels(labels, source.sentence_indices, others)
     if groups is not None:
-        joined["groups"] = read_groups(groups, source.sentence_indices)
+        joined["groups"] = read_groups(groups, source.sentence_indices, others)
     return ActivationSet(Rows(source, joined=joined))

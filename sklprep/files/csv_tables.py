@@ -1,4 +1,4 @@
-"""The CSV files that users write: labels and groups by sentence, ranked features."""
+"""The tables that users write, CSV or Parquet: labels and groups by sentence, ranked features."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.exceptions import FileFormatError
+from sklprep.files.parquet_table import is_parquet, parquet_columns, read_parquet
 
 _FIRST_INEXACT = 2**53  # from here on a float64 stands for several whole numbers
 _MAX_INT = 2**63 - 1
@@ -24,18 +25,29 @@ _WHOLE = re.compile(r"[+-]?[0-9]+")
 _MISSING = ("", "nan", "NaN", "NaT", "<NA>", "#N/A")
 """How pandas, numpy and spreadsheets write what is missing. NA, None and null are names, too."""
 
+_INDEX = "sentence_index"
+_SUFFIX = re.compile(r"\.(npz|safetensors)$")
+
 _Row = tuple[int, dict[str, Any]]  # the line's number, and its values by column
 
 
-def read_labels(path: str | os.PathLike[str], sentence_indices: NDArray[np.int64]) -> NDArray[Any]:
-    """Read the column ``label`` of a CSV, joined by its column ``sentence_index``.
+def read_labels(
+    path: str | os.PathLike[str],
+    sentence_indices: NDArray[np.int64],
+    others: Mapping[str, NDArray[np.str_] | None] | None = None,
+) -> NDArray[Any]:
+    """Read the column ``label`` of a table, joined by its column ``sentence_index``, or another.
 
     Parameters
     ----------
     path : path-like
-        UTF-8, with a header line. Other columns and sentences are not looked at.
+        A Parquet file, or a CSV in UTF-8 with a header line. Other columns and sentences are not
+        looked at.
     sentence_indices : ndarray of shape (n_rows,), int64
         Sentence of each row.
+    others : mapping of str to ndarray or None
+        Columns that a table without ``sentence_index`` is joined by, such as ``file``, and what
+        each row has there; None where rows have nothing.
 
     Returns
     -------
@@ -49,63 +61,88 @@ def read_labels(path: str | os.PathLike[str], sentence_indices: NDArray[np.int64
         If a column or a sentence is missing, two lines contradict each other, or numbers are mixed
         with text.
     """
-    lines = _read_by_sentence(path, "label", sentence_indices)
-    read = {index: _read_value(text) for index, (_, text) in lines.items()}
+    keys, lines = _read_by_sentence(path, "label", sentence_indices, others)
+    read = {key: _read_value(text) for key, (_, text) in lines.items()}
     kinds = {isinstance(value, str) for value in read.values()}
     if len(kinds) > 1:
-        number, text = next(lines[index] for index in read if isinstance(read[index], str))
+        number, text = next(lines[key] for key in read if isinstance(read[key], str))
         raise FileFormatError(
             f"{os.fspath(path)}: line {number} has the label {text!r} where others are numbers;"
             " expected all numbers or all text."
         )
-    values = [read[index] for index in sentence_indices.tolist()]
+    values = [read[key] for key in keys]
     if kinds == {False} and max(map(abs, read.values()), default=0) > _MAX_INT:
         return np.array(values, np.float64)
     return np.array(values)
 
 
 def read_groups(
-    path: str | os.PathLike[str], sentence_indices: NDArray[np.int64]
+    path: str | os.PathLike[str],
+    sentence_indices: NDArray[np.int64],
+    others: Mapping[str, NDArray[np.str_] | None] | None = None,
 ) -> NDArray[np.int64]:
-    """Read the column ``group`` of a CSV as `read_labels` does; groups are numbered in order."""
-    lines = _read_by_sentence(path, "group", sentence_indices)
-    names = [_read_value(lines[index][1]) for index in sentence_indices.tolist()]
+    """Read the column ``group`` of a table as `read_labels` does; groups are numbered in order."""
+    keys, lines = _read_by_sentence(path, "group", sentence_indices, others)
+    names = [_read_value(lines[key][1]) for key in keys]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], np.int64)
 
 
 def _read_by_sentence(
-    path: str | os.PathLike[str], column: str, sentence_indices: NDArray[np.int64]
-) -> dict[int, tuple[int, str]]:
-    """Line number and value of each sentence that is asked for."""
+    path: str | os.PathLike[str],
+    column: str,
+    sentence_indices: NDArray[np.int64],
+    others: Mapping[str, NDArray[np.str_] | None] | None,
+) -> tuple[list[Any], dict[Any, tuple[int, str]]]:
+    """Key of each row, and line number and value of each key."""
     path = Path(path)
-    lines: dict[int, tuple[int, str]] = {}
-    for number, row in _read_rows(path, ("sentence_index", column), f"sentence_index, {column}"):
+    by = _find_key(path, others or {})
+    found = sentence_indices if by == _INDEX else (others or {})[by]
+    keys = [_as_key(by, key) for key in ([] if found is None else found.tolist())]
+    lines: dict[Any, tuple[int, str]] = {}
+    for number, row in _read_rows(path, (by, column), f"{by}, {column}"):
         value = (row[column] or "").strip()
         if value in _MISSING:
             continue
-        # pandas writes 1.0 for 1 where an index was once missing
-        index = _read_value((row["sentence_index"] or "").strip())
-        if not isinstance(index, int):
+        key = _as_key(by, (row[by] or "").strip())
+        if by == _INDEX and not isinstance(key, int):
             raise FileFormatError(
-                f"{path}: line {number} has sentence_index {row['sentence_index']!r}; expected a"
-                " whole number."
+                f"{path}: line {number} has sentence_index {row[by]!r}; expected a whole number."
             )
-        first, other = lines.setdefault(index, (number, value))
+        first, other = lines.setdefault(key, (number, value))
         if other != value:
             raise FileFormatError(
-                f"{path}: line {number} gives sentence_index {index} the {column} {value!r}, line"
+                f"{path}: line {number} gives {by} {key} the {column} {value!r}, line"
                 f" {first} gives it {other!r}; expected one. Remove one of the two."
             )
-    wanted = dict.fromkeys(sentence_indices.tolist())
-    missing = [index for index in wanted if index not in lines]
+    wanted = dict.fromkeys(keys)
+    missing = [key for key in wanted if key not in lines]
     if missing:
         have = "1 sentence has" if len(missing) == 1 else f"{len(missing)} sentences have"
         raise FileFormatError(
-            f"{path}: {have} no {column}, sentence_index {missing[0]} first;"
+            f"{path}: {have} no {column}, {by} {missing[0]} first;"
             " expected a line for each."
         )
-    return {index: lines[index] for index in wanted}
+    return keys, {key: lines[key] for key in wanted}
+
+
+def _find_key(path: Path, others: Mapping[str, NDArray[np.str_] | None]) -> str:
+    """The column that a table is joined by: the first of those that it has and rows know."""
+    columns = parquet_columns(path) if is_parquet(path) else _csv_columns(path)
+    known = [name for name, values in others.items() if values is not None and (values != "").all()]
+    return next((name for name in (_INDEX, *known) if name in columns), _INDEX)
+
+
+def _as_key(by: str, value: Any) -> Any:
+    """What is compared: a number, also one that pandas wrote as 1.0, or a name without suffix."""
+    if by == _INDEX:
+        return _read_value(value) if isinstance(value, str) else value
+    return _SUFFIX.sub("", value) if by == "file" else value
+
+
+def _csv_columns(path: Path) -> list[str]:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        return next(csv.reader([file.readline()]), [])
 
 
 def _read_value(text: str) -> Any:
@@ -157,6 +194,8 @@ def _read_feature(
 
 
 def _read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
+    if is_parquet(path):
+        return _read_parquet_rows(path, needed, expected)
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         try:
@@ -177,3 +216,21 @@ def _read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
             return [(reader.line_num, row) for row in reader]
         except (UnicodeDecodeError, csv.Error) as error:
             raise FileFormatError(f"{path}: is not a CSV file in UTF-8 ({error}).") from None
+
+
+def _read_parquet_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
+    """Rows, counted from 1, with the texts that a CSV would have."""
+    columns = parquet_columns(path)
+    for name in needed:
+        if columns.count(name) != 1:
+            found = "missing" if name not in columns else "there twice"
+            raise FileFormatError(
+                f"{path}: column {name!r} is {found}; expected {expected}, got"
+                f" {', '.join(columns) or 'an empty file'}."
+            )
+    values, _ = read_parquet(path, needed)
+    rows = zip(*(values[name] for name in needed), strict=True)
+    return [
+        (number, {k: "" if v is None else str(v) for k, v in zip(needed, row, strict=True)})
+        for number, row in enumerate(rows, 1)
+    ]
