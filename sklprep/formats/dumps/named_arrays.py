@@ -49,17 +49,21 @@ from sklprep.formats.sentence_file import MAX_WIDTH
 _LABELS = ("labels", "label")
 _GROUPS = ("groups", "group")
 _INDICES = ("sentence_indices", "sentence_index")
-_TEXTS = ("sentences", "texts")
+_TEXTS = ("sentences", "sentence", "texts", "text")
 _MASKS = ("attention_mask", "mask")
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Named arrays of some rows, and texts by name."""
+    """Named arrays of some rows, and texts by name.
+
+    `all_real` says that no token is padding.
+    """
 
     path: Path
     arrays: Mapping[str, StoredArray]
     metadata: Mapping[str, str]
+    all_real: bool = False
 
 
 class _Axes(NamedTuple):
@@ -349,7 +353,7 @@ class _Part:
             _require_whole(self, "lengths", lengths)
             mask = np.arange(n_tokens) < lengths.reshape(-1, 1)
         if mask is None:
-            self.unmasked = n > 1 and n_tokens > 1
+            self.unmasked = n > 1 and n_tokens > 1 and not self.store.all_real
             mask = np.ones((n, n_tokens), bool)
         if mask.shape != (n, n_tokens):
             found = f"has shape {mask.shape}"

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sklprep.formats.dumps import npy_dump, safetensors_dump, vllm
+from sklprep.formats.dumps import (
+    delphi,
+    hdf5,
+    lmprobe,
+    npy_dump,
+    saelens,
+    safetensors_dump,
+    vllm,
+    zarr_dump,
+)
 from sklprep.formats.dumps.dump import Dump, Request
 from sklprep.formats.dumps.dump_source import DumpSource
 
@@ -20,8 +29,13 @@ class Format:
 
 
 FORMATS = {
+    "lmprobe": Format(lmprobe.recognize, lmprobe.open_lmprobe),
+    "delphi": Format(delphi.recognize, delphi.open_delphi),
     "vllm": Format(vllm.recognize, vllm.open_vllm),
+    "saelens": Format(saelens.recognize, saelens.open_saelens),
     "safetensors": Format(safetensors_dump.recognize, safetensors_dump.open_safetensors),
+    "hdf5": Format(hdf5.recognize, hdf5.open_hdf5),
+    "zarr": Format(zarr_dump.recognize, zarr_dump.open_zarr),
     "npy": Format(npy_dump.recognize, npy_dump.open_npy),
 }
 """In this order, the first that recognizes a dump opens it: those that know what the arrays of a

@@ -1,0 +1,246 @@
+"""Arrays by path in a Zarr folder of version 2 or 3, read by zarr.
+
+What an array is, its metadata says in JSON: that is read first, so that codecs that would unpickle
+are never reached.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.exceptions import SklprepError, UsageError
+from sklprep.files.faults import file_fault
+from sklprep.files.npy_file import is_plain_dtype
+from sklprep.files.regular_file import RegularFile
+from sklprep.files.system import read_at
+from sklprep.formats.dumps.chunked_array import MAX_CHUNK_BYTES, read_chunked
+from sklprep.formats.dumps.dump import Dump, Request
+from sklprep.formats.dumps.named_arrays import Store, open_stores
+
+_V2, _V3 = ".zarray", "zarr.json"
+_GROUPS = (".zgroup", _V3)
+_MAX_METADATA_BYTES = 1 << 20  # of an array: a screenful
+_MAX_ARRAYS = 10_000
+_MAX_SMALL = 1 << 30  # bytes of labels and masks, as in other formats
+
+_MOST_EMPTY = 64
+"""Chunks that may be left out for one that is there: zarr writes none that holds only zeros, as
+padding does."""
+
+_CODECS = {
+    *("bytes", "transpose", "crc32c", "sharding_indexed"),
+    *("blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "shuffle"),
+}
+"""Codecs that hold nothing but numbers. pickle, json2 and vlen-* make Python objects."""
+_DTYPES = {
+    **{f"float{8 * n}": f"<f{n}" for n in (2, 4, 8)},
+    **{f"int{8 * n}": f"<i{n}" for n in (2, 4, 8)},
+    **{f"uint{8 * n}": f"<u{n}" for n in (2, 4, 8)},
+    "bool": "|b1",
+    "int8": "|i1",
+    "uint8": "|u1",
+}
+"""Dtypes of version 3."""
+
+
+def recognize(path: Path) -> bool:
+    """Whether it is a folder with the metadata of a group or of an array."""
+    return any((path / name).is_file() for name in (*_GROUPS, _V2))
+
+
+def open_zarr(request: Request) -> Dump:
+    """Open the arrays of a group, whose names are their paths, such as ``acts/layer_12``.
+
+    Layers have the numbers in their paths.
+    """
+    path = request.path
+    folders, files = _walk(path)
+    arrays = {}
+    for folder in folders:
+        array = _describe(path, folder)
+        if array is not None:
+            arrays[array.name] = array
+    versions = {2 if (folder / _V2).is_file() else 3 for folder in folders}
+    version = " and ".join(map(str, sorted(versions)))
+    store = Store(path, arrays, {})
+    return open_stores([store], request, format="zarr", version=version, files=files)
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrArray:
+    """An array of a Zarr folder."""
+
+    path: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+
+    @property
+    def width(self) -> int:
+        """Numbers in a vector along the last axis."""
+        return self.shape[-1]
+
+    @property
+    def n_vectors(self) -> int:
+        """Vectors along the last axis."""
+        return math.prod(self.shape[:-1])
+
+    def read(self, positions: NDArray[np.int64], /) -> NDArray[Any]:
+        """Read vectors by their positions."""
+        dtype = np.dtype(self.dtype)
+        with self._opened() as array:
+            values = read_chunked(
+                lambda key: np.asarray(array[key]),
+                self.shape,
+                self.chunks,
+                dtype.itemsize,
+                positions,
+            )
+        return values.astype(dtype, copy=False)
+
+    def read_all(self) -> NDArray[Any]:
+        """Read all of a small array."""
+        if math.prod(self.shape) * np.dtype(self.dtype).itemsize > _MAX_SMALL:
+            found = f"has shape {self.shape}"
+            raise file_fault(self.path, self.name, found, f"at most {_MAX_SMALL:,} bytes")
+        with self._opened() as array:
+            return np.asarray(array[...]).astype(self.dtype, copy=False)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """Open it; whatever zarr raises becomes one error that names it."""
+        try:
+            import zarr
+        except ImportError:
+            raise UsageError(
+                f'{self.path} is a Zarr folder, which zarr reads: pip install "sklprep[zarr]".'
+            ) from None
+        folder = self.path / self.name if self.name else self.path
+        try:
+            array = zarr.open_array(os.fspath(folder), mode="r")
+            if tuple(array.shape) != self.shape:
+                raise file_fault(folder, None, "has changed since it was opened", "the same shape")
+            yield array
+        except (SklprepError, MemoryError):
+            raise
+        except Exception as error:  # zarr and its codecs have errors of many kinds
+            what = "".join(c if c.isprintable() else " " for c in str(error))[:100]
+            raise file_fault(folder, None, f"cannot be read ({what})", "a Zarr array") from None
+
+
+def _walk(path: Path) -> tuple[list[Path], list[Path]]:
+    """Folders of arrays, and all files; links are not followed."""
+    folders, files = [], []
+    for here, subfolders, names in os.walk(path):
+        subfolders.sort()
+        folder = Path(here)
+        files += [folder / name for name in sorted(names)]
+        if _V2 in names or (_V3 in names and _read_json(folder / _V3).get("node_type") == "array"):
+            folders.append(folder)
+            if len(folders) > _MAX_ARRAYS:
+                raise file_fault(path, None, f"has over {_MAX_ARRAYS:,} arrays", "fewer")
+    return folders, files
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    with RegularFile(path, "JSON") as file:
+        text = read_at(file.fd, _MAX_METADATA_BYTES, 0)
+    try:
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            raise ValueError("not a table")
+    except (ValueError, RecursionError):
+        raise file_fault(path, None, "cannot be read as JSON", "what zarr writes") from None
+    return fields
+
+
+def _describe(path: Path, folder: Path) -> ZarrArray | None:
+    """What the metadata of an array says; None for one that does not hold plain numbers."""
+    is_v2 = (folder / _V2).is_file()
+    file = folder / (_V2 if is_v2 else _V3)
+    fields = _read_json(file)
+    inner: tuple[int, ...] = ()
+    try:
+        shape = tuple(fields["shape"])
+        if is_v2:
+            chunks = tuple(fields["chunks"])
+            dtype, codecs = fields["dtype"], _codecs_of_v2(fields)
+        else:
+            chunks = tuple(fields["chunk_grid"]["configuration"]["chunk_shape"])
+            dtype = _DTYPES.get(fields["data_type"], "")
+            codecs, inner = _codecs_of_v3(fields["codecs"])
+        sizes = (*shape, *chunks, *inner)
+        if len(chunks) != len(shape) or not all(type(n) is int and 0 < n < 1 << 48 for n in sizes):
+            raise ValueError
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise file_fault(
+            file, None, "is not the metadata of an array", "shape, chunks, dtype and codecs"
+        ) from None
+    if unsafe := sorted(codecs - _CODECS):
+        raise file_fault(
+            file,
+            None,
+            f"has the codec {ascii(unsafe[0])[:40]}",
+            "one for plain numbers; Python objects and pickles are not read",
+            "Save arrays of numbers.",
+        )
+    if isinstance(dtype, str) and len(dtype) == 3 and dtype[0] == ">":
+        dtype = f"<{dtype[1:]}"
+    if not isinstance(dtype, str) or not is_plain_dtype(dtype):
+        if isinstance(dtype, str) and "O" in dtype:
+            do = "Save arrays of numbers."
+            raise file_fault(file, None, f"has dtype {dtype[:20]!r}", "no Python objects", do)
+        return None
+    name = folder.relative_to(path).as_posix()
+    array = ZarrArray(path, "" if name == "." else name, dtype, shape, chunks)
+    _require_stored(file, folder, array, inner)
+    return array
+
+
+def _codecs_of_v2(fields: Mapping[str, Any]) -> set[str]:
+    listed = [fields["compressor"], *(fields["filters"] or [])]
+    return {str(codec["id"]) for codec in listed if codec is not None}
+
+
+def _codecs_of_v3(listed: Any) -> tuple[set[str], tuple[int, ...]]:
+    """Names of all codecs, those within shards included, and the shape of chunks in a shard."""
+    names: set[str] = set()
+    inner: tuple[int, ...] = ()
+    for codec in listed:
+        name = codec if isinstance(codec, str) else codec["name"]
+        names.add(str(name))
+        if name == "sharding_indexed":
+            configuration = codec["configuration"]
+            inner = tuple(configuration["chunk_shape"])
+            for key in ("codecs", "index_codecs"):
+                names |= _codecs_of_v3(configuration[key])[0]
+    return names, inner
+
+
+def _require_stored(file: Path, folder: Path, array: ZarrArray, inner: tuple[int, ...]) -> None:
+    """Require that every chunk was written, and that one is small: a shape alone is cheap."""
+    itemsize = np.dtype(array.dtype).itemsize
+    if math.prod(inner or array.chunks) * itemsize > MAX_CHUNK_BYTES:
+        found = f"has chunks of shape {inner or array.chunks}"
+        raise file_fault(file, None, found, f"at most {MAX_CHUNK_BYTES:,} bytes")
+    n_chunks = math.prod(-(-n // size) for n, size in zip(array.shape, array.chunks, strict=True))
+    there = sum(
+        not name.startswith(".") and name != _V3
+        for _, _, names in os.walk(folder)
+        for name in names
+    )
+    if not n_chunks / _MOST_EMPTY <= there <= n_chunks:
+        raise file_fault(
+            file, None, f"has {there:,} chunks", f"{n_chunks:,}", "The dump may be unfinished."
+        )
