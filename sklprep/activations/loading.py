@@ -1,4 +1,4 @@
-"""`load_activations`: a folder of sentence files, or a pack, as an `ActivationSet`."""
+"""`load_activations`: sentence files, a pack, or a dump of another tool as an `ActivationSet`."""
 
 from __future__ import annotations
 
@@ -35,31 +35,42 @@ def load_activations(
     key: str | None = None,
     layer_offset: int = 0,
 ) -> ActivationSet:
-    """Open a folder of sentence files as an `ActivationSet`.
+    """Open sentence files, a pack, or a dump of another tool as an `ActivationSet`.
 
     Parameters
     ----------
     path : path-like
-        Folder of ``sentence_*.npz`` files, whose rows come in the order of the sorted names, or a
-        pack made from one.
+        Folder of ``sentence_*.npz`` files, whose rows come in the order of the sorted names; a
+        pack; or a file or folder in one of the formats below. It is known by its content.
     pooling : {"final", "mean", "max", "none"} or None, default=None
         What becomes a row: the final token, the mean or the maximum over a sentence's tokens, or
-        every token (rows of one sentence then share a group). None is ``"final"``, and of a pack
-        what it was made with.
+        every token (rows of one sentence then share a group). None is ``"final"``, and of a pack,
+        or of a dump whose rows were pooled before, what it was made with.
     n_jobs : int or None, default=None
         Files read at once in threads, as `joblib.Parallel` takes it.
     progress : bool, default=True
         Show a progress bar on stderr where that is a terminal and reading takes long.
     labels, groups : path-like or None, default=None
-        A CSV with the columns ``sentence_index`` and ``label``, or ``group``, whose values take the
-        place of those in the files. Labels are int64 where all are whole numbers, else float64 or
-        text; groups may be any text.
+        A CSV or a Parquet file with the columns ``sentence_index`` and ``label``, or ``group``,
+        whose values take the place of those in the files. Without ``sentence_index`` it is joined
+        by ``file``, the name of the file of a sentence, or by ``sentence``, its text. Labels are
+        int64 where all are whole numbers, else float64 or text; groups may be any text.
     skip_bad : bool or mapping, default=False
         Go on without faulty files. So that the rows are settled before the first is used, True
         reads every file whole now, in bounded memory, and leaves out a file whose label, or any of
         whose values, is damaged, missing or no finite number. A mapping says what will be used, as
         `ActivationSet.prefetch` takes it; that is read now and kept, and only faults there count:
         ``skip_bad={"layers": [12], "labels": True}``.
+    format : str or None, default=None
+        Name of the format of a dump, instead of looking; also ``"sentences"`` and ``"pack"``.
+    key : str or None, default=None
+        Which arrays of a dump are layers: their name with ``{layer}`` for the number, such as
+        ``"acts/layer_{layer}"``; or the name of one array of all layers, perhaps with the numbers
+        of these, such as ``"hidden_states[0-2,10]"``. None stands for names that say so themselves:
+        ``layer_12``, ``layers.12``, ``L12``, ``hidden_states.12``, ``blocks.12.hook_resid_post`` or
+        ``hidden_states``.
+    layer_offset : int, default=0
+        What is added to the numbers in a dump, of which -1 then stands for the embeddings.
 
     Returns
     -------
@@ -82,7 +93,41 @@ def load_activations(
     -----
     SklprepWarning
         If the hidden states of all layers would not fit in memory; if files are left out, with what
-        is wrong with each.
+        is wrong with each; if a dump does not say which layers or which tokens it holds.
+
+    Notes
+    -----
+    Dumps of other tools are read in place, a layer and some rows at a time. Their layers keep the
+    numbers they have there; what was mapped is in the set's ``repr``, and `layer_offset` shifts it.
+
+    ============= ================================================ ==============================
+    format        what is read                                     numbers of the layers
+    ============= ================================================ ==============================
+    safetensors   a file, or a folder of shards of rows or of      in the names; Hugging Face's
+                  different tensors or of one layer a file         ``hidden_states.0`` may be the
+                                                                   embeddings: offset -1
+    npy           a folder of files, one a layer                   in the names of the files
+    hdf5, zarr    arrays by path (h5py, zarr)                      in the paths
+    vllm          ``hidden_states`` (tokens, layers, width) and    not said: positions, or those in
+                  ``token_ids`` in one safetensors file a request  `key`; vLLM's id `k` is what
+                                                                   block `k` reads: offset -1
+    saelens       columns of a folder that `datasets` wrote, such  in the names of the hooks;
+                  as ``blocks.12.hook_resid_post``                 ``hook_resid_pre`` is the output
+                                                                   of the block before: offset -1
+    delphi        ``locations`` and ``activations`` of latents, a  the one number in the name of
+                  folder a hookpoint: SAE features                 the hookpoint
+    lmprobe       shards of format 2 with their Parquet index      those of the blocks
+    ============= ================================================ ==============================
+
+    Arrays have the shape (rows, width), or (rows, tokens, width) with ``attention_mask`` (rows,
+    tokens) or ``lengths`` (rows,), or (tokens, width) with ``offsets`` (rows + 1,) or ``lengths``.
+    One array of all layers has them as one more axis. ``labels``, ``groups``, ``sentence_indices``
+    and ``sentences`` beside them have one entry a sentence; safetensors may hold them in metadata,
+    as JSON lists.
+
+    The fingerprint of a dump is the SHA-256 over the name and the SHA-256 of each of its files and
+    over what was mapped; it is computed where it is needed, as for a dataset. Pickles, Python
+    objects and codecs that would make some are never read.
 
     Examples
     --------
@@ -94,6 +139,16 @@ def load_activations(
     ...     acts = sklprep.load_activations(f"{folder}/demo")
     ...     acts.hidden_states.shape
     (12, 3, 8)
+
+    A folder with an array a layer, which another tool numbers from the embeddings:
+
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for number in range(4):
+    ...         np.save(f"{folder}/layer_{number}.npy", np.ones((12, 8)))
+    ...     sklprep.load_activations(folder, layer_offset=-1)  # doctest: +NORMALIZE_WHITESPACE
+    ActivationSet(12 rows, layers 0-2, d_model 8, embeddings 8;
+        npy: layer_{layer} 0-3 as embeddings and layers 0-2)
     """
     acts = open_activations(
         path,
@@ -168,7 +223,7 @@ def open_activations(
     request = Request(Path(path), reading or Reading(), pooling, skip_bad)
     source = open_source(request, n_jobs=n_jobs, progress=progress)
     joined: dict[str, NDArray[Any]] = {}
-    others = {"file": source.file_names, "sentence": source.sentences}
+    others = {"file": lambda: source.file_names, "sentence": lambda: source.sentences}
     if labels is not None:
         joined["labels"] = read_labels(labels, source.sentence_indices, others)
     if groups is not None:

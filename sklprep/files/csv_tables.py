@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ _Row = tuple[int, dict[str, Any]]  # the line's number, and its values by column
 def read_labels(
     path: str | os.PathLike[str],
     sentence_indices: NDArray[np.int64],
-    others: Mapping[str, NDArray[np.str_] | None] | None = None,
+    others: Mapping[str, Callable[[], NDArray[np.str_] | None]] | None = None,
 ) -> NDArray[Any]:
     """Read the column ``label`` of a table, joined by its column ``sentence_index``, or another.
 
@@ -45,9 +45,9 @@ def read_labels(
         looked at.
     sentence_indices : ndarray of shape (n_rows,), int64
         Sentence of each row.
-    others : mapping of str to ndarray or None
+    others : mapping of str to callable
         Columns that a table without ``sentence_index`` is joined by, such as ``file``, and what
-        each row has there; None where rows have nothing.
+        gives what each row has there, or None where rows have nothing.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def read_labels(
 def read_groups(
     path: str | os.PathLike[str],
     sentence_indices: NDArray[np.int64],
-    others: Mapping[str, NDArray[np.str_] | None] | None = None,
+    others: Mapping[str, Callable[[], NDArray[np.str_] | None]] | None = None,
 ) -> NDArray[np.int64]:
     """Read the column ``group`` of a table as `read_labels` does; groups are numbered in order."""
     keys, lines = _read_by_sentence(path, "group", sentence_indices, others)
@@ -92,13 +92,12 @@ def _read_by_sentence(
     path: str | os.PathLike[str],
     column: str,
     sentence_indices: NDArray[np.int64],
-    others: Mapping[str, NDArray[np.str_] | None] | None,
+    others: Mapping[str, Callable[[], NDArray[np.str_] | None]] | None,
 ) -> tuple[list[Any], dict[Any, tuple[int, str]]]:
     """Key of each row, and line number and value of each key."""
     path = Path(path)
-    by = _find_key(path, others or {})
-    found = sentence_indices if by == _INDEX else (others or {})[by]
-    keys = [_as_key(by, key) for key in ([] if found is None else found.tolist())]
+    by, found = _find_key(path, sentence_indices, others or {})
+    keys = [_as_key(by, key) for key in found.tolist()]
     lines: dict[Any, tuple[int, str]] = {}
     for number, row in _read_rows(path, (by, column), f"{by}, {column}"):
         value = (row[column] or "").strip()
@@ -126,11 +125,18 @@ def _read_by_sentence(
     return keys, {key: lines[key] for key in wanted}
 
 
-def _find_key(path: Path, others: Mapping[str, NDArray[np.str_] | None]) -> str:
-    """The column that a table is joined by: the first of those that it has and rows know."""
+def _find_key(
+    path: Path,
+    sentence_indices: NDArray[np.int64],
+    others: Mapping[str, Callable[[], NDArray[np.str_] | None]],
+) -> tuple[str, NDArray[Any]]:
+    """The column that a table is joined by, the first that it has, and what rows have there."""
     columns = parquet_columns(path) if is_parquet(path) else _csv_columns(path)
-    known = [name for name, values in others.items() if values is not None and (values != "").all()]
-    return next((name for name in (_INDEX, *known) if name in columns), _INDEX)
+    for name, read in others.items() if _INDEX not in columns else ():
+        values = read() if name in columns else None
+        if values is not None and (values != "").all():
+            return name, values
+    return _INDEX, sentence_indices
 
 
 def _as_key(by: str, value: Any) -> Any:

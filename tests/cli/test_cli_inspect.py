@@ -116,7 +116,8 @@ def test_pack_is_told_as_its_folder_is(run, folder, tmp_path, capsys):
     pack = json.loads(run("--json", path=tmp_path / "pk")[1])
     whole = json.loads(run("--json --pooling mean")[1])
 
-    assert {"kind", "path", "n_bytes", "tokens"} == {k for k in whole if whole[k] != pack[k]}
+    differ = {"kind", "format", "path", "n_bytes", "tokens"}
+    assert differ == {k for k in whole if whole[k] != pack[k]}
 
 
 def test_dataset_is_told_in_words(run, dataset):

@@ -398,7 +398,7 @@ def test_groups_of_the_csv_stay_together(sweep, folder, tmp_path):
             b"",
             "column 'sentence_index' is missing; expected sentence_index, group, got an empty file",
         ),
-        (b"sentence,group\n0,a\n", "column 'sentence_index' is missing; .*, got sentence, group"),
+        (b"index,group\n0,a\n", "column 'sentence_index' is missing; .*, got index, group"),
         (b"sentence_index,group\n0,a\n1,b\n", "46 sentences have no group, sentence_index 2 fir"),
         (b"sentence_index,group\n0\n", "48 sentences have no group, sentence_index 0 first"),
         (
