@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[Run], Iterator[Row]]] = {
         mutants.mutated_sentences,
         mutants.mutated_packs,
         mutants.mutated_datasets,
+        mutants.mutated_dumps,
         semantics.semantic_faults,
         corpus.corpus,
         flips.flipped_sentences,

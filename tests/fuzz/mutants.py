@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from .dataset_cases import Datasets
+from .dump_cases import WRITERS, Dumps, is_written
 from .pack_cases import Packs
 from .sentence_cases import SentenceFiles
 from .table import Row, Run
 from .workers import Cases, Limits
 
 _FULL, _SHORT = 10_000, 200
+_FULL_DUMPS, _SHORT_DUMPS = 2_000, 50  # of each format
 _LIMITS = Limits(seconds=0.5, mebibytes=64)
 _GOAL = "clean or one clear error, < 0.5 s, + 64 MiB"
 
@@ -33,3 +35,12 @@ def mutated_packs(run: Run) -> Iterator[Row]:
 def mutated_datasets(run: Run) -> Iterator[Row]:
     """Mutated datasets, their embedded pipelines among them: loaded and used, or inspected."""
     yield from _mutants(run, "mutated_datasets", "mutated datasets", Datasets)
+
+
+def mutated_dumps(run: Run) -> Iterator[Row]:
+    """Mutated dumps of other tools, a row a format: read, inspected, made a pack or a dataset."""
+    for kind in filter(is_written, WRITERS):
+        numbers = run.numbers(_FULL_DUMPS, _SHORT_DUMPS)
+        cases = Dumps(run.seed, "mutated_dumps", kind)
+        figure = f"mutated {kind} dumps"
+        yield run.measured("mutated_dumps", figure, _GOAL, cases, numbers, _LIMITS)

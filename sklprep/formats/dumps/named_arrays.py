@@ -167,11 +167,11 @@ class _Part:
         self.sentences = self._read_sentences()
 
     @property
-    def kind(self) -> tuple[Any, ...]:
-        """What all parts of a dump share."""
-        channels = {**self.layers, -1: self.embeddings} if self.embeddings else self.layers
-        width = {channel.width for channel in channels.values() if channel}
-        return self.mapping, sorted(width), "tokens" if self.has_tokens else "rows"
+    def kind(self) -> str:
+        """What all parts of a dump share, in words."""
+        channels = [*self.layers.values(), *([self.embeddings] if self.embeddings else [])]
+        widths = ", ".join(str(width) for width in sorted({one.width for one in channels}))
+        return f"{self.mapping}, {widths} wide, {'tokens' if self.has_tokens else 'rows'}"
 
     def _fault(self, name: str | None, found: str, expected: str, do: str = "") -> FileFormatError:
         return file_fault(self.store.path, name, found, expected, do)
