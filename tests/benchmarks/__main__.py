@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, Callable[[Run], Iterator[Row]]] = {
         packing.generate_on_a_pack,
         packing.larger_than_memory,
         packing.packing,
+        packing.packing_a_dump,
         sweeping.layer_sweep,
         row_space.row_space,
         growth.growth,

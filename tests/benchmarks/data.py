@@ -34,6 +34,7 @@ class Shapes:
     n_files: int
     n_many_files: int
     n_long_rows: int
+    n_dumped: int
     d_long: int
     grown: Grown
 
@@ -45,6 +46,7 @@ REAL = Shapes(
     n_files=100,
     n_many_files=1_020,
     n_long_rows=20_000,
+    n_dumped=1_000,
     d_long=512,
     grown=Grown(64, 256, (25, 200, 1_000, 5_000), (8, 32, 128, 512), (4, 16, 64, 256)),
 )
@@ -55,6 +57,7 @@ SMALL = Shapes(
     n_files=20,
     n_many_files=60,
     n_long_rows=200,
+    n_dumped=50,
     d_long=16,
     grown=Grown(8, 16, (5, 10), (2, 4), (2, 4)),
 )
@@ -113,6 +116,26 @@ class Data:
     def sweep_arrays(self) -> Path:
         """``X.npy`` (n, 26, d_model) float32 and ``y.npy``, labels of four classes."""
         return self._once(f"sweep_{self.shapes.n_many_files}", self._write_sweep_arrays)
+
+    def bfloat16_dump(self) -> Path:
+        """A safetensors file of bfloat16: 1,000 rows x 26 layers x d_model, and labels."""
+        folder = self._once(f"dump_{self.shapes.n_dumped}", self._write_dump)
+        return folder / "dump.safetensors"
+
+    def _write_dump(self, folder: Path) -> None:
+        import numpy as np
+
+        from ..dump_files import BFloat16, write_safetensors
+
+        rng = np.random.default_rng(0)
+        n, width = self.shapes.n_dumped, self.shapes.d_model
+        tensors = {
+            f"layer_{number}": BFloat16(rng.standard_normal((n, width), dtype=np.float32))
+            for number in range(N_LAYERS)
+        }
+        write_safetensors(
+            folder / "dump.safetensors", tensors | {"labels": rng.integers(4, size=n)}
+        )
 
     def _sentence_files(self, n: int) -> Path:
         def write(folder: Path) -> None:

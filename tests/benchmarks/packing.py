@@ -108,6 +108,27 @@ def larger_than_memory(run: Run) -> Iterator[Row]:
     )
 
 
+def packing_a_dump(run: Run) -> Iterator[Row]:
+    """Packing safetensors of bfloat16, against `safetensors` and numpy in one go; its memory."""
+    dump = str(run.data.bfloat16_dump())
+    ours, plain = list[float](), list[float]()
+    for _ in range(2 * run.repeats + 1):
+        ours.append(_to_new_file(["pack", dump]).result["wall"])
+        made = _with_new_file(lambda file: run_task("unpack_safetensors", path=dump, output=file))
+        plain.append(made.result["wall"])
+    shapes = run.data.shapes
+    yield at_most(
+        f"packing {shapes.n_dumped:,} rows of 26 layers from safetensors (bfloat16), in process,"
+        " against safetensors and numpy in one go, wall",
+        median(ours) / median(plain),
+        1.5,
+        "times",
+        f"{median(ours):.2f} s against {median(plain):.2f} s and {made.result['hwm']:,.0f} MB",
+    )
+    found = _with_new_file(lambda file: _sklprep("pack", dump, file, "--quiet"))
+    yield at_most("the same, peak memory of the command", found.hwm, 300, "MB", "")
+
+
 def _run_generate(pack: str) -> Measured:
     return _with_new_file(
         lambda file: _sklprep("generate", *TO_CONCEPT, "--input", pack, "--output", file, "--quiet")

@@ -158,6 +158,24 @@ def scale_and_save_all(layers: list[str], y: str, output: str) -> Spent:
     return spent
 
 
+def unpack_safetensors(path: str, output: str) -> Spent:
+    """`safetensors` and numpy in one go: a file of bfloat16 as float32, an array a layer."""
+    import numpy as np
+    from safetensors import deserialize
+
+    with _clock() as spent:
+        folder = Path(output)
+        folder.mkdir()
+        for name, tensor in deserialize(Path(path).read_bytes()):
+            if tensor["dtype"] == "BF16":
+                bits = np.frombuffer(tensor["data"], "<u2").reshape(tensor["shape"])
+                values = (bits.astype(np.uint32) << 16).view(np.float32)
+            else:
+                values = np.frombuffer(tensor["data"], "<i8")
+            np.save(folder / f"{name}.npy", values)
+    return spent
+
+
 def plain_sweep(folder: str, blas_threads: int | None) -> dict[str, Any]:
     """`cross_val_score` of StandardScaler and LogisticRegression on each layer in turn."""
     import numpy as np
@@ -236,6 +254,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
         load_everything,
         load_member,
         inflate,
+        unpack_safetensors,
         read,
         command,
         scale_and_save,

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from dump_files import write_safetensors
 
 from sklprep import STRATEGIES, load_activations, load_dataset, make_activations
 from sklprep.cli.main import main
@@ -53,13 +54,19 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def place(folders, tmp_path, monkeypatch):
-    """A working folder with the folders and the CSV that the README speaks of."""
+    """A working folder with the folders and the CSV files that the README speaks of."""
     for folder in folders:
         (tmp_path / folder.name).symlink_to(folder)
     (average_l0,) = set(load_activations(tmp_path / FOLDER).average_l0s.tolist())
     rows = [f"{rank},{4 * rank},{average_l0},{rank}" for rank in range(1, 7)]
     header = "rank,layer,average_l0,feature_id"
     (tmp_path / "ranked_features.csv").write_text("\n".join([header, *rows, ""]))
+    acts = load_activations(tmp_path / FOLDER)
+    for layer in acts.layers.tolist():
+        file = tmp_path / f"activations/layer_{layer}.safetensors"
+        write_safetensors(file, {"hidden_states": acts.layer(layer)})
+    lines = [f"{index},{label}" for index, label in enumerate(acts.labels)]
+    (tmp_path / "labels.csv").write_text("\n".join(["sentence_index,label", *lines, ""]))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
