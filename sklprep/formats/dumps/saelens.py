@@ -51,10 +51,10 @@ def _list_data(path: Path) -> list[Path]:
     there = {file.name: file for file in list_files(path, _SUFFIX)}
     state = _read_json(path / _STATE)
     try:
-        names = [entry["filename"] for entry in state["_data_files"]]
+        names = [str(entry["filename"]) for entry in state["_data_files"]]
     except (TypeError, KeyError):
         raise file_fault(path / _STATE, None, "lists no _data_files", "names of files") from None
-    missing = [str(name) for name in names if name not in there]
+    missing = [name for name in names if name not in there]
     if missing or not names:
         found = f"names {ascii(missing[0])[:80]}, which is missing" if missing else "names no file"
         raise file_fault(path / _STATE, None, found, "all of its files beside it")
