@@ -37,7 +37,7 @@ def read_parquet(path: Path, columns: Sequence[str]) -> tuple[dict[str, list[Any
     """
     file = _open(path)
     try:
-        table = file.read(columns=list(columns))
+        table = file.read(columns=list(columns), use_threads=False)
         values = {name: table.column(name).to_pylist() for name in columns}
         raw = file.schema_arrow.metadata or {}
         metadata = {key.decode(): value.decode() for key, value in raw.items()}
@@ -56,7 +56,7 @@ def _open(path: Path) -> Any:
     if not path.is_file():
         raise file_fault(path, None, "is not a regular file", "a Parquet file")
     try:
-        return pyarrow.parquet.ParquetFile(path)
+        return pyarrow.parquet.ParquetFile(path, pre_buffer=False)
     except _errors() as error:
         raise _fault(path, error) from None
 
