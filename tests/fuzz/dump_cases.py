@@ -145,7 +145,7 @@ def _write_hdf5(here: Path) -> None:
     with h5py.File(here / "dump", "w") as file:
         file.create_dataset("layer_0", data=_TOKENS[0], chunks=(4, 2, 3), compression="gzip")
         file["layer_1"], file["attention_mask"], file["labels"] = _TOKENS[1], _MASK, _LABELS
-        file["sentences"] = list("abcdef")
+        file["sentences"] = np.array(list("abcdef"), "S")
 
 
 def _write_zarr(here: Path) -> None:
@@ -227,7 +227,7 @@ class Dumps:
         return content_of(here)
 
     def run(self, forged: Forged) -> Any:
-        if self._kind not in NATIVE:
+        if self._kind not in NATIVE or forged.damage == "none":  # which imports the library
             return self._run(forged)
         return _in_child(lambda: self._run(forged))
 

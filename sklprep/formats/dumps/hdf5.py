@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklprep.exceptions import FileFormatError, SklprepError, UsageError
+from sklprep.exceptions import FileFormatError, SklprepError, SklprepWarning, UsageError
 from sklprep.files.faults import file_fault
 from sklprep.files.npy_file import is_plain_dtype
 from sklprep.files.raw_array import digest_of_start
@@ -20,12 +21,10 @@ from sklprep.files.regular_file import RegularFile
 from sklprep.files.system import read_at
 from sklprep.formats.dumps.chunked_array import MAX_CHUNK_BYTES, read_chunked
 from sklprep.formats.dumps.dump import Dump, Request
-from sklprep.formats.dumps.named_arrays import Store, open_stores
+from sklprep.formats.dumps.named_arrays import TEXTS_AND_LABELS, Store, open_stores
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
-_TEXT = "text"
 _MAX_SMALL = 1 << 30  # bytes of labels and masks, as in other formats
-_MAX_TEXTS = 1 << 24  # their lengths are known only when they are read
 _MAX_ARRAYS = 100_000  # a name takes memory; dumps have one array a layer
 
 
@@ -42,7 +41,8 @@ def open_hdf5(request: Request) -> Dump:
     """Open the arrays of a file, whose names are their paths, such as ``acts/layer_12``.
 
     Layers have the numbers in their paths. What lies in other files, by links or as external
-    storage, is not read.
+    storage, is not read, nor is text of variable length: HDF5 keeps it as objects on a heap, and
+    does not end, or takes all memory, where that is damaged.
     """
     path = request.path
     arrays = _list_arrays(path)
@@ -83,23 +83,15 @@ class Hdf5Array:
 
     def read_all(self) -> NDArray[Any]:
         """Read all of a small array."""
-        size = math.prod(self.shape)
-        if self.dtype == _TEXT:
-            return self._read_texts(size)
-        if size * np.dtype(self.dtype).itemsize > _MAX_SMALL:
+        if math.prod(self.shape) * np.dtype(self.dtype).itemsize > _MAX_SMALL:
             raise file_fault(
                 self.path, self.name, f"has shape {self.shape}", f"at most {_MAX_SMALL:,} bytes"
             )
         with _opened(self.path, self.seen) as file:
             values = np.asarray(file[self.name][()])
+            if values.dtype.kind == "S":
+                return np.char.decode(values, "utf-8")
         return values.astype(self.dtype, copy=False)
-
-    def _read_texts(self, size: int) -> NDArray[Any]:
-        if size > _MAX_TEXTS:
-            raise file_fault(self.path, self.name, f"has {size:,} texts", f"at most {_MAX_TEXTS:,}")
-        with _opened(self.path, self.seen) as file:
-            texts = np.asarray(file[self.name].asstr()[()], dtype=object)
-        return np.array([str(text) for text in texts.reshape(-1)], np.str_).reshape(self.shape)
 
 
 @contextmanager
@@ -156,10 +148,18 @@ def _describe(path: Path, name: str, dataset: Any, seen: bytes, file_size: int) 
     shown = name if name.isprintable() else ascii(name)
     if dataset.external or dataset.is_virtual:
         raise file_fault(path, shown[:80], "lies in another file", "an array in this one")
-    if h5py.check_string_dtype(dataset.dtype) is not None:
-        return Hdf5Array(path, name, _TEXT, shape, chunks, seen)
+    text = h5py.check_string_dtype(dataset.dtype)
+    if text is not None and text.length is None:
+        if name in TEXTS_AND_LABELS:
+            warnings.warn(
+                f"{path}: {name} is text of variable length, which HDF5 keeps as objects: it is not"
+                " read. Save it as bytes of one length, np.char.encode(texts, 'utf-8').",
+                SklprepWarning,
+                stacklevel=2,
+            )
+        return None
     dtype = np.dtype(dataset.dtype).newbyteorder("<")
-    if dataset.dtype.hasobject or not is_plain_dtype(dtype.str):
+    if dtype.hasobject or not (is_plain_dtype(dtype.str) or (dtype.kind == "S" and dtype.itemsize)):
         return None
     _require_stored(path, shown[:80], dataset, dtype.itemsize, file_size)
     return Hdf5Array(path, name, dtype.str, shape, chunks, seen)
@@ -168,10 +168,10 @@ def _describe(path: Path, name: str, dataset: Any, seen: bytes, file_size: int) 
 def _require_stored(path: Path, name: str, dataset: Any, itemsize: int, file_size: int) -> None:
     """Require that every number was written, and that a chunk is small: a shape alone is cheap."""
     shape, chunks = dataset.shape, dataset.chunks
+    stored, expected = dataset.id.get_storage_size(), math.prod(shape) * itemsize
+    if stored > file_size or (chunks is None and stored != expected):
+        raise file_fault(path, name, f"stores {stored:,} bytes", f"{expected:,}", _UNFINISHED)
     if chunks is None:
-        stored, expected = dataset.id.get_storage_size(), math.prod(shape) * itemsize
-        if stored != expected or stored > file_size:
-            raise file_fault(path, name, f"stores {stored:,} bytes", f"{expected:,}", _UNFINISHED)
         return
     if math.prod(chunks) * itemsize > MAX_CHUNK_BYTES:
         raise file_fault(

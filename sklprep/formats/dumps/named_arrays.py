@@ -50,6 +50,7 @@ _LABELS = ("labels", "label")
 _GROUPS = ("groups", "group")
 _INDICES = ("sentence_indices", "sentence_index")
 _TEXTS = ("sentences", "sentence", "texts", "text")
+TEXTS_AND_LABELS = (*_LABELS, *_GROUPS, *_TEXTS)
 _MASKS = ("attention_mask", "mask")
 
 

@@ -469,14 +469,25 @@ class TestArraysByPath:
 
 
 class TestHdf5:
-    def test_texts_are_read(self, tmp_path):
+    def test_texts_of_one_length_are_read(self, tmp_path):
         h5py = pytest.importorskip("h5py")
         path = write_hdf5(tmp_path / "a.h5", {"layer_0": TOKENS[0, :, 0]})
         texts = [f"Sätze {number}" for number in range(15)]
         with h5py.File(path, "a") as file:
-            file["sentences"] = texts
+            file["sentences"] = np.char.encode(texts, "utf-8")
 
         assert texts == load_activations(path).sentences.tolist()
+
+    def test_texts_of_variable_length_are_warned_of(self, tmp_path):
+        h5py = pytest.importorskip("h5py")
+        path = write_hdf5(tmp_path / "a.h5", {"layer_0": TOKENS[0, :, 0]})
+        with h5py.File(path, "a") as file:
+            file["sentences"] = [f"Sätze {number}" for number in range(15)]
+
+        with pytest.warns(SklprepWarning, match="sentences is text of variable length"):
+            acts = load_activations(path)
+
+        assert acts.sentences is None
 
     def test_objects_and_arrays_in_other_files_are_not_read(self, tmp_path):
         h5py = pytest.importorskip("h5py")
