@@ -119,8 +119,7 @@ def _read_by_sentence(
     if missing:
         have = "1 sentence has" if len(missing) == 1 else f"{len(missing)} sentences have"
         raise FileFormatError(
-            f"{path}: {have} no {column}, {by} {missing[0]} first;"
-            " expected a line for each."
+            f"{path}: {have} no {column}, {by} {missing[0]} first; expected a line for each."
         )
     return keys, {key: lines[key] for key in wanted}
 
