@@ -1,0 +1,152 @@
+"""The equations of one step of Newton's method, by preconditioned conjugate gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.sweeps.solver.arrays import Array, to_numpy
+from sklprep.sweeps.solver.losses import Loss
+from sklprep.sweeps.solver.spaces import W_STEP, Space
+
+_LOWER_CURVATURE = 0.5
+"""What of the mean curvature the preconditioner assumes: rows that are fitted well have next to
+none, and 0.5 took up to a quarter fewer products than 1."""
+
+_CROWDED = 0.75
+"""Labelings that are solved stay until the others are fewer than this share: taking them out
+copies the others."""
+
+_TINY = float(np.finfo(np.float32).tiny)
+_MAX_PRODUCTS = 1_000
+
+
+class NewtonSystem:
+    r"""The equations :math:`(I + \tilde X^T D \tilde X) x = r` of a batch of labelings.
+
+    The intercept, which is not penalised, is an unknown more a class. It is preconditioned by the
+    inverse of its own diagonal: as columns are centred, it hardly touches the others.
+
+    Parameters
+    ----------
+    space : DualSpace or PrimalSpace
+    loss : Sigmoid or Softmax
+    P : array of shape (classes, labelings, rows)
+        Probabilities, in the dtype of products.
+    weights : array of shape (1, labelings, rows or 1)
+    has_intercept : bool
+    """
+
+    def __init__(
+        self, space: Space, loss: Loss, P: Array, weights: Array, *, has_intercept: bool
+    ) -> None:
+        self._space, self._loss, self._P, self._weights = space, loss, P, weights
+        self._has_intercept = has_intercept
+        self._hessian, self._total = loss.hessian(P, weights)
+        mean = to_numpy(loss.curvature(self._total)).astype(np.float64) / P.shape[-1]
+        exponent = np.log(np.maximum(mean * _LOWER_CURVATURE, _TINY)) / np.log(W_STEP)
+        self._levels = W_STEP ** np.round(exponent)
+
+    def solve(
+        self, r: Array, rb: Array, enough: NDArray[np.float64]
+    ) -> tuple[Array, Array, Array, NDArray[np.float64]]:
+        """Solve for the step.
+
+        Parameters
+        ----------
+        r, rb : array of shape (classes, labelings, width) and (classes, labelings, 1)
+            Minus the gradient of coefficients and intercept. Overwritten.
+        enough : ndarray of shape (labelings,)
+            Stop when the last product's share of the decrement, times their number, is below.
+
+        Returns
+        -------
+        x, xb, image : arrays
+            The step of coefficients and intercept, and the image of x.
+        squares : ndarray of shape (labelings,)
+            Newton's decrement, squared.
+        """
+        xp, place = self._space.xp, self._space.place
+        system, where = self, np.arange(r.shape[1])
+        z, zb, image_z = system._precondition(r, rb)
+        rz = system._pair(r, rb, z, zb, image_z)
+        squares, going = np.zeros(len(where)), rz > 0
+        # without a preconditioner z is r itself, which the loop writes to
+        now = {"r": r, "rb": rb, "d": z * 1, "db": zb * 1, "image_d": image_z}
+        now |= {"x": r * 0, "xb": rb * 0, "image": image_z * 0}
+        found = {name: now[name] for name in ("x", "xb", "image")}  # filled as labelings leave
+        for n_products in range(1, _MAX_PRODUCTS + 1):
+            h, hb = system._multiply(now)
+            dhd = system._pair(h, hb, now["d"], now["db"], now["image_d"])
+            going &= dhd > 0
+            a = np.where(going, rz, 0) / np.where(going, dhd, 1)
+            squares[where] += a * rz
+            factor = place.array(a.reshape(1, -1, 1), dtype=r.dtype)
+            for name, along in (("x", "d"), ("xb", "db"), ("image", "image_d")):
+                now[name] += factor * now[along]
+            going &= n_products * a * rz > enough[where] * squares[where]
+            leave = going.sum() <= _CROWDED * len(going)
+            if leave:
+                for name, whole in found.items():
+                    if whole is not now[name]:
+                        whole[:, place.index(where), :] = now[name]
+            if not going.any():
+                break
+            h *= factor
+            now["r"] -= h
+            now["rb"] -= factor * hb
+            if leave:
+                left = np.flatnonzero(going)
+                now = {name: xp.take(v, place.index(left), axis=1) for name, v in now.items()}
+                where, going, rz = where[left], going[left], rz[left]
+                system = system._take(left)
+            z, zb, image_z = system._precondition(now["r"], now["rb"])
+            before, rz = rz, system._pair(now["r"], now["rb"], z, zb, image_z)
+            going &= rz > 0
+            b = np.where(going, rz, 0) / np.where(going, before, 1)
+            factor = place.array(b.reshape(1, -1, 1), dtype=r.dtype)
+            for name, new in (("d", z), ("db", zb), ("image_d", image_z)):
+                now[name] *= factor
+                now[name] += new
+        return found["x"], found["xb"], found["image"], squares
+
+    def _take(self, columns: NDArray[np.intp]) -> NewtonSystem:
+        """Give the equations of some of the labelings."""
+        xp, index = self._space.xp, self._space.place.index(columns)
+        P, weights = (xp.take(values, index, axis=1) for values in (self._P, self._weights))
+        return NewtonSystem(self._space, self._loss, P, weights, has_intercept=self._has_intercept)
+
+    def _multiply(self, now: dict[str, Array]) -> tuple[Array, Array]:
+        """Multiply direction d with the matrix; give coefficients and intercept."""
+        decisions = now["image_d"] + now["db"] if self._has_intercept else now["image_d"]
+        q = self._hessian(decisions)
+        total = self._space.xp.sum(q, axis=-1, keepdims=True)
+        h = self._space.adjoint(q)
+        h += now["d"]
+        return h, total
+
+    def _precondition(self, r: Array, rb: Array) -> tuple[Array, Array, Array]:
+        """Give preconditioned residuals, those of the intercept, and the image of the former."""
+        xp, place = self._space.xp, self._space.place
+        levels = np.unique(self._levels)
+        if len(levels) == 1:
+            z, image = self._space.preconditioner(float(levels[0]), r.dtype)(r)
+        else:
+            z, image = xp.empty_like(r), xp.empty_like(self._P)
+            for w in levels:
+                index = place.index(np.flatnonzero(self._levels == w))
+                apply = self._space.preconditioner(float(w), r.dtype)
+                z[:, index, :], image[:, index, :] = apply(xp.take(r, index, axis=1))
+        if not self._has_intercept:
+            return z, rb * 0, image
+        zb = rb / (self._total + _TINY)
+        if len(zb) > 1:
+            zb = zb - xp.mean(zb, axis=0)
+        return z, zb, image
+
+    def _pair(
+        self, u: Array, ub: Array, v: Array, vb: Array, image_of_v: Array
+    ) -> NDArray[np.float64]:
+        """Inner products of u and v, each with its intercept."""
+        products = self._space.pair(u, v, image_of_v) + ub[:, :, 0] * vb[:, :, 0]
+        return to_numpy(self._space.xp.sum(products, axis=0)).astype(np.float64)

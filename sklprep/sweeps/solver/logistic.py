@@ -1,0 +1,197 @@
+"""Logistic regression: all labelings and penalties of one split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sklprep.exceptions import UsageError
+from sklprep.sweeps.solver.arrays import Array, to_numpy
+from sklprep.sweeps.solver.fits import LogisticFit
+from sklprep.sweeps.solver.labels import Labelings, read_labels, read_sample_weight
+from sklprep.sweeps.solver.losses import Loss, Sigmoid, Softmax
+from sklprep.sweeps.solver.newton import Solution, minimize
+from sklprep.sweeps.solver.spaces import DualSpace, PrimalSpace, Space
+from sklprep.sweeps.solver.split import Split
+
+TOL = 1e-2
+"""The default of `tol`. See the figures in `fit_logistic`."""
+
+BATCH_ELEMENTS = 1 << 17
+"""Classes times labelings times rows of a batch: a quarter megabyte in float32, so that what
+conjugate gradients hold stays in the caches."""
+
+_DEVICE_BATCH = 1 << 25
+"""The same where torch computes: an accelerator wants large products."""
+
+_MANY = 16
+"""A Gram matrix in float64 pays from a column for so many rows on."""
+
+_SMALLEST_SHARE = 1e-6
+
+
+def fit_logistic(
+    split: Split,
+    y: ArrayLike,
+    penalties: Sequence[float] = (1.0,),
+    *,
+    class_weight: Any = None,
+    sample_weight: ArrayLike | None = None,
+    tol: float = TOL,
+    keep_coef: bool = False,
+) -> list[list[LogisticFit]]:
+    r"""Fit L2-penalised logistic regressions: every labeling with every penalty.
+
+    Parameters
+    ----------
+    split : Split
+        It says whether there is an intercept.
+    y : array-like of shape (n_samples,) or (n_labelings, n_samples)
+        Labels of all rows of X, of any type that sorts. Those of test rows are not looked at.
+    penalties : sequence of float, default=(1.0,)
+        Values of C.
+    class_weight : dict, "balanced" or None, default=None
+    sample_weight : array-like of shape (n_samples,), default=None
+    tol : float, default=1e-2
+        How exact coefficients are, relatively. See Notes.
+    keep_coef : bool, default=False
+        Compute ``coef_`` and ``intercept_`` too.
+
+    Returns
+    -------
+    list of list of LogisticFit
+        A list for each penalty, with a fit for each labeling.
+
+    Raises
+    ------
+    InsufficientDataError
+        If the training rows of a labeling have one class only.
+    UsageError
+        If shapes do not fit, a penalty is not positive, or `tol` is not between 0 and 1.
+
+    Notes
+    -----
+    The objective is that of `sklearn.linear_model.LogisticRegression`,
+
+    .. math:: \min_{W, b} \; \tfrac12 \|W\|^2 + C \sum_i s_i \, \ell(W^T \tilde x_i + b, y_i)
+
+    with the softmax loss and a column of W a class, or, of two classes, the logistic loss of a
+    single column; b is not penalised. `newton` describes how it is minimized, `spaces` what it
+    costs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklprep.sweeps.solver import Split, fit_logistic
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["no", "yes"], 20)
+    >>> X = rng.normal(size=(40, 100)) + (y == "yes")[:, np.newaxis]
+    >>> split = Split(X, train=range(0, 40, 2), test=range(1, 40, 2))
+    >>> permuted = [y, rng.permutation(y)]
+    >>> (loose, tight), = zip(*fit_logistic(split, permuted, penalties=[0.01, 1.0]))[:1]
+    >>> float((tight.predict(range(20)) == y[split.test]).mean())
+    1.0
+    """
+    penalties = [float(C) for C in penalties]
+    if not all(0 < C < np.inf for C in penalties):
+        raise UsageError(f"Penalties C must be positive and finite, got {penalties}.")
+    if not 0 < tol < 1:
+        raise UsageError(f"tol must be between 0 and 1, got {tol}.")
+    weights = read_sample_weight(split, sample_weight)
+    n_labelings, groups = read_labels(split, y)
+    fits: list[list[Any]] = [[None] * n_labelings for _ in penalties]
+    for labelings in groups:
+        space = open_space(split, len(labelings.codes) * len(penalties) * len(labelings.classes))
+        for columns in _batches(split, labelings, penalties):
+            batch = _Batch(space, labelings, columns, penalties, class_weight, weights)
+            for (penalty, labeling), fit in zip(columns, batch.fit(tol, keep_coef), strict=True):
+                fits[penalty][labelings.positions[labeling]] = fit
+    return fits
+
+
+def open_space(split: Split, n_columns: int) -> Space:
+    """Choose the space of a split's coefficients, and keep it with the split."""
+    many = n_columns * _MANY >= split.n_train
+    if many not in split.spaces:
+        split.spaces.clear()
+        split.spaces[many] = (DualSpace if split.is_dual else PrimalSpace)(split, many=many)
+    return split.spaces[many]
+
+
+def _batches(
+    split: Split, labelings: Labelings, penalties: list[float]
+) -> Iterator[list[tuple[int, int]]]:
+    """Give (penalty, labeling) by batches of a constant size, those of a penalty together."""
+    columns = [(p, i) for p in range(len(penalties)) for i in range(len(labelings.codes))]
+    n_classes = len(labelings.classes)
+    elements = BATCH_ELEMENTS if split.place.is_numpy else _DEVICE_BATCH
+    size = max(1, elements // (split.n_train * (1 if n_classes == 2 else n_classes)))
+    for start in range(0, len(columns), size):
+        yield columns[start : start + size]
+
+
+class _Batch:
+    """Some labelings with their penalties, as arrays."""
+
+    def __init__(
+        self,
+        space: Space,
+        labelings: Labelings,
+        columns: list[tuple[int, int]],
+        penalties: list[float],
+        class_weight: Any,
+        sample_weight: NDArray[np.float64] | None,
+    ) -> None:
+        self._space, self._classes = space, labelings.classes
+        C = np.array([penalties[penalty] for penalty, _ in columns])
+        codes = labelings.codes[[labeling for _, labeling in columns]]
+        some = Labelings(np.arange(len(columns)), labelings.classes, codes)
+        by_class = some.class_weights(class_weight, sample_weight)
+        rows = np.ones((1, 1)) if sample_weight is None else sample_weight[np.newaxis]
+        rows = rows if by_class is None else rows * by_class
+        self._weights = (C[:, np.newaxis] * rows)[np.newaxis]
+        n_classes = len(labelings.classes)
+        shown = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
+        self._target = (codes == shown[:, np.newaxis, np.newaxis]).astype(np.float64)
+
+    def fit(self, tol: float, keep_coef: bool) -> list[LogisticFit]:
+        space, split, array = self._space, self._space.split, self._space.place.array
+        loss: Loss = Sigmoid(space.xp) if len(self._classes) == 2 else Softmax(space.xp)
+        found = minimize(
+            space,
+            loss,
+            array(self._target),
+            array(self._weights),
+            array(self._start()) if split.fit_intercept else None,
+            tol,
+        )
+        decisions = to_numpy(space.predict(found.A) + found.intercept)
+        return [
+            self._describe(found, column, decisions[:, column], keep_coef)
+            for column in range(decisions.shape[1])
+        ]
+
+    def _start(self) -> NDArray[np.float64]:
+        """Give the intercepts of the classes' shares, the optimum of a model without columns."""
+        total = np.sum(self._weights * np.ones(self._target.shape[2]), axis=2, keepdims=True)
+        shares = np.sum(self._weights * self._target, axis=2, keepdims=True) / total
+        shares = np.clip(shares, _SMALLEST_SHARE, 1 - _SMALLEST_SHARE)
+        if len(shares) == 1:
+            return np.log(shares / (1 - shares))
+        return np.log(shares) - np.log(shares).mean(axis=0)
+
+    def _describe(
+        self, found: Solution, column: int, decisions: NDArray[np.float64], keep_coef: bool
+    ) -> LogisticFit:
+        fit = LogisticFit(self._classes, decisions[0] if len(decisions) == 1 else decisions.T)
+        fit.n_iter_ = int(found.n_steps[column])
+        fit.converged_ = bool(found.converged[column])
+        if keep_coef:
+            A: Array = found.A[:, column, :]
+            fit.coef_, fit.intercept_ = self._space.split.coefficients(
+                A, found.intercept[:, column, 0]
+            )
+        return fit

@@ -1,0 +1,304 @@
+r"""The spaces in which coefficients are found, and what makes conjugate gradients fast there.
+
+Coefficients W of shape (n_features,) are held as :math:`A`, one number a training row with
+:math:`W = \tilde X^T A`, in `DualSpace`, and as they are in `PrimalSpace`. Both answer the same
+questions, for arrays of shape (classes, labelings, width):
+
+========================  =====================================  ===========================
+question                  dual                                   primal
+========================  =====================================  ===========================
+image: :math:`\tilde X W`  :math:`K A`                            :math:`\tilde X W`
+adjoint of a residual r    r itself, for :math:`\tilde X^T r`     :math:`\tilde X^T r`
+inner product of V, W      :math:`V^T (K W)`, the image of W      :math:`V^T W`
+========================  =====================================  ===========================
+
+**The preconditioner** is :math:`M = (I + w H)^{-1}`, with H = K or :math:`\tilde X^T \tilde X`, and
+w the mean curvature of the loss. In the dual, conjugate gradients need of each residual r both
+:math:`z = M r` and its image :math:`K z`. Because :math:`K M = (I - M) / w`, the image is
+:math:`(r - z) / w`: a step of conjugate gradients costs one product with an n x n matrix, where
+working in the eigenvectors of K, or with K and M, costs two. There is nothing to decompose either:
+M comes from a Cholesky factor (16 ms for 816 rows in float32, on one core that takes 112-140 ms for
+the eigenvectors), and w is rounded to powers of 16, so that the labelings and steps of a split
+share two or three of them; exact w took as many steps.
+
+**Precision.** Products are float32, twice as fast, as long as :math:`w \|H\|` times its precision
+is small; the residual of every step that is allowed to end a fit is computed in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sklprep.sweeps.solver.arrays import Array, Cholesky, invert_positive, plus_identity, times
+from sklprep.sweeps.solver.split import Split
+
+Product = Callable[[Array, Array], None]
+"""Writes what it makes of the first array into the second."""
+
+Preconditioner = Callable[[Array], tuple[Array, Array]]
+"""Takes residuals to preconditioned residuals and their images."""
+
+W_STEP = 16.0
+"""Curvatures are rounded to powers of it; 4 and 16 took equally many steps, 64 a fifth more."""
+
+_MANY_COLUMNS = 32
+"""From here on an inverse pays: it takes 9 ms more than a Cholesky factor at 816 rows in float32,
+and a product with it is 0.3 ms faster than solving, fifteen times a fit."""
+
+_FLOAT32_LIMIT = 1.0
+"""The largest ``w * norm(H) * eps`` for which float32 is used. Beyond it rounding the residual
+moves decisions as much as a step does, and steps no longer converge."""
+
+_CORRELATED = 4.0
+"""Rows of white noise have a mean-square eigenvalue at most twice their mean one (n = d); the
+activations of models tens of times. In between it does not matter which way is taken."""
+
+_SLOWNESS_OF_FEW = 3.0
+"""How much slower few columns are multiplied than many: at memory speed (22 against 60 GFLOPS)."""
+
+
+class _Space:
+    """What both spaces share: the choice of precision and preconditioner by cost."""
+
+    def __init__(self, split: Split, width: int, *, many: bool) -> None:
+        self.split, self.width, self.many = split, width, many
+        self.n_train = split.n_train
+        self.place, self.xp = split.place, split.place.xp
+        self._cast: dict[Any, Array] = {}
+        self._preconditioners: dict[Any, Preconditioner] = {}
+        # as many as take two and a half layers; two at least, or they would be built for ever
+        room = 2.5 * (split.n_train + split.n_test) * split.n_features / width**2
+        self._n_kept = max(2, int(room))
+        self._direct_cost = 0.0
+        self._built = many
+        self._norm: float | None = None
+
+    def precision(self, largest_w: float) -> Any:
+        """Choose the dtype of products."""
+        small = largest_w * self.norm() * float(np.finfo(np.float32).eps) <= _FLOAT32_LIMIT
+        return self.xp.float32 if small else self.xp.float64
+
+    def preconditioner(self, w: float, dtype: Any) -> Preconditioner:
+        """Give (I + w H)^-1, built or kept."""
+        if not self._built and self._direct_cost < self._build_cost():
+            return self._direct(dtype)
+        self._built = True
+        if w * self.norm() <= 1:  # I + w H has a condition of at most 2
+            return self._plain(dtype)
+        key = (w, dtype)
+        if key not in self._preconditioners:
+            while len(self._preconditioners) >= self._n_kept:
+                del self._preconditioners[next(iter(self._preconditioners))]
+            self._preconditioners[key] = self._build(w, dtype)
+        return self._preconditioners[key]
+
+    def _build(self, w: float, dtype: Any) -> Preconditioner:
+        try:
+            matrix = plus_identity(self.xp, self._matrix(dtype), w)
+            if self.many or not self.place.is_numpy:
+                inverse = invert_positive(self.place, matrix)
+                return self._with(lambda r, out: times(r, inverse, out), w, dtype)
+            return self._with(Cholesky(self.place, matrix).solve, w, dtype)
+        except ArithmeticError:
+            # too ill-conditioned for the dtype; a smaller w preconditions less, but as exactly
+            return self._build(w / W_STEP, dtype)
+
+    def _direct(self, dtype: Any) -> Preconditioner:
+        """Do without a preconditioner, and count what that costs; see whether one is needed."""
+        plain = self._plain(dtype)
+
+        def apply(r: Array) -> tuple[Array, Array]:
+            first = self._direct_cost == 0
+            z, image = plain(r)
+            n_columns = r.shape[0] * r.shape[1]
+            products = 4.0 * self.n_train * self.split.n_features * n_columns
+            self._direct_cost += _SLOWNESS_OF_FEW * products
+            if first:
+                length = float(self.xp.sum(self.pair(z, z, image)))
+                ratio = float(self.xp.sum(image * image)) / length if length > 0 else 0.0
+                if ratio > _CORRELATED * self._mean_eigenvalue():
+                    self._direct_cost = np.inf
+            return z, image
+
+        return apply
+
+    def _mean_eigenvalue(self) -> float:
+        return self.norm() / min(self.n_train, self.split.n_features)
+
+    def _build_cost(self) -> float:
+        longer = max(self.n_train, self.split.n_features)
+        return self.width**2 * longer + self.width**3 / 3
+
+    def _times(self, V: Array, B: Array) -> Array:
+        """Multiply; of three classes or more, which add up to zero, all but the last."""
+        return self._balanced(lambda some, out: times(some, B, out), V, B.shape[1])
+
+    def _balanced(self, multiply: Product, V: Array, width: int) -> Array:
+        xp = self.xp
+        result = xp.empty((*V.shape[:-1], width), dtype=V.dtype, device=self.place.name)
+        if V.shape[0] < 3:
+            multiply(V, result)
+        else:
+            multiply(V[:-1, :, :], result[:-1, :, :])
+            result[-1, :, :] = -xp.sum(result[:-1, :, :], axis=0)
+        return result
+
+    def _train(self, dtype: Any) -> Array:
+        """The normalized training rows in a dtype."""
+        if dtype not in self._cast:
+            rows = self.split.rows()[: self.n_train, :]
+            self._cast[dtype] = self.xp.astype(rows, dtype, copy=False)
+        return self._cast[dtype]
+
+    def norm(self) -> float:
+        raise NotImplementedError
+
+    def pair(self, u: Array, v: Array, image_of_v: Array) -> Array:
+        raise NotImplementedError
+
+    def _matrix(self, dtype: Any) -> Array:
+        raise NotImplementedError
+
+    def _plain(self, dtype: Any) -> Preconditioner:
+        raise NotImplementedError
+
+    def _with(self, solve: Product, w: float, dtype: Any) -> Preconditioner:
+        raise NotImplementedError
+
+
+class DualSpace(_Space):
+    """Coefficients as one number a training row.
+
+    Parameters
+    ----------
+    split : Split
+    many : bool
+        Whether many columns will be fitted: their products go through the Gram matrix in float64.
+        For few, through the rows, of which the Gram matrix costs more than it saves.
+    """
+
+    def __init__(self, split: Split, *, many: bool) -> None:
+        super().__init__(split, split.n_train, many=many)
+        self._grams: dict[Any, Array] = {}
+
+    def image(self, A: Array) -> Array:
+        """Decisions on the training rows, without the intercept."""
+        if self.many:
+            return self._times(A, self.split.gram()[: self.n_train, :])
+        train = self._train(A.dtype)
+        return self._times(self._times(A, train), train.T)
+
+    def predict(self, A: Array) -> Array:
+        """Decisions on the test rows, without the intercept."""
+        if self.many:
+            return self._times(A, self.split.gram()[self.n_train :, :].T)
+        rows = self.split.rows()
+        return self._times(self._times(A, rows[: self.n_train, :]), rows[self.n_train :, :].T)
+
+    def adjoint(self, residual: Array) -> Array:
+        """What a residual on the training rows is in this space."""
+        return residual
+
+    def pair(self, u: Array, v: Array, image_of_v: Array) -> Array:
+        """Inner products of coefficients, (classes, labelings)."""
+        return self.xp.vecdot(u, image_of_v, axis=-1)
+
+    def norm(self) -> float:
+        """An upper bound of the largest eigenvalue of the Gram matrix."""
+        if self._norm is None:
+            if self.many:
+                sums = self.xp.sum(self.xp.abs(self.split.gram()[: self.n_train, :]), axis=0)
+                self._norm = float(self.xp.max(sums))
+            else:
+                train = self.split.rows()[: self.n_train, :]
+                self._norm = float(self.xp.sum(self.xp.vecdot(train, train, axis=-1)))
+        return self._norm
+
+    def _matrix(self, dtype: Any) -> Array:
+        if dtype not in self._grams:
+            if self.many:
+                gram = self.split.gram()[: self.n_train, :]
+                self._grams[dtype] = self.xp.astype(gram, dtype, copy=False)
+            else:
+                train = self._train(dtype)
+                self._grams[dtype] = train @ train.T
+        return self._grams[dtype]
+
+    def _plain(self, dtype: Any) -> Preconditioner:
+        if self._built:
+            gram = self._matrix(dtype)
+            return lambda r: (r, self._times(r, gram))
+        train = self._train(dtype)
+        return lambda r: (r, self._times(self._times(r, train), train.T))
+
+    def _with(self, solve: Product, w: float, dtype: Any) -> Preconditioner:
+        def apply(r: Array) -> tuple[Array, Array]:
+            z = self._balanced(solve, r, self.width)
+            image = r - z
+            image *= 1 / w
+            return z, image
+
+        return apply
+
+
+class PrimalSpace(_Space):
+    """Coefficients as they are, where there are no fewer training rows than columns.
+
+    Parameters
+    ----------
+    split : Split
+    many : bool
+        Whether many columns will be fitted, so that a preconditioner pays at once.
+    """
+
+    def __init__(self, split: Split, *, many: bool) -> None:
+        super().__init__(split, split.n_features, many=many)
+        self._moments: dict[Any, Array] = {}
+
+    def image(self, A: Array) -> Array:
+        """Decisions on the training rows, without the intercept."""
+        return self._times(A, self._train(A.dtype).T)
+
+    def predict(self, A: Array) -> Array:
+        """Decisions on the test rows, without the intercept."""
+        return self._times(A, self.split.rows()[self.n_train :, :].T)
+
+    def adjoint(self, residual: Array) -> Array:
+        """What a residual on the training rows is in this space."""
+        return self._times(residual, self._train(residual.dtype))
+
+    def pair(self, u: Array, v: Array, image_of_v: Array) -> Array:
+        """Inner products of coefficients, (classes, labelings)."""
+        return self.xp.vecdot(u, v, axis=-1)
+
+    def norm(self) -> float:
+        """An upper bound of the largest eigenvalue of X'X: its trace."""
+        if self._norm is None:
+            train = self.split.rows()[: self.n_train, :]
+            self._norm = float(self.xp.sum(self.xp.vecdot(train, train, axis=-1)))
+        return self._norm
+
+    def _matrix(self, dtype: Any) -> Array:
+        if dtype not in self._moments:
+            train = self._train(dtype)
+            self._moments[dtype] = train.T @ train
+        return self._moments[dtype]
+
+    def _plain(self, dtype: Any) -> Preconditioner:
+        train = self._train(dtype)
+        return lambda r: (r, self._times(r, train.T))
+
+    def _with(self, solve: Product, w: float, dtype: Any) -> Preconditioner:
+        train = self._train(dtype)
+
+        def apply(r: Array) -> tuple[Array, Array]:
+            z = self._balanced(solve, r, self.width)
+            return z, self._times(z, train.T)
+
+        return apply
+
+
+Space = DualSpace | PrimalSpace

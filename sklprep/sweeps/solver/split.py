@@ -1,0 +1,158 @@
+"""One split of one layer: what all labelings and penalties share, computed once and on demand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sklprep.exceptions import UsageError
+from sklprep.sweeps.solver.arrays import Array, open_device, to_numpy
+from sklprep.sweeps.solver.scaling import measure, normalize
+
+
+class Split:
+    r"""Training and test rows of one layer, normalized by the training rows.
+
+    Parameters
+    ----------
+    X : array of shape (n_samples, n_features)
+        A numpy array or a torch tensor of any real dtype; not copied, and not to be written to
+        while the split is used.
+    train, test : array-like of shape (n_train,) and (n_test,), int or bool
+        Positions or masks of rows.
+    method : {"standardize", "minmax", "maxabs", "none"}, default="standardize"
+        How columns are normalized, with the statistics of the training rows: the scalers of
+        scikit-learn.
+    fit_intercept : bool, default=True
+        Whether the models of this split have an intercept. Then columns are centred whatever the
+        method: it changes the intercept alone, and keeps large means out of the inner products.
+    device : str, torch.device or None, default=None
+        ``"cuda"`` or ``"cpu"`` compute with torch there. None computes where X lies.
+
+    Attributes
+    ----------
+    n_samples, n_train, n_test, n_features : int
+    is_dual : bool
+        Whether models are found in the space of the training rows, because these are fewer than
+        the columns.
+    train, test : ndarray of int
+    place : Device
+
+    Raises
+    ------
+    UsageError
+        If X is not a matrix, the rows are none or not rows of X, the method is another, or X has
+        NaN or infinite values.
+
+    Notes
+    -----
+    With the centre m and the scale s of the columns, :math:`\tilde X = (X - m) / s`. A linear model
+    with an L2 penalty has coefficients :math:`W = \tilde X^T A` in the span of the training rows,
+    so that with :math:`K = \tilde X \tilde X^T` its decisions are :math:`K A + b` [1]_: everything
+    else depends on K alone, which is n x n however many columns there are. One costs
+    :math:`n^2 d` multiplications, a fit afterwards some products with it.
+
+    Statistics, rows and K are float64 whatever X is.
+
+    References
+    ----------
+    .. [1] B. Schölkopf, R. Herbrich and A. J. Smola (2001). A generalized representer theorem.
+       COLT, 416-426.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklprep.sweeps.solver import Split
+    >>> X = np.random.default_rng(0).normal(size=(10, 200))
+    >>> split = Split(X, train=range(8), test=[8, 9])
+    >>> split.is_dual, split.gram().shape
+    (True, (10, 8))
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        train: ArrayLike,
+        test: ArrayLike,
+        *,
+        method: str = "standardize",
+        fit_intercept: bool = True,
+        device: Any = None,
+    ) -> None:
+        if not hasattr(X, "dtype"):
+            X = np.asarray(X)
+        if len(X.shape) != 2:
+            raise UsageError(f"X must have two dimensions, got shape {tuple(X.shape)}.")
+        self.place = open_device(X, device)
+        self._X = X if device is None else self.place.array(X)
+        self.train = _positions(train, len(X), "train")
+        self.test = _positions(test, len(X), "test")
+        if not len(self.train):
+            raise UsageError("There are no training rows.")
+        self.fit_intercept, self.n_samples = fit_intercept, len(X)
+        self.n_train, self.n_test, self.n_features = len(self.train), len(self.test), X.shape[1]
+        self.is_dual = self.n_train < self.n_features
+        self._scaling = measure(self._X, self.train, method, self.place, centered=fit_intercept)
+        self._rows: Array = None
+        self._gram: Array = None
+        self._moments: Array = None
+        self.spaces: dict[bool, Any] = {}
+
+    def rows(self) -> Array:
+        """Give the normalized rows, those of training first: (n_train + n_test, n_features)."""
+        if self._rows is None:
+            both = np.concatenate([self.train, self.test])
+            self._rows = normalize(self._X, both, self._scaling, self.place)
+        return self._rows
+
+    def gram(self) -> Array:
+        """Give the inner products with the training rows: (n_train + n_test, n_train)."""
+        if self._gram is None:
+            xp, rows = self.place.xp, self.rows()
+            train, test = rows[: self.n_train, :], rows[self.n_train :, :]
+            # numpy computes a matrix times its own transpose in half the time
+            self._gram = xp.empty((len(rows), len(train)), dtype=rows.dtype, device=self.place.name)
+            self._gram[: self.n_train, :] = train @ train.T
+            self._gram[self.n_train :, :] = test @ train.T
+            self._rows = None  # whoever has the products seldom needs the rows again
+        return self._gram
+
+    def moments(self) -> Array:
+        """Give the inner products of the training columns: (n_features, n_features)."""
+        if self._moments is None:
+            train = self.rows()[: self.n_train, :]
+            self._moments = train.T @ train
+        return self._moments
+
+    def coefficients(self, A: Array, intercept: Array) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Give coefficients and intercepts on the columns that scikit-learn's scaler gives.
+
+        Parameters
+        ----------
+        A : array of shape (..., n_train) in the dual, (..., n_features) in the primal, float64
+        intercept : array of shape (...)
+
+        Returns
+        -------
+        coef : ndarray of shape (..., n_features)
+        intercept : ndarray of shape (...)
+        """
+        coef = A @ self.rows()[: self.n_train, :] if self.is_dual else A
+        moved = (self._scaling.center - self._scaling.shift) / self._scaling.scale
+        return to_numpy(coef), to_numpy(intercept - self.place.xp.sum(coef * moved, axis=-1))
+
+
+def _positions(rows: ArrayLike, n: int, name: str) -> NDArray[np.intp]:
+    positions = np.asarray(rows)
+    if positions.dtype == bool and positions.shape == (n,):
+        positions = np.flatnonzero(positions)
+    if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
+        raise UsageError(
+            f"{name} must be positions of rows or a mask of {n}, got {positions.dtype} of shape"
+            f" {positions.shape}."
+        )
+    if positions.size and not (positions.min() >= 0 and positions.max() < n):
+        raise UsageError(f"{name} has positions outside the {n} rows of X.")
+    return positions.astype(np.intp)
