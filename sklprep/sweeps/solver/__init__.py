@@ -1,6 +1,28 @@
-"""Exact fits of L2-penalised linear models, of all labelings and penalties of a split at once."""
+"""Exact fits of L2-penalised linear models, of all labelings and penalties of a split at once.
 
+::
+
+    model = recognise(LogisticRegression(C=0.1))               # None: fit it the general way
+    split = Split(X, train, test, fit_intercept=model.fit_intercept)
+    for penalty, fits in zip(grid, model.fit(split, labelings, grid)):
+        scores = [scorer(fit, np.arange(split.n_test), y[test]) for fit in fits]
+"""
+
+from sklprep.sweeps.solver.fits import ClassifierFit, LogisticFit, RegressorFit
 from sklprep.sweeps.solver.logistic import fit_logistic
+from sklprep.sweeps.solver.models import LinearModel, recognise, recognise_scaler
+from sklprep.sweeps.solver.ridge import fit_ridge, fit_ridge_classifier
 from sklprep.sweeps.solver.split import Split
 
-__all__ = ["Split", "fit_logistic"]
+__all__ = [
+    "ClassifierFit",
+    "LinearModel",
+    "LogisticFit",
+    "RegressorFit",
+    "Split",
+    "fit_logistic",
+    "fit_ridge",
+    "fit_ridge_classifier",
+    "recognise",
+    "recognise_scaler",
+]

@@ -36,8 +36,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.sweeps.solver.arrays import Array, to_numpy
-from sklprep.sweeps.solver.losses import Loss
 from sklprep.sweeps.solver.gradients import NewtonSystem
+from sklprep.sweeps.solver.losses import Loss
 from sklprep.sweeps.solver.spaces import Space
 
 _ENOUGH = 0.5
@@ -50,7 +50,7 @@ _ENOUGH_LATE = 0.02
 _LATE = 3e-3
 """Late is below this change."""
 
-_COARSE = 3e-2
+_COARSE = 6e-2
 """Up to this change the decisions are followed in the dtype of products. Then they are computed
 from the coefficients in float64, for every further step."""
 
@@ -176,9 +176,7 @@ def _run(batch: _Batch, found: Solution, tol: float, *, exact: bool) -> None:
             continue
         done = np.arange(len(where)) if last else np.flatnonzero(leave)
         found.A[:, index(where[done]), :] = _take(batch, batch.A, done, found.A)
-        found.intercept[:, index(where[done]), :] = _take(
-            batch, batch.intercept, done, found.A
-        )
+        found.intercept[:, index(where[done]), :] = _take(batch, batch.intercept, done, found.A)
         found.change[where[done]] = batch.change[done]
         found.converged[where[done]] = converged[done]
         if not len(left):
@@ -202,7 +200,8 @@ class _Batch:
     """Labelings on their way: arrays of shape (classes, labelings, rows, width or 1).
 
     F are the decisions without the intercept, `norms` the squared norms of the coefficients, and
-    `value` the losses, which sum up terms of the size `size`. All follow the steps, and are computed from A by `start`.
+    `value` the losses, which sum up terms of the size `size`. All follow the steps, and are
+    computed from A by `start`.
     """
 
     space: Space
@@ -223,11 +222,13 @@ class _Batch:
     def take(self, columns: NDArray[np.intp]) -> _Batch:
         """Give some of the labelings."""
         xp, index = self.space.xp, self.space.place.index(columns)
-        names = ("target", "weights", "A", "intercept", "F", "P")
-        arrays = {name: xp.take(getattr(self, name), index, axis=1) for name in names}
-        names = ("change", "value", "size", "norms")
-        numbers = {name: getattr(self, name)[columns] for name in names}
-        return replace(self, **arrays, **numbers)
+        kept = {
+            name: xp.take(getattr(self, name), index, axis=1)
+            for name in ("target", "weights", "A", "intercept", "F", "P")
+        }
+        for name in ("change", "value", "size", "norms"):
+            kept[name] = getattr(self, name)[columns]
+        return replace(self, **kept)
 
     def start(self) -> None:
         """Compute decisions, norms, probabilities and losses from the coefficients."""

@@ -33,13 +33,13 @@ class Scaling(NamedTuple):
 
 
 def blocks(X: Array, rows: NDArray[np.intp], place: Device) -> Iterator[tuple[slice, Array]]:
-    """Walk over rows of X in float64 blocks of a constant size."""
+    """Walk over rows of X in blocks of a constant size, copies in the dtype of X."""
     is_numpy = isinstance(X, np.ndarray)
     for start in range(0, len(rows), _BLOCK_ROWS):
         where = slice(start, min(start + _BLOCK_ROWS, len(rows)))
         chosen = rows[where]
         block = X[chosen] if is_numpy else X[place.index(chosen)]
-        yield where, place.array(block, dtype=place.xp.float64)
+        yield where, block if is_numpy and place.is_numpy else place.array(block)
 
 
 def measure(
@@ -79,10 +79,10 @@ def measure(
     total = zeros + 0.0
     low, high = zeros + np.inf, zeros - np.inf
     for _, block in blocks(X, rows, place):
-        total += xp.sum(block, axis=0)
+        total += xp.sum(block, axis=0, dtype=xp.float64)
         if method in ("minmax", "maxabs"):
-            low = xp.minimum(low, xp.min(block, axis=0))
-            high = xp.maximum(high, xp.max(block, axis=0))
+            low = xp.minimum(low, xp.astype(xp.min(block, axis=0), xp.float64))
+            high = xp.maximum(high, xp.astype(xp.max(block, axis=0), xp.float64))
     if not bool(xp.all(xp.isfinite(total))):
         raise UsageError("X contains NaN or infinite values in its training rows.")
     mean = total / n
@@ -97,21 +97,14 @@ def measure(
 
 
 def normalize(X: Array, rows: NDArray[np.intp], scaling: Scaling, place: Device) -> Array:
-    """Give the normalized rows, float64 of shape (n_rows, n_features).
-
-    Raises
-    ------
-    UsageError
-        For NaN or infinite values.
-    """
+    """Give the normalized rows, float64 of shape (n_rows, n_features)."""
     xp = place.xp
     result = xp.empty((len(rows), X.shape[1]), dtype=xp.float64, device=place.name)
     for where, block in blocks(X, rows, place):
-        block -= scaling.center
-        block /= scaling.scale
-        result[where, :] = block
-    if not bool(xp.isfinite(xp.sum(result))):
-        raise UsageError("X contains NaN or infinite values.")
+        part = result[where, :]
+        part[...] = block
+        part -= scaling.center
+        part /= scaling.scale
     return result
 
 
@@ -120,10 +113,10 @@ def _deviation(X: Array, rows: NDArray[np.intp], mean: Array, place: Device) -> 
     eps = float(np.finfo(np.float64).eps)
     squares, rest = mean * 0.0, mean * 0.0
     for _, block in blocks(X, rows, place):
-        block -= mean
-        rest += xp.sum(block, axis=0)
-        block *= block
-        squares += xp.sum(block, axis=0)
+        away = block - mean
+        rest += xp.sum(away, axis=0)
+        away *= away
+        squares += xp.sum(away, axis=0)
     variance = (squares - rest * rest / n) / n  # rest is the rounding error of the mean
     constant = variance <= n * eps * variance + (n * mean * eps) ** 2
     deviation = xp.sqrt(xp.where(constant, variance * 0.0 + 1.0, variance))

@@ -83,9 +83,12 @@ class _Space:
 
     def preconditioner(self, w: float, dtype: Any) -> Preconditioner:
         """Give (I + w H)^-1, built or kept."""
-        if not self._built and self._direct_cost < self._build_cost():
-            return self._direct(dtype)
-        self._built = True
+        if not self._built:
+            self._built = self._direct_cost > self._build_cost() or (
+                self._direct_cost == 0 and self._is_correlated(dtype)
+            )
+        if not self._built:
+            return self._direct(w, dtype)
         if w * self.norm() <= 1:  # I + w H has a condition of at most 2
             return self._plain(dtype)
         key = (w, dtype)
@@ -106,27 +109,31 @@ class _Space:
             # too ill-conditioned for the dtype; a smaller w preconditions less, but as exactly
             return self._build(w / W_STEP, dtype)
 
-    def _direct(self, dtype: Any) -> Preconditioner:
-        """Do without a preconditioner, and count what that costs; see whether one is needed."""
+    def _direct(self, w: float, dtype: Any) -> Preconditioner:
+        """Do without a matrix, as if all eigenvalues were the mean one; count what that costs."""
         plain = self._plain(dtype)
+        scale = 1 / (1 + w * self._mean_eigenvalue())
 
         def apply(r: Array) -> tuple[Array, Array]:
-            first = self._direct_cost == 0
-            z, image = plain(r)
             n_columns = r.shape[0] * r.shape[1]
             products = 4.0 * self.n_train * self.split.n_features * n_columns
             self._direct_cost += _SLOWNESS_OF_FEW * products
-            if first:
-                length = float(self.xp.sum(self.pair(z, z, image)))
-                ratio = float(self.xp.sum(image * image)) / length if length > 0 else 0.0
-                if ratio > _CORRELATED * self._mean_eigenvalue():
-                    self._direct_cost = np.inf
-            return z, image
+            z, image = plain(r)
+            image *= scale
+            return z * scale, image
 
         return apply
 
     def _mean_eigenvalue(self) -> float:
         return self.norm() / min(self.n_train, self.split.n_features)
+
+    def _is_correlated(self, dtype: Any) -> bool:
+        """Estimate the eigenvalues' mean square over their mean, from a random direction."""
+        random = np.random.default_rng(0).standard_normal((1, 1, self.n_train))
+        r = self.adjoint(self.place.array(random, dtype=dtype))
+        z, image = self._plain(dtype)(r)
+        length = float(self.xp.sum(self.pair(z, z, image)))
+        return float(self.xp.sum(image * image)) > _CORRELATED * length * self._mean_eigenvalue()
 
     def _build_cost(self) -> float:
         longer = max(self.n_train, self.split.n_features)
@@ -154,6 +161,9 @@ class _Space:
         return self._cast[dtype]
 
     def norm(self) -> float:
+        raise NotImplementedError
+
+    def adjoint(self, residual: Array) -> Array:
         raise NotImplementedError
 
     def pair(self, u: Array, v: Array, image_of_v: Array) -> Array:

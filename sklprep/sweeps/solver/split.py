@@ -105,6 +105,8 @@ class Split:
         if self._rows is None:
             both = np.concatenate([self.train, self.test])
             self._rows = normalize(self._X, both, self._scaling, self.place)
+            if not bool(self.place.xp.all(self.place.xp.isfinite(self._rows[self.n_train :, :]))):
+                raise UsageError("X contains NaN or infinite values in its test rows.")
         return self._rows
 
     def gram(self) -> Array:
