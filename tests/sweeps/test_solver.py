@@ -428,8 +428,8 @@ def test_torch_on_the_cpu_equals_numpy(classes, shape):
         ):
             for fit, other in zip(fits, others, strict=True):
                 assert isinstance(fit.decisions, np.ndarray)
-                assert_close(fit.decisions, other.decisions)
-                assert_close(fit.coef_, other.coef_)
+                assert_close(fit.decisions, other.decisions, 1e-5)
+                assert_close(fit.coef_, other.coef_, 1e-5)
         for function, target in ((fit_ridge, 1.0 * y), (fit_ridge_classifier, y)):
             ((fit,),), ((other,),) = function(split, target), function(plain, target)
             rows = np.arange(len(test))

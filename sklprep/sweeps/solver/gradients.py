@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,6 +69,7 @@ class NewtonSystem:
             Newton's decrement, squared.
         """
         xp, place = self._space.xp, self._space.place
+        has_intercept = self._has_intercept
         system, where = self, np.arange(r.shape[1])
         z, zb, image_z = system._precondition(r, rb)
         rz = system._pair(r, rb, z, zb, image_z)
@@ -76,8 +79,9 @@ class NewtonSystem:
         now |= {"x": r * 0, "xb": rb * 0, "image": image_z * 0}
         found = {name: now[name] for name in ("x", "xb", "image")}  # filled as labelings leave
         for n_products in range(1, _MAX_PRODUCTS + 1):
-            h, hb = system._multiply(now)
-            dhd = system._pair(h, hb, now["d"], now["db"], now["image_d"])
+            decisions = now["image_d"] + now["db"] if has_intercept else now["image_d"]
+            q = system._hessian(decisions)
+            dhd = system._curvature(now["d"], now["image_d"], q, decisions)
             going &= dhd > 0
             a = np.where(going, rz, 0) / np.where(going, dhd, 1)
             squares[where] += a * rz
@@ -86,15 +90,16 @@ class NewtonSystem:
                 now[name] += factor * now[along]
             going &= n_products * a * rz > enough[where] * squares[where]
             leave = going.sum() <= _CROWDED * len(going)
-            if leave:
+            if leave or n_products == _MAX_PRODUCTS:
                 for name, whole in found.items():
                     if whole is not now[name]:
                         whole[:, place.index(where), :] = now[name]
             if not going.any():
                 break
-            h *= factor
-            now["r"] -= h
-            now["rb"] -= factor * hb
+            q *= factor
+            now["rb"] -= xp.sum(q, axis=-1, keepdims=True)
+            now["r"] -= self._space.adjoint(q)
+            now["r"] -= factor * now["d"]
             if leave:
                 left = np.flatnonzero(going)
                 now = {name: xp.take(v, place.index(left), axis=1) for name, v in now.items()}
@@ -116,14 +121,11 @@ class NewtonSystem:
         P, weights = (xp.take(values, index, axis=1) for values in (self._P, self._weights))
         return NewtonSystem(self._space, self._loss, P, weights, has_intercept=self._has_intercept)
 
-    def _multiply(self, now: dict[str, Array]) -> tuple[Array, Array]:
-        """Multiply direction d with the matrix; give coefficients and intercept."""
-        decisions = now["image_d"] + now["db"] if self._has_intercept else now["image_d"]
-        q = self._hessian(decisions)
-        total = self._space.xp.sum(q, axis=-1, keepdims=True)
-        h = self._space.adjoint(q)
-        h += now["d"]
-        return h, total
+    def _curvature(self, d: Array, image: Array, q: Array, decisions: Array) -> Any:
+        """Give d'Hd of directions, of which `q` is the product with the loss's Hessian."""
+        xp = self._space.xp
+        products = self._space.pair(d, d, image) + xp.vecdot(q, decisions, axis=-1)
+        return to_numpy(xp.sum(products, axis=0)).astype(np.float64)
 
     def _precondition(self, r: Array, rb: Array) -> tuple[Array, Array, Array]:
         """Give preconditioned residuals, those of the intercept, and the image of the former."""

@@ -17,7 +17,7 @@ from sklprep.sweeps.solver.newton import Solution, minimize
 from sklprep.sweeps.solver.spaces import DualSpace, PrimalSpace, Space
 from sklprep.sweeps.solver.split import Split
 
-TOL = 2e-2
+TOL = 1e-2
 """The default of `tol`. See the figures in `fit_logistic`."""
 
 BATCH_ELEMENTS = 1 << 17
@@ -55,7 +55,7 @@ def fit_logistic(
         Values of C.
     class_weight : dict, "balanced" or None, default=None
     sample_weight : array-like of shape (n_samples,), default=None
-    tol : float, default=2e-2
+    tol : float, default=1e-2
         How exact coefficients are, relatively. See Notes.
     keep_coef : bool, default=False
         Compute ``coef_`` and ``intercept_`` too.

@@ -30,6 +30,14 @@ class Sigmoid:
         P /= 1 + small
         return P, whole - own, whole + xp.abs(own)
 
+    def residual(self, P: Array, F: Array, target: Array, weights: Array) -> Array:
+        """Give minus the gradient in F; as precise where P rounds to 1 as where it is small."""
+        xp = self._xp
+        small = xp.exp(-xp.abs(F))
+        others = xp.where(F > 0, small, 1 + small * 0)
+        others /= 1 + small
+        return xp.where(target > 0, target * others, -weights * P)
+
     def hessian(self, P: Array, weights: Array) -> tuple[Callable[[Array], Array], Array]:
         """Give the product with the Hessian in F, and the sums over rows of its diagonal."""
         D = weights * P
@@ -59,6 +67,12 @@ class Softmax:
         highest *= weights[0, :, :]
         whole, own = xp.sum(highest, axis=-1), xp.sum(xp.vecdot(target, F, axis=-1), axis=0)
         return P, whole - own, xp.abs(whole) + xp.abs(own)
+
+    def residual(self, P: Array, F: Array, target: Array, weights: Array) -> Array:
+        """Give minus the gradient in F; as precise where P rounds to 1 as where it is small."""
+        xp = self._xp
+        others = xp.where(target > 0, P * 0, weights * P)
+        return xp.where(target > 0, xp.sum(others, axis=0), -others)
 
     def hessian(self, P: Array, weights: Array) -> tuple[Callable[[Array], Array], Array]:
         """Give the product with the Hessian in F, and the sums over rows of its diagonal."""

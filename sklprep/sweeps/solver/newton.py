@@ -50,12 +50,12 @@ _ENOUGH_LATE = 0.02
 _LATE = 3e-3
 """Late is below this change."""
 
-_COARSE = 6e-2
+_COARSE = 3e-2
 """Up to this change the decisions are followed in the dtype of products. Then they are computed
 from the coefficients in float64, for every further step."""
 
 _AT_ROUNDING = 1e-5
-"""Below this change a step that does not halve it is one of rounding errors."""
+"""Below this change, two steps that do not halve it are of rounding errors."""
 
 _ROUNDINGS = 16
 """The objective may rise by so many of its units in the last place, which is what its sum errs by:
@@ -145,6 +145,7 @@ def minimize(
             A=_without_common_part(xp.astype(found.A, outer), xp),
             intercept=xp.astype(found.intercept, outer),
             change=found.change.copy(),
+            previous=found.change.copy(),
         )
         _run(batch, found, end, exact=exact)
     return found
@@ -155,7 +156,7 @@ def _run(batch: _Batch, found: Solution, tol: float, *, exact: bool) -> None:
     index = batch.space.place.index
     where = np.arange(len(found.n_steps))
     for step in range(_MAX_STEPS):
-        before = batch.change
+        two_ago = batch.previous
         if exact or step == 0:
             batch.start()
         lengths = batch.step()
@@ -163,8 +164,8 @@ def _run(batch: _Batch, found: Solution, tol: float, *, exact: bool) -> None:
         converged = (lengths == 1) & (batch.change <= tol)
         stuck = lengths < _STUCK
         if exact:
-            # a step leaves a fraction of the change, unless it is one of rounding errors
-            converged |= (batch.change < _AT_ROUNDING) & (batch.change > before / 2)
+            # steps leave a fraction of the change, unless they are of rounding errors
+            converged |= (batch.change < _AT_ROUNDING) & (batch.change > two_ago / 2)
         if stuck.any() and (not exact or batch.dtype == batch.space.xp.float64):
             leave = converged | stuck  # for float64; or there is nothing to gain any more
         else:
@@ -213,6 +214,7 @@ class _Batch:
     A: Array
     intercept: Array
     change: NDArray[np.float64]
+    previous: NDArray[np.float64]
     F: Array = None
     P: Array = None
     value: Any = None
@@ -226,7 +228,7 @@ class _Batch:
             name: xp.take(getattr(self, name), index, axis=1)
             for name in ("target", "weights", "A", "intercept", "F", "P")
         }
-        for name in ("change", "value", "size", "norms"):
+        for name in ("change", "previous", "value", "size", "norms"):
             kept[name] = getattr(self, name)[columns]
         return replace(self, **kept)
 
@@ -239,7 +241,11 @@ class _Batch:
     def step(self) -> NDArray[np.float64]:
         """Do one step of Newton's method; give its lengths, 1 for full ones."""
         xp, space = self.space.xp, self.space
-        residual = self.target - self.P * self.weights
+        if self.A.dtype == xp.float64:
+            decisions = self.F + self.intercept
+            residual = self.loss.residual(self.P, decisions, self.target, self.weights)
+        else:
+            residual = self.target - self.P * self.weights
         slope = xp.sum(residual, axis=-1, keepdims=True)
         residual = space.adjoint(residual)
         residual -= self.A
@@ -269,7 +275,8 @@ class _Batch:
         for _ in range(_MAX_HALVINGS):
             t = self.space.place.array(lengths.reshape(1, -1, 1), dtype=self.A.dtype)
             F, intercept = self.F + t * image, self.intercept + t * moved
-            P, value, size = self._evaluate(F + intercept)
+            decisions = F + intercept
+            P, value, size = self._evaluate(decisions)
             change = value - self.value + lengths * flat + lengths**2 * curved / 2
             too_far = ~(change <= rounding - _ARMIJO * lengths * squares)
             if not too_far.any():
@@ -279,12 +286,19 @@ class _Batch:
         self.A += t * x
         self.norms = self.norms + 2 * lengths * flat + lengths**2 * curved
         ratios = lengths**2 * np.maximum(curved, 0) / np.maximum(self.norms, _TINY)
-        self.change = np.sqrt(ratios)
+        # the intercept has no penalty to bound its step, which is held against the decisions
+        shifts = lengths**2 * self._squares(moved) * F.shape[-1]
+        shifts /= np.maximum(self._squares(decisions), _TINY)
+        self.previous, self.change = self.change, np.sqrt(np.maximum(ratios, shifts))
         return lengths
 
     def _evaluate(self, decisions: Array) -> tuple[Array, Any, Any]:
         P, value, size = self.loss.evaluate(decisions, self.target, self.weights)
         return P, to_numpy(value).astype(np.float64), to_numpy(size).astype(np.float64)
+
+    def _squares(self, V: Array) -> NDArray[np.float64]:
+        products = self.space.xp.sum(self.space.xp.vecdot(V, V, axis=-1), axis=0)
+        return to_numpy(products).astype(np.float64)
 
     def _pair(self, u: Array, v: Array, image_of_v: Array) -> NDArray[np.float64]:
         products = self.space.xp.sum(self.space.pair(u, v, image_of_v), axis=0)

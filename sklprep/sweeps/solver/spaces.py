@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import proxy
 
 import numpy as np
 
@@ -64,11 +65,12 @@ class _Space:
     """What both spaces share: the choice of precision and preconditioner by cost."""
 
     def __init__(self, split: Split, width: int, *, many: bool) -> None:
-        self.split, self.width, self.many = split, width, many
+        # the split keeps its space, so that a reference back would keep both from being freed
+        self.split, self.width, self.many = proxy(split), width, many
         self.n_train = split.n_train
         self.place, self.xp = split.place, split.place.xp
         self._cast: dict[Any, Array] = {}
-        self._preconditioners: dict[Any, Preconditioner] = {}
+        self._solvers: dict[Any, tuple[float, Product]] = {}
         # as many as take two and a half layers; two at least, or they would be built for ever
         room = 2.5 * (split.n_train + split.n_test) * split.n_features / width**2
         self._n_kept = max(2, int(room))
@@ -92,19 +94,20 @@ class _Space:
         if w * self.norm() <= 1:  # I + w H has a condition of at most 2
             return self._plain(dtype)
         key = (w, dtype)
-        if key not in self._preconditioners:
-            while len(self._preconditioners) >= self._n_kept:
-                del self._preconditioners[next(iter(self._preconditioners))]
-            self._preconditioners[key] = self._build(w, dtype)
-        return self._preconditioners[key]
+        if key not in self._solvers:
+            while len(self._solvers) >= self._n_kept:
+                del self._solvers[next(iter(self._solvers))]
+            self._solvers[key] = self._build(w, dtype)
+        return self._with(*self._solvers[key], dtype)
 
-    def _build(self, w: float, dtype: Any) -> Preconditioner:
+    def _build(self, w: float, dtype: Any) -> tuple[float, Product]:
+        """Invert or factor I + w H; give w and what multiplies with the inverse."""
         try:
             matrix = plus_identity(self.xp, self._matrix(dtype), w)
             if self.many or not self.place.is_numpy:
                 inverse = invert_positive(self.place, matrix)
-                return self._with(lambda r, out: times(r, inverse, out), w, dtype)
-            return self._with(Cholesky(self.place, matrix).solve, w, dtype)
+                return w, lambda r, out: times(r, inverse, out)
+            return w, Cholesky(self.place, matrix).solve
         except ArithmeticError:
             # too ill-conditioned for the dtype; a smaller w preconditions less, but as exactly
             return self._build(w / W_STEP, dtype)
@@ -175,7 +178,7 @@ class _Space:
     def _plain(self, dtype: Any) -> Preconditioner:
         raise NotImplementedError
 
-    def _with(self, solve: Product, w: float, dtype: Any) -> Preconditioner:
+    def _with(self, w: float, solve: Product, dtype: Any) -> Preconditioner:
         raise NotImplementedError
 
 
@@ -244,7 +247,7 @@ class DualSpace(_Space):
         train = self._train(dtype)
         return lambda r: (r, self._times(self._times(r, train), train.T))
 
-    def _with(self, solve: Product, w: float, dtype: Any) -> Preconditioner:
+    def _with(self, w: float, solve: Product, dtype: Any) -> Preconditioner:
         def apply(r: Array) -> tuple[Array, Array]:
             z = self._balanced(solve, r, self.width)
             image = r - z
@@ -301,7 +304,7 @@ class PrimalSpace(_Space):
         train = self._train(dtype)
         return lambda r: (r, self._times(r, train.T))
 
-    def _with(self, solve: Product, w: float, dtype: Any) -> Preconditioner:
+    def _with(self, w: float, solve: Product, dtype: Any) -> Preconditioner:
         train = self._train(dtype)
 
         def apply(r: Array) -> tuple[Array, Array]:
