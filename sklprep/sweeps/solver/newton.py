@@ -4,27 +4,35 @@ The objective of a labeling, with weights c of its rows, is
 
 .. math:: f(W, b) = \tfrac12 \|W\|^2 + \sum_i c_i \, \ell(\tilde x_i^T W + b, y_i) .
 
-Each step solves :math:`(I + \tilde X^T D \tilde X) \Delta = -\nabla f` up to a part
-:math:`\eta` of the gradient, and moves along :math:`\Delta` as far as the objective falls enough
-[1]_ [2]_. All labelings do the same step at the same time, so that their products with one matrix
-are one product; those that have finished leave.
+Each step solves :math:`(I + \tilde X^T D \tilde X) \Delta = -\nabla f` roughly, with D the
+Hessian of the loss in the decisions, and moves along :math:`\Delta` as far as the objective falls
+enough [1]_ [2]_. All labelings step at the same time, so that their products with one matrix are
+one product; those that have finished leave.
 
-**Stopping rule.** :math:`\lambda^2 = -\nabla f^T \Delta` is Newton's change. Because no
-curvature is below that of the penalty, :math:`\|W - W^*\| \le \lambda` to first order, and exactly
-:math:`\|W - W^*\| \le \|\nabla f\|`. A labeling has finished after a full step with
-:math:`\lambda \le \mathtt{tol} \, \|W\|`, whose gradient was computed in float64: the step itself
-leaves about :math:`\eta \lambda` of the error, so coefficients are relatively as exact as tol, and
-decisions change by less than :math:`\mathtt{tol} \, \|W\| \|\tilde x\|`.
+**Stopping rule.** A labeling has finished after a full step, from a gradient in float64, that
+changes neither its coefficients nor its intercepts by more than `tol`:
 
-**Cost.** A step takes 1 to 8 products in the dual (2 more in the primal) and one evaluation of the
-loss. At tol 1e-3, C = 1 and four classes, it was 5 to 8 steps and 10 to 40 products a labeling:
-few for noise, many for correlated columns. Each further digit takes one to two steps.
+.. math:: \|\Delta_W\| \le \mathtt{tol} \, \|W\|, \qquad
+          \sqrt n \, \|\Delta_b\| \le \mathtt{tol} \, \|\tilde X W + b\| .
+
+To first order :math:`\|\Delta_W\|` is the error before the step, of which the step leaves a
+fraction. So coefficients are relatively as exact as `tol`, and no decision is off by more than
+:math:`\mathtt{tol} \, \|W\| \|\tilde x\|` and the intercept's part. This holds whatever the
+penalty, the number of rows or the units of X, where a bound of the gradient depends on all of them.
+At the default of 1e-2, decisions of 18 data sets, permuted labels among them, were within 1e-4 to 2e-3 of
+the largest. At tol 1e-8 they are within 1e-9, but for models so weakly penalised (C = 1e5 and
+separable labels) that float64 leaves 1e-6.
+
+**Cost.** A step takes 2 to 5 products (`spaces`) far from the optimum and one evaluation of the
+loss. With C = 1 and four classes, it was 5 to 8 steps and 15 to 40 products a labeling at the
+default tolerance: few for noise, many for correlated columns.
 
 References
 ----------
 .. [1] C.-J. Lin, R. C. Weng and S. S. Keerthi (2008). Trust region Newton method for large-scale
    logistic regression. JMLR 9, 627-650.
-.. [2] J. Nocedal and S. J. Wright (2006). Numerical Optimization, 2nd ed., ch. 7.1. Springer.
+.. [2] S. G. Nash and A. Sofer (1990). Assessing a search direction within a truncated-Newton
+   method. Operations Research Letters 9(4), 219-221.
 """
 
 from __future__ import annotations
@@ -42,7 +50,8 @@ from sklprep.sweeps.solver.spaces import Space
 
 _ENOUGH = 0.5
 """A step is solved when the last product's share of the decrement, times the number of products,
-is below this [2]_: a test that costs no product, where that of the residual costs one."""
+is below this, as Nash and Sofer advise: a test that costs no product, where one of the residual
+costs a product. 1 took a third more steps, each with an evaluation of the loss."""
 
 _ENOUGH_LATE = 0.02
 """The same near the optimum, where steps converge faster than linearly if they are solved well."""
@@ -80,7 +89,7 @@ class Solution:
     intercept : array of shape (classes, labelings, 1), float64
     n_steps : ndarray of shape (labelings,), int64
     change : ndarray of shape (labelings,), float64
-        The last one, relative to the norm of the coefficients.
+        That of the last step, relative to coefficients and decisions.
     converged : ndarray of shape (labelings,), bool
         Whether that was below `tol`, or at rounding error.
     """
@@ -113,7 +122,7 @@ def minimize(
     intercept : array of shape (classes, labelings, 1), float64, or None
         Where to start; None is a model without.
     tol : float
-        The change, relative to the norm of the coefficients, of the last step.
+        The largest change, relative to coefficients and decisions, of the last step.
 
     Returns
     -------

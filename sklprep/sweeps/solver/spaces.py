@@ -75,7 +75,7 @@ class _Space:
         room = 2.5 * (split.n_train + split.n_test) * split.n_features / width**2
         self._n_kept = max(2, int(room))
         self._direct_cost = 0.0
-        self._built = many
+        self.built = many
         self._norm: float | None = None
 
     def precision(self, largest_w: float) -> Any:
@@ -85,11 +85,11 @@ class _Space:
 
     def preconditioner(self, w: float, dtype: Any) -> Preconditioner:
         """Give (I + w H)^-1, built or kept."""
-        if not self._built:
-            self._built = self._direct_cost > self._build_cost() or (
+        if not self.built:
+            self.built = self._direct_cost > self._build_cost() or (
                 self._direct_cost == 0 and self._is_correlated(dtype)
             )
-        if not self._built:
+        if not self.built:
             return self._direct(w, dtype)
         if w * self.norm() <= 1:  # I + w H has a condition of at most 2
             return self._plain(dtype)
@@ -241,7 +241,7 @@ class DualSpace(_Space):
         return self._grams[dtype]
 
     def _plain(self, dtype: Any) -> Preconditioner:
-        if self._built:
+        if self.built:
             gram = self._matrix(dtype)
             return lambda r: (r, self._times(r, gram))
         train = self._train(dtype)
