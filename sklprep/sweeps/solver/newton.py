@@ -19,9 +19,9 @@ To first order :math:`\|\Delta_W\|` is the error before the step, of which the s
 fraction. So coefficients are relatively as exact as `tol`, and no decision is off by more than
 :math:`\mathtt{tol} \, \|W\| \|\tilde x\|` and the intercept's part. This holds whatever the
 penalty, the number of rows or the units of X, where a bound of the gradient depends on all of them.
-At the default of 1e-2, decisions of 18 data sets, permuted labels among them, were within 1e-4 to 2e-3 of
-the largest. At tol 1e-8 they are within 1e-9, but for models so weakly penalised (C = 1e5 and
-separable labels) that float64 leaves 1e-6.
+At the default of 1e-2, decisions of 18 data sets, permuted labels among them, were within 1e-4 to
+2e-3 of the largest. At tol 1e-8 they are within 1e-9, but for models so weakly penalised (C = 1e5
+and separable labels) that float64 leaves 1e-6.
 
 **Cost.** A step takes 2 to 5 products (`spaces`) far from the optimum and one evaluation of the
 loss. With C = 1 and four classes, it was 5 to 8 steps and 15 to 40 products a labeling at the
