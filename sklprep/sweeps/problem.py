@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import is_classifier, is_regressor
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import Pipeline, make_pipeline
 
 from sklprep.activations.activation_set import ActivationSet
@@ -17,8 +19,10 @@ from sklprep.activations.arrays import require_numbers, require_rows_first, to_n
 from sklprep.activations.values import read_values
 from sklprep.exceptions import InsufficientDataError, SklprepWarning, UsageError
 from sklprep.sweeps.estimator import read_layers, wants_groups, without_selector
+from sklprep.sweeps.fitting import is_made_scorer, make_models
 from sklprep.sweeps.inputs import InputSpec, read_inputs
 from sklprep.sweeps.scoring import Scoring
+from sklprep.sweeps.solver import recognise_all
 from sklprep.transformers.normalizers import ActivationNormalizer
 
 
@@ -35,13 +39,24 @@ class Problem:
     needs_groups: bool
     scoring: Scoring
     classify: bool
+    candidates: list[dict[str, Any]]
+
+    @property
+    def has_grid(self) -> bool:
+        return len(self.candidates) > 1
 
     def model_for(self, spec: InputSpec) -> Any:
         return self.sae_model if spec.is_sae else self.model
 
+    def solves(self, spec: InputSpec) -> bool:
+        """Whether the solver knows all that is fitted on an input. It takes dense rows only."""
+        models = make_models(self.model_for(spec), self.candidates)
+        is_made = is_made_scorer(self.scoring.scorer)
+        return is_made and not spec.is_sae and recognise_all(models) is not None
+
 
 def read_problem(
-    estimator: Any, acts: Any, y: Any, layers: Any, groups: Any, scoring: Any
+    estimator: Any, acts: Any, y: Any, layers: Any, groups: Any, scoring: Any, param_grid: Any
 ) -> Problem:
     """Read the arguments of `layer_sweep` that say what is asked."""
     y = read_values(y, "y")
@@ -65,6 +80,7 @@ def read_problem(
         needs_groups=wants_groups(model),
         scoring=scored,
         classify=classify,
+        candidates=_read_grid(param_grid, model),
     )
 
 
@@ -72,6 +88,25 @@ def default_model(classify: bool, method: str = "standardize") -> Pipeline:
     # on correlated activations newton-cg converges in ten steps where lbfgs takes hundreds
     model = LogisticRegression(solver="newton-cg", max_iter=1_000) if classify else Ridge()
     return make_pipeline(ActivationNormalizer(method), model)
+
+
+def _read_grid(param_grid: Any, model: Any) -> list[dict[str, Any]]:
+    if param_grid is None:
+        return [{}]
+    try:
+        candidates = list(ParameterGrid(param_grid))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"param_grid is not what GridSearchCV takes: {error}") from None
+    known = model.get_params()
+    for name in dict.fromkeys(name for candidate in candidates for name in candidate):
+        if name not in known:
+            near = get_close_matches(name, known) or [n for n in known if n.endswith(f"__{name}")]
+            do = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            raise UsageError(
+                f"param_grid names {name!r}, which is not a parameter of the estimator"
+                f" {' '.join(repr(model).split())}.{do}"
+            )
+    return candidates
 
 
 def _read_acts(acts: Any, n_rows: int | None) -> Any:

@@ -12,6 +12,7 @@ from uuid import uuid4
 import numpy as np
 import sklearn
 from numpy.typing import ArrayLike
+from sklearn.model_selection import ParameterGrid
 
 from sklprep._version import __version__
 from sklprep.activations.activation_set import ActivationSet
@@ -19,12 +20,15 @@ from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
 from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
 from sklprep.sweeps.bootstrap import N_DRAWS, draw_counts, middle_95, score_draws
-from sklprep.sweeps.design import BOOTSTRAP, Design, draw_design
-from sklprep.sweeps.fitting import Answers, FoldResult, Work, fit_folds, fit_outer_fold
+from sklprep.sweeps.design import BOOTSTRAP, INNER_IS_OUTER, Design, InputScores, draw_design
+from sklprep.sweeps.fitting import Answers, Work, fit_training_sets
 from sklprep.sweeps.inputs import members_of, read_inputs
 from sklprep.sweeps.problem import Problem, read_problem
+from sklprep.sweeps.solver import require_device
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
 from sklprep.sweeps.workers import RemoteRows, Task, is_on_cluster, run_tasks
+
+SOLVERS = ("auto", "scikit-learn")
 
 
 def layer_sweep(
@@ -37,8 +41,11 @@ def layer_sweep(
     inner_cv: Any = 5,
     groups: ArrayLike | None = None,
     scoring: Any = None,
+    param_grid: Any = None,
     n_permutations: int = 0,
     baselines: bool = True,
+    solver: str = "auto",
+    device: str | None = None,
     n_jobs: int | None = None,
     random_state: Any = 0,
     show_progress: bool | None = None,
@@ -64,19 +71,32 @@ def layer_sweep(
     cv : int, splitter or iterable of splits, default=5
         Outer folds. An int is `StratifiedGroupKFold`, shuffled; a numeric y is stratified in bins:
         zero, and quantiles of the others.
-    inner_cv : int, splitter or None, default=5
-        Folds within each outer training set, to choose the layer. None: no nesting.
+    inner_cv : int, splitter, "outer" or None, default=5
+        Folds within each outer training set, to choose the layer. ``"outer"``: the other outer
+        folds, of which there must be at least 4. A model without two folds then serves both of
+        them: 15 fits a layer instead of 30, of 5 folds. None: no nesting.
     groups : array-like of shape (n_samples,), default=None
         Rows that must not straddle a split. By default ``acts.groups``; for an array, each row by
         itself.
     scoring : str or callable, default=None
         As scikit-learn takes it; by default accuracy or R2. The interval takes seconds, except for
         accuracy, balanced_accuracy, f1_macro, roc_auc and r2.
+    param_grid : dict of str to list, or list of dict, default=None
+        Parameters of the estimator that compete, as `GridSearchCV` takes them, for example
+        ``{"logisticregression__C": [0.01, 0.1, 1]}``. The inner folds choose layer and parameters
+        together, and the permutation control repeats that choice.
     n_permutations : int, default=0
         Permutations of the labels in the permutation control.
     baselines : bool, default=True
         Score, on the same folds, the majority class (or the mean), and where sentences are known
         their length (characters and words) and their TF-IDF, each with the default model.
+    solver : {"auto", "scikit-learn"}, default="auto"
+        ``"auto"`` fits `LogisticRegression`, `Ridge` and `RidgeClassifier` with an L2 penalty,
+        alone or behind `ActivationNormalizer`, `StandardScaler`, `MinMaxScaler` or `MaxAbsScaler`,
+        with `sklprep.sweeps.solver`: the same optimum, reached many times faster. scikit-learn
+        fits other estimators, SAE features, and all where the scorer looks at the model or at X.
+    device : str or None, default=None
+        ``"cuda"`` or another device of torch, to compute there; for what the solver knows.
     n_jobs : int or None, default=None
         Fits at once, in threads unless `joblib.parallel_config` says otherwise. It does not change
         the result.
@@ -120,10 +140,13 @@ def layer_sweep(
     training and is too narrow by that. Draws on which the score is undefined are left out.
 
     The permutation control moves labels between groups: those of whole groups where they are
-    constant within groups, otherwise all labels of a group between groups of equal size.
-    Each    permutation redraws the folds from its labels and is shared by all layers.
-    :math:`p = (1 + b) / (1 + n)`, where in :math:`b` of :math:`n` permutations the maximum over
-    layers reaches ``naive_best_score`` [2]_. It tests whether any layer knows anything about y; it
+    constant within groups, otherwise all labels of a group between groups of equal size. Where
+    that is exact, they move within test folds, so that all labelings share the folds and the
+    matrices of the fits; otherwise each permutation redraws the folds from its labels.
+    `find_exact_permuter` in `sklprep.sweeps.permutations` says where and why. All layers share
+    the permutations. :math:`p = (1 + b) / (1 + n)`, where in :math:`b` of :math:`n` permutations
+    the maximum over layers reaches ``naive_best_score`` [2]_. It tests whether any layer knows
+    anything about y; it
     is not the control task of Hewitt and Liang (2019).
 
     References
@@ -148,7 +171,13 @@ def layer_sweep(
     """
     if n_permutations < 0:
         raise UsageError(f"n_permutations must be at least 0, got {n_permutations}.")
-    problem = read_problem(estimator, acts, y, layers, groups, scoring)
+    problem = read_problem(estimator, acts, y, layers, groups, scoring, param_grid)
+    means = _read_means(problem, solver, device)
+    if problem.has_grid and inner_cv is None:
+        raise UsageError(
+            f"param_grid has {len(problem.candidates)} candidates, which the inner folds choose"
+            " from, but inner_cv=None. Give inner_cv, or one candidate."
+        )
     design = draw_design(
         problem,
         cv=cv,
@@ -157,25 +186,31 @@ def layer_sweep(
         random_state=random_state,
     )
     rivals = make_rivals(problem) if baselines else {}
-    fits = _fit_all(problem, design, rivals, n_jobs, show_progress)
-    best, interval = None, None
-    if inner_cv is not None:
-        inner = np.array([[fold.inner_score for fold in row] for row in fits.folds])
-        best = [argmax(of_inputs) for of_inputs in inner.T]
-        interval = _nested_interval(problem, design, fits, best)
+    fits = _fit_all(problem, design, rivals, means, n_jobs, show_progress)
     names = [spec.name for spec in problem.inputs]
+    best, interval, chosen = None, None, None
+    if inner_cv is not None:
+        best = [argmax(of_inputs) for of_inputs in np.array([one.inner for one in fits.inputs]).T]
+        interval = _nested_interval(problem, design, fits, best)
+        chosen = [
+            {"layer": names[i], **problem.candidates[fits.inputs[i].candidates[k]]}
+            for k, i in enumerate(best)
+        ]
+    permuted = np.array([one.permuted for one in fits.inputs]).T
     return LayerSweep(
         layers=names,
-        scores=np.array([[fold.score for fold in row] for row in fits.folds]),
-        fit_times=np.array([[fold.seconds for fold in row] for row in fits.folds]),
+        scores=np.array([one.scores for one in fits.inputs]),
+        fit_times=np.array([one.seconds for one in fits.inputs]),
         scoring=problem.scoring.name,
         n_samples=len(problem.y),
         n_groups=len(np.unique(problem.groups)),
         nested_interval=interval,
         best_layers=None if best is None else [names[i] for i in best],
-        permutation_scores=np.array(fits.permuted).T if n_permutations else None,
+        chosen=chosen,
+        permutation_scores=permuted if n_permutations else None,
         baselines=fits.baselines,
-        details=_describe(problem, design),
+        solver=means.name,
+        details=_describe(problem, design, means),
     )
 
 
@@ -184,7 +219,8 @@ def count_fits(
     *,
     layers: Any = EACH,
     cv: int = 5,
-    inner_cv: int | None = 5,
+    inner_cv: int | str | None = 5,
+    param_grid: Any = None,
     n_permutations: int = 0,
     baselines: bool = True,
 ) -> int:
@@ -196,16 +232,43 @@ def count_fits(
     >>> count_fits(np.zeros((100, 26, 4)), inner_cv=None, baselines=False)
     130
     """
-    n_inputs = len(read_inputs(layers, acts))
+    n_candidates = 1 if param_grid is None else len(ParameterGrid(param_grid))
+    n_inner = cv * (cv - 1) // 2 if inner_cv == INNER_IS_OUTER else cv * int(inner_cv or 0)
+    n_nested = 1 + n_permutations if n_candidates > 1 else 1
+    of_input = n_candidates * (cv * (1 + n_permutations) + n_inner * n_nested)
     n_baselines = (3 if sentences_of(acts) is not None else 1) if baselines else 0
-    return cv * (n_inputs * (1 + (inner_cv or 0) + n_permutations) + n_baselines)
+    return len(read_inputs(layers, acts)) * of_input + cv * n_baselines
+
+
+class _Means(NamedTuple):
+    """What fits: for each input whether the solver does, and where it computes."""
+
+    solves: list[bool]
+    device: str | None
+
+    @property
+    def name(self) -> str:
+        names = ["sklprep" if solves else "scikit-learn" for solves in self.solves]
+        return " and ".join(dict.fromkeys(names))
+
+
+def _read_means(problem: Problem, solver: str, device: str | None) -> _Means:
+    if solver not in SOLVERS:
+        raise UsageError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}.")
+    solves = [solver == "auto" and problem.solves(spec) for spec in problem.inputs]
+    if device is not None:
+        require_device(device)
+        if not all(solves):
+            spec = problem.inputs[solves.index(False)]
+            raise UsageError(
+                f"device={device!r} is for what the solver fits, and scikit-learn fits"
+                f" {spec.name} with this estimator and scoring. Leave device out."
+            )
+    return _Means(solves, device)
 
 
 class _Fits(NamedTuple):
-    """Results in the order of the inputs, and within each of the folds or the permutations."""
-
-    folds: list[list[FoldResult]]
-    permuted: list[list[float]]
+    inputs: list[InputScores]
     baselines: dict[str, Baseline]
 
 
@@ -213,39 +276,52 @@ def _fit_all(
     problem: Problem,
     design: Design,
     rivals: dict[str, Rival],
+    means: _Means,
     n_jobs: int | None,
     show_progress: bool | None,
 ) -> _Fits:
     """Fit for each input its folds and its permutations, then the baselines."""
-    tasks = _make_tasks(problem, design, rivals, _make_rows(problem, elsewhere=is_on_cluster()))
-    n_folds, n_permutations = len(design.folds), len(design.permutations)
-    total = len(problem.inputs) * (n_folds + n_permutations) + len(rivals) * n_folds
+    tasks = _make_tasks(
+        problem, design, rivals, means, _make_rows(problem, elsewhere=is_on_cluster())
+    )
+    rounds = [design.rounds(together=solves) for solves in means.solves]
+    alone = design.alone()
+    total = sum(len(one.folds) for of_input in rounds for one in of_input)
+    total += len(rivals) * len(alone.folds)
+    if means.device is not None:
+        n_jobs = 1  # the device is one, and keeps itself busy
     results = iter(run_tasks(_with_progress(tasks, total, show_progress), total, n_jobs))
-    folds, permuted = [], []
-    for _ in problem.inputs:
-        folds.append(list(islice(results, n_folds)))
-        permuted.append(list(islice(results, n_permutations)))
+    inputs = [
+        InputScores.merge([one.read(list(islice(results, len(one.folds)))) for one in of_input])
+        for of_input in rounds
+    ]
     baselines = {
-        name: Baseline(np.array([fold.score for fold in islice(results, n_folds)]))
+        name: Baseline(np.array(alone.read(list(islice(results, len(alone.folds)))).scores))
         for name in rivals
     }
-    return _Fits(folds, permuted, baselines)
+    return _Fits(inputs, baselines)
 
 
 def _make_tasks(
-    problem: Problem, design: Design, rivals: dict[str, Rival], rows: Iterator[Any]
+    problem: Problem,
+    design: Design,
+    rivals: dict[str, Rival],
+    means: _Means,
+    rows: Iterator[Any],
 ) -> Iterator[Task]:
-    scorer, y = problem.scoring.scorer, problem.y
+    scorer, name = problem.scoring.scorer, problem.scoring.name
     groups = problem.groups if problem.needs_groups else None
-    for spec, X in zip(problem.inputs, rows, strict=True):
-        work = Work(problem.model_for(spec), scorer, X, y, groups)
-        for fold, inner in zip(design.folds, design.inner, strict=True):
-            yield fit_outer_fold, work, fold, inner
-        for labels, folds in design.permutations:
-            yield fit_folds, work._replace(y=labels), folds
+    for spec, X, solves in zip(problem.inputs, rows, means.solves, strict=True):
+        model = problem.model_for(spec)
+        work = Work(model, problem.candidates, scorer, name, X, groups, solves, means.device)
+        for one in design.rounds(together=solves):
+            for training_sets in one.training_sets():
+                yield fit_training_sets, work, one.labels, training_sets
+    alone = design.alone()
     for rival in rivals.values():
-        for fold in design.folds:
-            yield fit_outer_fold, Work(rival.model, scorer, rival.X, y), fold, []
+        work = Work(rival.model, [{}], scorer, name, rival.X)
+        for training_sets in alone.training_sets():
+            yield fit_training_sets, work, alone.labels, training_sets
 
 
 def _make_rows(problem: Problem, *, elsewhere: bool) -> Iterator[Any]:
@@ -278,7 +354,7 @@ def _nested_interval(
     rng = np.random.default_rng([design.seed, BOOTSTRAP])
     draws = []
     for k, (i, (_, test)) in enumerate(zip(best, design.folds, strict=True)):
-        model = fits.folds[i][k].model
+        model = fits.inputs[i].models[k]
         counts = draw_counts(rng, problem.groups[test], N_DRAWS)
         # answers are asked by position, a model itself by its rows
         is_model = not isinstance(model, Answers)
@@ -287,7 +363,7 @@ def _nested_interval(
     return middle_95(np.mean(draws, axis=0))
 
 
-def _describe(problem: Problem, design: Design) -> dict[str, str]:
+def _describe(problem: Problem, design: Design, means: _Means) -> dict[str, str]:
     acts, y = problem.acts, problem.y
     if isinstance(acts, ActivationSet):
         data = f"{acts.name} (pooling {acts.pooling}, fingerprint {acts.fingerprint[:16]})"
@@ -308,6 +384,11 @@ def _describe(problem: Problem, design: Design) -> dict[str, str]:
         "estimator": ", for other inputs ".join(" ".join(m.split()) for m in models),
         "folds": design.outer_cv,
         "inner_folds": design.inner_cv,
+        "parameters": " ".join(repr(problem.candidates).split()) if problem.has_grid else "",
+        "permutations": "with folds redrawn each time"
+        if design.redrawn
+        else "within the test folds, which stay as they are",
+        "solver": means.name,
         "seed": str(design.seed),
         "versions": f"sklprep {__version__}, scikit-learn {sklearn.__version__}, numpy"
         f" {np.__version__}, Python {platform.python_version()}",

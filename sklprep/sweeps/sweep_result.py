@@ -21,6 +21,11 @@ from sklprep.notebook.cards import card, table
 from sklprep.notebook.curve import draw_curve
 from sklprep.sweeps.bootstrap import N_DRAWS
 
+_SOLVERS = {
+    "sklprep": "a solver that reaches scikit-learn's optimum for all folds and labelings at once",
+    "scikit-learn": "scikit-learn",
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
@@ -49,7 +54,9 @@ class LayerSweep:
         The inputs, in order: a layer number, a specification of several layers, ``"embeddings"``,
         SAE features as in ``"sae 12"``.
     scores, fit_times : ndarray of shape (n_layers, n_folds)
-        Score and seconds of fitting in each outer fold.
+        Score and seconds of fitting in each outer fold; of `param_grid` with the parameters that
+        the inner folds chose for the layer. Models that are fitted together share their time
+        equally.
     mean_scores : ndarray of shape (n_layers,)
     nested_score : float or None
         Mean over the outer folds of the score of the layer that the inner folds picked. None
@@ -58,6 +65,9 @@ class LayerSweep:
         Its 95 % interval, without the variance of training.
     best_layers : list of int and str, or None
         The layer picked in each outer fold.
+    chosen : list of dict, or None
+        What the inner folds chose in each outer fold: ``"layer"``, and the parameters of
+        `param_grid`.
     naive_best_score, naive_best_layer : float, int or str
         The largest of `mean_scores`, flattered by its own selection, and where it is.
     permutation_scores : ndarray of shape (n_permutations, n_layers), or None
@@ -72,6 +82,8 @@ class LayerSweep:
         One row for each layer and fold: ``layer``, ``fold``, ``score``, ``fit_time``. Without
         pandas, a dict of these columns.
     scoring : str
+    solver : str
+        What fitted: ``"sklprep"``, ``"scikit-learn"``, or both, in the order of the inputs.
     n_samples, n_groups, n_folds, n_permutations : int
     details : dict
         What `methods_text` says besides: data, estimator, folds, seed, versions.
@@ -93,8 +105,10 @@ class LayerSweep:
     n_groups: int
     nested_interval: tuple[float, float] | None = None
     best_layers: list[int | str] | None = None
+    chosen: list[dict[str, Any]] | None = None
     permutation_scores: NDArray[np.float64] | None = None
     baselines: dict[str, Baseline] = field(default_factory=dict)
+    solver: str = "scikit-learn"
     details: dict[str, str] = field(default_factory=dict)
 
     __module__ = "sklprep"
@@ -205,13 +219,14 @@ class LayerSweep:
             f" {self._score_name} in {self.n_folds}-fold cross-validation ({details['folds']}), on"
             " the same folds for every input and with no group on both sides of a split; the model"
             f" {details['estimator']} was refitted from scratch, its normalization included, on the"
-            " training rows of each fold.",
+            f" training rows of each fold, by"
+            f" {', or by '.join(_SOLVERS[name] for name in self.solver.split(' and '))}.",
         ]
         if self.best_layers is not None and self.nested_interval is not None:
             low, high = (format_score(bound, 3) for bound in self.nested_interval)
             score = format_score(self.nested_score, 3)
             sentences.append(
-                "The best input was chosen by inner cross-validation"
+                f"The best input{self._name_parameters()} was chosen by inner cross-validation"
                 f" ({details['inner_folds']}) within each outer training set and scored on the"
                 f" outer test set: {self._score_name} {score}, 95 % interval [{low}, {high}] by"
                 f" resampling groups within each test fold {N_DRAWS:,} times with fixed models, so"
@@ -220,7 +235,7 @@ class LayerSweep:
         if self.permutation_scores is not None:
             sentences.append(
                 f"In a permutation control labels were permuted between groups"
-                f" {self.n_permutations:,} times, with folds redrawn each time and shared by all"
+                f" {self.n_permutations:,} times, {details['permutations']} and shared by all"
                 f" inputs; the maximum over inputs has p = {self.p_value:.3g} (smallest possible"
                 f" {self.p_value_min:.3g})."
             )
@@ -230,6 +245,10 @@ class LayerSweep:
             )
             sentences.append(f"Baselines on the same folds: {means}.")
         return " ".join([*sentences, f"Seed {details['seed']}; {details['versions']}."])
+
+    def _name_parameters(self) -> str:
+        competed = self.details.get("parameters")
+        return f" and the best of the parameters {competed}" if competed else ""
 
     @property
     def _score_name(self) -> str:

@@ -8,11 +8,18 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.svm import LinearSVC
 
 from sklprep.sweeps.bootstrap import draw_counts, middle_95, score_draws
-from sklprep.sweeps.fitting import Work, fit_outer_fold
+from sklprep.sweeps.fitting import TrainingSet, Work, fit_training_sets
 from sklprep.sweeps.scoring import Scoring
 
 N = 48
 TRAIN, TEST = np.arange(28), np.arange(28, N)
+
+
+def fit_fold(model, scorer, scoring, X, y):
+    """The score of one fold, and what its interval looks at."""
+    work = Work(model, [{}], scorer, scoring, X)
+    (fitted,) = fit_training_sets(work, y[np.newaxis], [TrainingSet(TRAIN, [TEST], 1, keep=True)])
+    return fitted.scores.item(), fitted.models[0]
 
 
 def make_problem(scoring):
@@ -43,16 +50,16 @@ def make_problem(scoring):
 def test_score_of_a_draw_is_that_of_its_rows(scoring, model):
     X, y = make_problem(scoring)
     scorer = get_scorer(scoring)
-    fold = fit_outer_fold(Work(model, scorer, X, y), (TRAIN, TEST), [])
+    score, answers = fit_fold(model, scorer, scoring, X, y)
     counts = draw_counts(np.random.default_rng(1), TEST // 2, 60)
 
     scored = Scoring(scoring, model, classify=scoring != "r2")
-    found = score_draws(scored, fold.model, np.arange(len(TEST)), y[TEST], counts)
+    found = score_draws(scored, answers, np.arange(len(TEST)), y[TEST], counts)
 
     fitted = model.fit(X[TRAIN], y[TRAIN])
     rows = [np.repeat(TEST, count) for count in counts]
     np.testing.assert_allclose([scorer(fitted, X[row], y[row]) for row in rows], found)
-    assert scorer(fitted, X[TEST], y[TEST]) == fold.score
+    assert scorer(fitted, X[TEST], y[TEST]) == score
 
 
 def test_draws_take_whole_groups():
@@ -69,14 +76,13 @@ def test_draws_take_whole_groups():
 def test_draws_without_a_score_are_left_out():
     X, y = make_problem("roc_auc_ovr")
     scoring = Scoring("roc_auc_ovr", LogisticRegression(), classify=True)
-    work = Work(LogisticRegression(), scoring.scorer, X, y)
-    fold = fit_outer_fold(work, (TRAIN, TEST), [])
+    score, answers = fit_fold(LogisticRegression(), scoring.scorer, scoring.name, X, y)
     one_class = np.where(y[TEST] == "high", 1, 0)
     everything = np.ones_like(one_class)
     counts = np.stack([everything, one_class, everything])
 
-    scores = score_draws(scoring, fold.model, np.arange(len(TEST)), y[TEST], counts)
+    scores = score_draws(scoring, answers, np.arange(len(TEST)), y[TEST], counts)
 
     assert [True, False, True] == np.isfinite(scores).tolist()
-    assert (fold.score, fold.score) == pytest.approx(middle_95(scores))
+    assert (score, score) == pytest.approx(middle_95(scores))
     assert np.isnan(middle_95(scores[1:2])).all()

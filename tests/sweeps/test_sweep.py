@@ -23,6 +23,7 @@ from sklearn.model_selection import (
     KFold,
     LeaveOneGroupOut,
     StratifiedGroupKFold,
+    StratifiedKFold,
     cross_val_score,
 )
 from sklearn.pipeline import make_pipeline
@@ -294,21 +295,35 @@ def test_every_layer_has_the_same_outer_and_inner_folds():
     assert log[:16] == log[16:32] == log[32:]
 
 
-def test_folds_are_redrawn_from_the_permuted_labels_and_shared_by_all_layers():
-    rng = np.random.default_rng(0)
-    groups = rng.integers(0, 40, 120)
-    y = rng.integers(0, 3, 40)[groups]
-    log = record_sweep(y, n_layers=2, groups=groups, cv=5, n_permutations=4)
-    assert log[:25] == log[25:]
-    true_folds = [sorted(rows) for rows, _ in log[:5]]
-    for start in range(5, 25, 5):
-        permuted = np.full(120, -1)
-        for rows, labels in log[start : start + 5]:
+def read_permutations(log, n_rows, n_folds):
+    """Labels of all rows, and the training rows of each fold, of each permutation."""
+    for start in range(n_folds, len(log), n_folds):
+        permuted = np.full(n_rows, -1)
+        for rows, labels in log[start : start + n_folds]:
             permuted[rows] = labels
-        assert any(permuted != y)
-        redrawn = [sorted(rows) for rows, _ in log[start : start + 5]]
-        assert redrawn == [sorted(train) for train, _ in stratified(5, permuted, groups)]
-        assert redrawn != true_folds
+        yield permuted, [sorted(rows) for rows, _ in log[start : start + n_folds]]
+
+
+def test_labels_are_permuted_within_test_folds_and_shared_by_all_layers():
+    y = np.random.default_rng(0).integers(0, 3, 120)
+    log = record_sweep(y, n_layers=2, cv=5, n_permutations=4)
+    assert log[:25] == log[25:]
+    folds = stratified(5, y)
+    for permuted, trained in read_permutations(log[:25], 120, 5):
+        assert [sorted(train) for train, _ in folds] == trained
+        assert np.mean(permuted != y) > 0.3
+        for _, test in folds:
+            assert sorted(y[test]) == sorted(permuted[test])
+
+
+def test_folds_are_redrawn_from_the_permuted_labels_where_they_look_at_their_order():
+    y = np.random.default_rng(0).integers(0, 3, 120)
+    cv = StratifiedKFold(5, shuffle=True, random_state=0)
+    log = record_sweep(y, n_layers=2, cv=cv, n_permutations=4)
+    assert log[:25] == log[25:]
+    for permuted, trained in read_permutations(log[:25], 120, 5):
+        assert [sorted(train) for train, _ in cv.split(permuted, permuted)] == trained
+        assert [sorted(rows) for rows, _ in log[:5]] != trained
 
 
 def test_labels_constant_within_groups_are_permuted_as_labels_of_groups():
@@ -483,11 +498,12 @@ def test_few_distinct_numbers_are_stratified_without_a_warning():
 def test_scorers_by_name_score_as_cross_val_score_does(acts, scoring):
     options = SMALL | {"inner_cv": None}
     sweep = layer_sweep(None, acts, acts.labels, layers=[1], scoring=scoring, **options)
-    X = acts.layer(1)
+    X = acts.layer(1).astype(np.float64)
+    converged = clone(LOGISTIC).set_params(logisticregression__tol=1e-9)
     expected = cross_val_score(
-        LOGISTIC, X, acts.labels, cv=stratified(3, acts.labels), scoring=scoring
+        converged, X, acts.labels, cv=stratified(3, acts.labels), scoring=scoring
     )
-    np.testing.assert_allclose(expected, sweep.scores[0])
+    np.testing.assert_allclose(expected, sweep.scores[0], rtol=1e-5)
     assert scoring == sweep.scoring
 
 
@@ -595,7 +611,7 @@ SPLITS = stratified(3, np.arange(30) % 2)
         ({"cv": 1}, UsageError, "cv must be at least 2 folds"),
         ({"cv": "five"}, UsageError, "cv must be an int, a splitter"),
         ({"inner_cv": True}, UsageError, "inner_cv must be an int, a splitter"),
-        ({"inner_cv": SPLITS}, UsageError, "inner_cv must be an int, a splitter or None"),
+        ({"inner_cv": SPLITS}, UsageError, "inner_cv must be an int, a splitter, 'outer' or None"),
         ({"cv": SPLITS, "n_permutations": 1}, UsageError, "redraws the folds"),
         (
             {"cv": KFold(3), "groups": np.arange(30) % 10},

@@ -8,13 +8,16 @@
         scores = [scorer(fit, np.arange(split.n_test), y[test]) for fit in fits]
 """
 
+from sklprep.sweeps.solver.arrays import require_device
 from sklprep.sweeps.solver.fits import ClassifierFit, LogisticFit, RegressorFit
 from sklprep.sweeps.solver.logistic import fit_logistic
 from sklprep.sweeps.solver.models import LinearModel, recognise, recognise_scaler
+from sklprep.sweeps.solver.pipelines import Candidates, recognise_all, recognise_pipeline
 from sklprep.sweeps.solver.ridge import fit_ridge, fit_ridge_classifier
 from sklprep.sweeps.solver.split import Split
 
 __all__ = [
+    "Candidates",
     "ClassifierFit",
     "LinearModel",
     "LogisticFit",
@@ -24,5 +27,8 @@ __all__ = [
     "fit_ridge",
     "fit_ridge_classifier",
     "recognise",
+    "recognise_all",
+    "recognise_pipeline",
     "recognise_scaler",
+    "require_device",
 ]

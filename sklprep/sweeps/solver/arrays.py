@@ -11,6 +11,8 @@ from array_api_compat import array_namespace, device, is_numpy_namespace
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, get_lapack_funcs
 
+from sklprep.exceptions import UsageError
+
 Array = Any
 """A numpy array or a torch tensor."""
 
@@ -60,6 +62,21 @@ def open_device(X: Any, name: Any = None) -> Device:
     torch: Any = import_module("torch")
     here = torch.zeros(0, device=name)
     return Device(array_namespace(here), here.device)
+
+
+def require_device(name: Any) -> None:
+    """Raise `UsageError` if torch is not installed, or does not have the device."""
+    try:
+        torch: Any = import_module("torch")
+    except ImportError:
+        raise UsageError(
+            f"device={name!r} needs torch, which is not installed: pip install 'sklprep[gpu]'."
+        ) from None
+    try:
+        torch.zeros(0, dtype=torch.float64, device=name)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        found = str(error).splitlines()[0].rstrip(".")
+        raise UsageError(f"torch cannot compute on device={name!r}: {found}.") from None
 
 
 def to_numpy(values: Array) -> NDArray[Any]:
