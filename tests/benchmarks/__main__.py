@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from . import commands, growth, packing, reading, row_space, sweeping
+from . import commands, growth, packing, reading, row_space, solving, sweeping
 from .data import REAL, SMALL, Data
 from .measure import ROOT, describe_machine
 from .table import HEAD, Row, Run, to_line
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Run], Iterator[Row]]] = {
         packing.packing,
         packing.packing_a_dump,
         sweeping.layer_sweep,
+        solving.sweep,
         row_space.row_space,
         growth.growth,
     )
