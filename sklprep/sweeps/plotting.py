@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sklprep.formats.layers import EACH, EMBEDDINGS
+from sklprep.formats.layers import EMBEDDINGS
 from sklprep.sweeps.sweep import layer_sweep
 from sklprep.sweeps.sweep_result import LayerSweep, format_score
 
@@ -93,47 +93,26 @@ class LayerSweepDisplay:
         acts: Any,
         y: ArrayLike,
         *,
-        layers: Any = EACH,
-        cv: Any = 5,
-        inner_cv: Any = 5,
-        groups: ArrayLike | None = None,
-        scoring: Any = None,
-        n_permutations: int = 0,
-        baselines: bool = True,
-        n_jobs: int | None = None,
-        random_state: Any = 0,
         ax: Axes | None = None,
+        **options: Any,
     ) -> Self:
         """Run `layer_sweep` and plot it.
 
         Parameters
         ----------
-        estimator, acts, y, layers, cv, inner_cv, groups, scoring, n_permutations, baselines, \
-n_jobs, random_state
+        estimator, acts, y
             As in `layer_sweep`.
         ax : matplotlib Axes, default=None
             By default a new figure.
+        **options
+            All else that `layer_sweep` takes.
 
         Returns
         -------
         LayerSweepDisplay
         """
         _import_pyplot()
-        sweep = layer_sweep(
-            estimator,
-            acts,
-            y,
-            layers=layers,
-            cv=cv,
-            inner_cv=inner_cv,
-            groups=groups,
-            scoring=scoring,
-            n_permutations=n_permutations,
-            baselines=baselines,
-            n_jobs=n_jobs,
-            random_state=random_state,
-        )
-        return cls.from_sweep(sweep, ax=ax)
+        return cls.from_sweep(layer_sweep(estimator, acts, y, **options), ax=ax)
 
     def plot(self, ax: Axes | None = None, *, legend: bool = True) -> Self:
         """Draw the sweep.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from itertools import pairwise
 
@@ -178,15 +177,6 @@ def test_from_estimator_plots_what_layer_sweep_finds(tmp_path):
     assert ax is display.ax_
     display.figure_.savefig(tmp_path / "sweep.png", bbox_inches="tight")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_from_estimator_takes_what_layer_sweep_takes():
-    ours = dict(inspect.signature(LayerSweepDisplay.from_estimator).parameters)
-    theirs = dict(inspect.signature(layer_sweep).parameters)
-    del ours["ax"], theirs["show_progress"]
-    assert {name: p.default for name, p in theirs.items()} == {
-        name: p.default for name, p in ours.items()
-    }
 
 
 def test_without_matplotlib_the_error_names_the_extra_before_anything_is_fitted(monkeypatch):

@@ -9,7 +9,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import get_scorer, make_scorer
-from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, LeaveOneOut
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    LeaveOneGroupOut,
+    LeaveOneOut,
+    ShuffleSplit,
+)
 from sklearn.svm import LinearSVC
 
 from sklprep import layer_sweep
@@ -109,7 +115,7 @@ def test_fold_of_permuted_labels_is_looked_at_too():
         sweep(
             y[:6],
             groups=np.arange(6),
-            cv=GroupKFold(3),
+            cv=ShuffleSplit(2, test_size=2, random_state=2),
             inner_cv=None,
             scoring="roc_auc",
             n_permutations=50,
