@@ -305,9 +305,9 @@ def test_no_files_is_said(sweep, tmp_path):
     assert err.startswith(f"Error: No sentence_*.npz files found in {tmp_path}")
 
 
-@pytest.mark.parametrize("arguments", [TO_FEATURE, ""])
-def test_row_space_gives_the_same_scores(sweep, tmp_path, monkeypatch, arguments):
-    """More columns than rows: there the projector really works."""
+@pytest.mark.parametrize(("arguments", "solved"), [(TO_FEATURE, True), ("--estimator svm", False)])
+def test_row_space_gives_the_same_scores(sweep, tmp_path, monkeypatch, arguments, solved):
+    """More columns than rows: there the projector really works, and the solver needs none."""
     used = []
     transform = RowSpaceProjector.transform
     monkeypatch.setattr(
@@ -323,7 +323,7 @@ def test_row_space_gives_the_same_scores(sweep, tmp_path, monkeypatch, arguments
             f"{arguments} --cv 3 --layers 1 --layers 0-1 {flag} --output {output}", source=source
         )
         assert (code, err) == (0, "")
-        assert bool(used) == bool(flag)
+        assert bool(used) == bool(flag and not solved)
 
     one, other = read_csv(plain), read_csv(projected)
     assert one.keys() == other.keys()
