@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple, Self
 
@@ -24,6 +25,11 @@ Scorer = Callable[..., Any]
 
 METHODS = ("predict", "predict_proba", "decision_function")
 """All that a made scorer can ask a model for."""
+
+_OBSERVED_TOL = 1e-3
+"""The solver's tolerance for what is reported: with it predictions and curves of real activations
+were those of the optimum. Permuted labels have its default, at which 0.1 % of predictions differ
+from the optimum, in either direction, for half the time; they are reported in the mean only."""
 
 _MadeScorer = type(make_scorer(accuracy_score))
 
@@ -155,7 +161,12 @@ def _solve(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitte
         if key not in splits:
             options: dict[str, Any] = {"fit_intercept": model.fit_intercept, "device": work.device}
             splits = {key: Split(work.X, train, np.concatenate(tests), method=method, **options)}
-        fits = model.fit(splits[key], labels[:n_labelings], penalties)
+        precise = replace(model, tol=min(model.tol, _OBSERVED_TOL))
+        observed = precise.fit(splits[key], labels[:1], penalties)
+        fits = observed
+        if n_labelings > 1:
+            permuted = model.fit(splits[key], labels[1:n_labelings], penalties)
+            fits = [one + others for one, others in zip(observed, permuted, strict=True)]
         seconds += time.perf_counter() - started
         for c, of_penalty in zip(candidates, fits, strict=True):
             for (t, test), (labeling, fit) in product(enumerate(tests), enumerate(of_penalty)):
