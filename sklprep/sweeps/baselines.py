@@ -19,6 +19,7 @@ class Rival(NamedTuple):
 
     model: Any
     X: NDArray[Any]
+    solves: bool = False
 
 
 def make_rivals(problem: Problem) -> dict[str, Rival]:
@@ -33,7 +34,8 @@ def make_rivals(problem: Problem) -> dict[str, Rival]:
     if sentences is None:
         return rivals
     lengths = np.array([[len(text), len(text.split())] for text in sentences.tolist()], float)
-    rivals["sentence length"] = Rival(default_model(classify), lengths)
+    by_length = default_model(classify)
+    rivals["sentence length"] = Rival(by_length, lengths, problem.knows(by_length))
     tfidf = TfidfVectorizer()
     if any(map(tfidf.build_analyzer(), sentences.tolist())):
         last = default_model(classify).steps[-1][1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import combinations, islice, product
 from numbers import Integral
@@ -17,10 +19,10 @@ from sklprep.sweeps.folds import Fold, FoldsError, describe_cv, draw_folds, most
 from sklprep.sweeps.permutations import find_exact_permuter, make_permuter
 from sklprep.sweeps.problem import Problem
 
-PERMUTATION, BOOTSTRAP = range(2)
+PERMUTATION, REPEAT = range(2)
 """What the random draws of one seed are for."""
 
-_USUAL_FOLDS = 5
+USUAL_FOLDS = 5
 _MOST_TRIES = 30
 """Pairs of outer and inner folds that advice looks through: those of 5 and 5 are 16, and each takes
 0.3 s at 1,000 rows."""
@@ -29,7 +31,7 @@ _MOST_TRIES = 30
 INNER_IS_OUTER = "outer"
 """The `inner_cv` by which the inner folds of an outer fold are the other outer folds."""
 
-_FEWEST_SHARED = 4
+FEWEST_SHARED = 4
 """Outer folds from which they can be inner folds too: of 3, a model would see a third of the rows
 where that of the outer fold sees two thirds."""
 
@@ -43,8 +45,6 @@ class InputScores(NamedTuple):
         On the test rows; the mean over the inner folds, NaN without them; of fitting.
     candidates : ndarray of shape (n_folds,), int
         The parameters chosen.
-    models : list
-        As `Fitted` has them, of the chosen parameters; empty without inner folds.
     permuted : ndarray of shape (n_permutations,)
         Mean score over the folds.
     """
@@ -53,15 +53,17 @@ class InputScores(NamedTuple):
     inner: NDArray[np.float64]
     candidates: NDArray[np.intp]
     seconds: NDArray[np.float64]
-    models: list[Any]
     permuted: NDArray[np.float64]
 
     @classmethod
-    def merge(cls, rounds: list[InputScores]) -> InputScores:
-        """Put permutations with folds of their own behind what was observed."""
-        observed, *others = rounds
-        redrawn = np.array([one.scores.mean() for one in others])
-        return observed._replace(permuted=np.concatenate([observed.permuted, redrawn]))
+    def merge(cls, rounds: list[InputScores], n_repeats: int) -> InputScores:
+        """Put the folds of all repeats in a row, then all permutations."""
+        repeats, others = rounds[:n_repeats], rounds[n_repeats:]
+        permuted = [one.permuted for one in repeats] + [[one.scores.mean()] for one in others]
+        scores, inner, candidates, seconds = (
+            np.concatenate([one[i] for one in repeats]) for i in range(4)
+        )
+        return cls(scores, inner, candidates, seconds, np.concatenate(permuted))
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class SharedFolds:
         """
         listed = []
         for k, (train, test) in enumerate(self.folds):
-            sets = [TrainingSet(train, [test], len(self.labels), keep=self.n_nested > 0)]
+            sets = [TrainingSet(train, [test], len(self.labels))]
             if self.n_nested and self.inner is None:
                 for other, other_test in self.folds[k + 1 :]:
                     both = np.intersect1d(train, other, assume_unique=True)
@@ -118,11 +120,6 @@ class SharedFolds:
             inner=inner,
             candidates=chosen[:, 0],
             seconds=np.array([of_fold[0].seconds for of_fold in fitted]),
-            models=[
-                of_fold[0].models[c]
-                for of_fold, c in zip(fitted, chosen[:, 0], strict=True)
-                if self.n_nested
-            ],
             permuted=scores[:, 1:].mean(axis=0),
         )
 
@@ -150,29 +147,37 @@ class Design:
 
     Attributes
     ----------
-    observed : SharedFolds
-        Its first labeling is y; the others are permutations within its test folds.
+    repeats : list of SharedFolds
+        y on the folds of each repeat; on those of the first one, behind it, its permutations
+        within test folds.
     redrawn : list of SharedFolds
         Permutations with folds of their own.
+    n_labelings : float
+        How many labelings the permutations are drawn from.
     """
 
     seed: int
-    observed: SharedFolds
+    repeats: list[SharedFolds]
     redrawn: list[SharedFolds]
     outer_cv: str
     inner_cv: str
+    n_labelings: float
 
     @property
     def folds(self) -> list[Fold]:
-        return self.observed.folds
+        return self.repeats[0].folds
 
-    def alone(self) -> SharedFolds:
-        """Give y on the outer folds, without permutations and inner folds."""
-        return replace(self.observed, labels=self.observed.labels[:1], n_nested=0)
+    def baselines(self) -> list[SharedFolds]:
+        """List y on the folds of each repeat, without permutations and inner folds."""
+        return [replace(one, labels=one.labels[:1], n_nested=0) for one in self.repeats]
 
     def rounds(self, *, together: bool) -> list[SharedFolds]:
         """List what is fitted: labelings that share folds together, or each by itself."""
-        return [*([self.observed] if together else self.observed.one_by_one()), *self.redrawn]
+        first, *others = self.repeats
+        if together:
+            return [first, *others, *self.redrawn]
+        alone, *permuted = first.one_by_one()
+        return [alone, *others, *permuted, *self.redrawn]
 
 
 def draw_design(
@@ -181,6 +186,7 @@ def draw_design(
     cv: Any,
     inner_cv: Any,
     n_permutations: int,
+    n_repeats: int,
     random_state: Any,
 ) -> Design:
     """Draw every fold and every permutation, and refuse what these folds could not score.
@@ -198,40 +204,80 @@ def draw_design(
             "The permutation control redraws the folds, which a fixed list of splits in cv does"
             " not allow. Give cv as an int or a splitter, or n_permutations=0."
         )
-    inner_cv = _read_inner_cv(inner_cv)
+    inner_cv = _read_inner_cv(inner_cv, cv)
     try:
-        folds, inner = _draw_nested(problem, problem.y, cv, inner_cv, seed)
+        drawn = [
+            _draw_nested(problem, problem.y, one, inner_cv, _reseed(seed, i))
+            for i, one in enumerate(_repeat(cv, n_repeats, seed))
+        ]
     except FoldsError as error:
         raise _with_remedies(error, *_advise(problem, cv, inner_cv, seed)) from None
-    nested_by_grid = problem.has_grid and inner_cv is not None
-    share = inner_cv == INNER_IS_OUTER or not nested_by_grid
-    permute = None
-    if share and n_permutations:
-        permute = find_exact_permuter(cv, problem.y, problem.groups, folds)
-    labels, redrawn = [problem.y], []
+    folds, inner = drawn[0]
+    labels, redrawn, n_labelings = _draw_permutations(
+        problem, cv, inner_cv, folds, n_permutations, seed
+    )
+    is_nested = inner_cv is not None
+    n_nested = len(labels) if is_nested and problem.has_grid else int(is_nested)
+    repeats = [SharedFolds(np.stack(labels), folds, inner, n_nested)]
+    repeats += [SharedFolds(problem.y[np.newaxis], *one, int(is_nested)) for one in drawn[1:]]
+    of_inner = _describe_inner(inner_cv)
+    return Design(seed, repeats, redrawn, describe_cv(cv), of_inner, n_labelings)
+
+
+def can_repeat(cv: Any) -> bool:
+    """Whether folds can be drawn anew: of an int, or of a splitter that shuffles."""
+    return isinstance(cv, int) or getattr(cv, "shuffle", False) is True
+
+
+def _repeat(cv: Any, n_repeats: int, seed: int) -> Iterator[Any]:
+    """Give cv for each repeat, a splitter with a seed of its own from the second on."""
+    yield cv
+    for i in range(1, n_repeats):
+        if isinstance(cv, int):
+            yield cv
+        else:
+            again = copy(cv)
+            again.random_state = _reseed(seed, i)
+            yield again
+
+
+def _reseed(seed: int, repeat: int) -> int:
+    """Give the seed of a repeat's folds; the first has that of the sweep."""
+    return int(np.random.default_rng([seed, REPEAT, repeat]).integers(2**31)) if repeat else seed
+
+
+def _draw_permutations(
+    problem: Problem, cv: Any, inner_cv: Any, folds: list[Fold], n: int, seed: int
+) -> tuple[list[NDArray[Any]], list[SharedFolds], float]:
+    """Give y and labelings on its folds, labelings on folds of their own, how many there are."""
+    if not n:
+        return [problem.y], [], np.inf
     rng = np.random.default_rng([seed, PERMUTATION])
-    if permute is not None:
-        labels += [permute(rng) for _ in range(n_permutations)]
-    elif n_permutations:
-        permute = make_permuter(problem.y, problem.groups)
-        permuted = [permute(rng) for _ in range(n_permutations)]
-        inner_of = inner_cv if nested_by_grid else None
-        try:
-            redrawn = [_redraw(problem, y, cv, inner_of, seed, i) for i, y in enumerate(permuted)]
-        except FoldsError as error:
-            raise _with_remedies(error, "use n_permutations=0") from None
-    n_nested = 0 if inner_cv is None else len(labels) if nested_by_grid else 1
-    observed = SharedFolds(np.stack(labels), folds, inner, n_nested)
-    return Design(seed, observed, redrawn, describe_cv(cv), _describe_inner(inner_cv))
+    nested_by_grid = problem.has_grid and inner_cv is not None
+    if inner_cv == INNER_IS_OUTER or not nested_by_grid:
+        permuter = find_exact_permuter(cv, problem.y, problem.groups, folds)
+        if permuter is not None:
+            permuted = [permuter.draw(rng) for _ in range(n)]
+            return [problem.y, *permuted], [], permuter.n_labelings
+    permuter = make_permuter(problem.y, problem.groups)
+    permuted = [permuter.draw(rng) for _ in range(n)]
+    inner_of = inner_cv if nested_by_grid else None
+    try:
+        redrawn = [_redraw(problem, y, cv, inner_of, seed, i) for i, y in enumerate(permuted)]
+    except FoldsError as error:
+        raise _with_remedies(error, "use n_permutations=0") from None
+    return [problem.y], redrawn, permuter.n_labelings
 
 
-def _read_inner_cv(inner_cv: Any) -> Any:
+def _read_inner_cv(inner_cv: Any, cv: Any) -> Any:
+    if isinstance(inner_cv, str) and inner_cv == "auto":
+        return INNER_IS_OUTER if isinstance(cv, int) and cv >= FEWEST_SHARED else USUAL_FOLDS
     if inner_cv is None or (isinstance(inner_cv, str) and inner_cv == INNER_IS_OUTER):
         return inner_cv
     inner_cv = read_cv(inner_cv, "inner_cv")
     if isinstance(inner_cv, list):
         raise UsageError(
-            "inner_cv must be an int, a splitter, 'outer' or None: it splits training sets."
+            "inner_cv must be an int, a splitter, 'outer', 'auto' or None: it splits training sets."
         )
     return inner_cv
 
@@ -273,10 +319,10 @@ def _require_shareable(problem: Problem, y: NDArray[Any], folds: list[Fold], of:
             "inner_cv='outer' needs outer folds that test each row once and train on all others."
             " Give inner_cv as an int."
         )
-    if len(folds) < _FEWEST_SHARED:
+    if len(folds) < FEWEST_SHARED:
         raise UsageError(
-            f"inner_cv='outer' needs at least {_FEWEST_SHARED} outer folds, got {len(folds)}. Use"
-            f" cv={_FEWEST_SHARED} or more, or give inner_cv as an int."
+            f"inner_cv='outer' needs at least {FEWEST_SHARED} outer folds, got {len(folds)}. Use"
+            f" cv={FEWEST_SHARED} or more, or give inner_cv as an int."
         )
     for j, k in combinations(range(len(folds)), 2):
         both = np.intersect1d(folds[j][0], folds[k][0], assume_unique=True)
@@ -295,8 +341,8 @@ def _redraw(
 def _advise(problem: Problem, cv: Any, inner_cv: Any, seed: int) -> list[str]:
     """Say which numbers of folds would do, having tried them; the nearest to what was asked."""
     most = most_folds(problem.y, problem.groups, classify=problem.classify)
-    outer = range(min(cv if isinstance(cv, int) else _USUAL_FOLDS, most), 1, -1)
-    most_inner = min(inner_cv if isinstance(inner_cv, int) else _USUAL_FOLDS, most - 1)
+    outer = range(min(cv if isinstance(cv, int) else USUAL_FOLDS, most), 1, -1)
+    most_inner = min(inner_cv if isinstance(inner_cv, int) else USUAL_FOLDS, most - 1)
     inner = [None] if inner_cv is None else range(most_inner, 1, -1)
     for pair in islice(product(outer, inner), _MOST_TRIES):
         try:

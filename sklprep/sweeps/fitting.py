@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,14 +68,11 @@ class TrainingSet(NamedTuple):
     ----------
     n_labelings : int
         How many labelings, from the first, are fitted.
-    keep : bool
-        Whether the models of the first labeling are kept, as far as its scorer sees them.
     """
 
     rows: NDArray[np.int64]
     tests: list[NDArray[np.int64]]
     n_labelings: int
-    keep: bool = False
 
 
 class Fitted(NamedTuple):
@@ -86,14 +83,10 @@ class Fitted(NamedTuple):
     scores : ndarray of shape (n_tests, n_candidates, n_labelings)
     seconds : float
         Of fitting, for one model: those that are fitted together share it equally.
-    models : list
-        For each candidate that of the first labeling, or its `Answers` where these are all that
-        the scorer looks at. Empty unless kept.
     """
 
     scores: NDArray[np.float64]
     seconds: float
-    models: list[Any]
 
 
 def is_made_scorer(scorer: Scorer) -> bool:
@@ -121,17 +114,17 @@ def fit_training_sets(
     return [fit(work, labels, one) for one in training_sets]
 
 
-def make_models(model: Any, candidates: list[dict[str, Any]]) -> list[Any]:
+def make_models(model: Any, candidates: Sequence[dict[str, Any]]) -> list[Any]:
     """Give an unfitted model for each candidate."""
     return [clone(model).set_params(**parameters) for parameters in candidates]
 
 
 def _fit(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     """Fit one by one, as scikit-learn does."""
-    train, tests, n_labelings, keep = training_set
+    train, tests, n_labelings = training_set
     models = make_models(work.model, work.candidates)
     scores = np.empty((len(tests), len(models), n_labelings))
-    kept, seconds = [], 0.0
+    seconds = 0.0
     for c, labeling in np.ndindex(len(models), n_labelings):
         started = time.perf_counter()
         fitted = _fit_one(models[c], work, labels[labeling], train)
@@ -141,40 +134,33 @@ def _fit(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
             if is_made_scorer(work.scorer) and hasattr(fitted, "__sklearn_tags__"):
                 seen, X = Answers(fitted, X), np.arange(len(test))
             scores[t, c, labeling] = _score(work.scorer, seen, X, labels[labeling][test])
-            if keep and t == labeling == 0:
-                kept.append(seen.forget_model() if isinstance(seen, Answers) else seen)
-    return Fitted(scores, seconds / scores[0].size, kept)
+    return Fitted(scores, seconds / scores[0].size)
 
 
 def _solve(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     """Fit all at once."""
-    train, tests, n_labelings, keep = training_set
+    train, tests, n_labelings = training_set
     scores = np.empty((len(tests), len(work.candidates), n_labelings))
     positions = np.split(np.arange(sum(map(len, tests))), np.cumsum([len(test) for test in tests]))
-    kept: list[Any] = [None] * len(work.candidates)
+    models = make_models(work.model, work.candidates)
     seconds, splits = 0.0, {}
-    for method, model, candidates, penalties in (
-        recognise_all(make_models(work.model, work.candidates)) or []
-    ):
+    for method, model, candidates, penalties in recognise_all(models) or []:
         started = time.perf_counter()
         key = method, model.fit_intercept
         if key not in splits:
             options: dict[str, Any] = {"fit_intercept": model.fit_intercept, "device": work.device}
             splits = {key: Split(work.X, train, np.concatenate(tests), method=method, **options)}
         precise = replace(model, tol=min(model.tol, _OBSERVED_TOL))
-        observed = precise.fit(splits[key], labels[:1], penalties)
-        fits = observed
+        fits = precise.fit(splits[key], labels[:1], penalties)
         if n_labelings > 1:
             permuted = model.fit(splits[key], labels[1:n_labelings], penalties)
-            fits = [one + others for one, others in zip(observed, permuted, strict=True)]
+            fits = [one + others for one, others in zip(fits, permuted, strict=True)]
         seconds += time.perf_counter() - started
         for c, of_penalty in zip(candidates, fits, strict=True):
             for (t, test), (labeling, fit) in product(enumerate(tests), enumerate(of_penalty)):
                 answers, y = Answers(fit, positions[t]), labels[labeling][test]
                 scores[t, c, labeling] = _score_answers(work, answers, y, permuted=labeling > 0)
-                if keep and t == labeling == 0:
-                    kept[c] = answers.forget_model()
-    return Fitted(scores, seconds / scores[0].size, kept if keep else [])
+    return Fitted(scores, seconds / scores[0].size)
 
 
 def _score_answers(work: Work, answers: Answers, y: NDArray[Any], *, permuted: bool) -> float:
@@ -184,8 +170,7 @@ def _score_answers(work: Work, answers: Answers, y: NDArray[Any], *, permuted: b
     """
     rows = np.arange(len(y))
     if permuted and work.scoring in CLOSED_FORMS:
-        once = np.ones((1, len(y)), np.int64)
-        return float(CLOSED_FORMS[work.scoring](answers, rows, y, once)[0])
+        return CLOSED_FORMS[work.scoring](answers, rows, y)
     return _score(work.scorer, answers, rows, y)
 
 
@@ -238,13 +223,11 @@ def _can(method: str) -> Callable[[Answers], bool]:
 class Answers:
     """A fitted model as far as a scorer sees it, with row positions for X.
 
-    What it is asked for it asks of the model once, for all rows. So a scorer can score any resample
-    of the rows for the price of an index, and what comes back from a worker is a few numbers.
+    What it is asked for it asks of the model once, for all rows.
 
     Parameters
     ----------
-    model : fitted estimator or None
-        None once nothing new will be asked.
+    model : fitted estimator
     X : the test rows, or None
 
     Attributes
@@ -277,11 +260,6 @@ class Answers:
         if method not in self.given:
             self.given[method] = getattr(self.model, method)(self.X)
         return self.given[method][rows]
-
-    def forget_model(self) -> Self:
-        """Keep the answers alone: they are small enough to be sent about."""
-        self.model = self.X = None
-        return self
 
     def __sklearn_tags__(self) -> Any:
         return self.tags

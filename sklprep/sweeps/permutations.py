@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from sklprep.exceptions import InsufficientDataError
 from sklprep.sweeps.folds import Fold
 
-Permuter = Callable[[np.random.Generator], NDArray[Any]]
+_MOST_LOG = 700.0
+"""Above it the exponential is beyond float64, and no number of labelings matters."""
 
 
 def make_permuter(y: NDArray[Any], groups: NDArray[np.int64]) -> Permuter:
@@ -33,7 +34,7 @@ def make_permuter(y: NDArray[Any], groups: NDArray[np.int64]) -> Permuter:
             " labels with, and y varies within groups; the permutation control needs at least"
             " half. Use n_permutations=0."
         )
-    return units.permuter(cells)
+    return Permuter(units, cells)
 
 
 def find_exact_permuter(
@@ -77,7 +78,7 @@ def find_exact_permuter(
         return None
     if by_size:
         cells = cells * (units.sizes.max() + 1) + units.sizes
-    return units.permuter(cells) if _count_movable(cells) >= units.n_groups / 2 else None
+    return Permuter(units, cells) if _count_movable(cells) >= units.n_groups / 2 else None
 
 
 class _Units:
@@ -91,7 +92,7 @@ class _Units:
     """
 
     def __init__(self, y: NDArray[Any], groups: NDArray[np.int64]) -> None:
-        self._y, self._groups = y, groups
+        self.y, self.groups = y, groups
         self._order = np.argsort(groups, kind="stable")
         self.sizes = np.bincount(groups)
         self.n_groups = len(self.sizes)
@@ -100,34 +101,46 @@ class _Units:
         of_group = y[self.first_rows]
         self.labels = of_group if np.array_equal(of_group[groups], y) else None
 
-    def permuter(self, cells: NDArray[np.int64]) -> Permuter:
-        """Permute groups of the same cell, which have one label each, or else equal sizes."""
+    def rows(self, members: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Give the positions of the rows of groups of equal size, one group a row."""
+        size = self.sizes[members[0]]
+        return self._order[self._starts[members][:, np.newaxis] + np.arange(size)]
+
+
+class Permuter:
+    """Moves labels between groups of the same cell, which have one label each or equal sizes.
+
+    Attributes
+    ----------
+    n_labelings : float
+        How many labelings there are.
+    """
+
+    def __init__(self, units: _Units, cells: NDArray[np.int64]) -> None:
+        self._units = units
         members = [np.flatnonzero(cells == cell) for cell in np.unique(cells)]
-        if self.labels is not None:
-            return lambda rng: self._permute_labels(rng, members)
-        # a table for each cell: a row for each group, its columns the positions of its rows
-        tables = [
-            self._order[self._starts[of_cell][:, np.newaxis] + np.arange(self.sizes[of_cell[0]])]
-            for of_cell in members
-        ]
-        return lambda rng: self._permute_blocks(rng, tables)
+        if units.labels is None:
+            self._tables = [units.rows(of_cell) for of_cell in members]
+            kinds = [units.y[table] for table in self._tables]
+        else:
+            self._tables = members
+            kinds = [units.labels[of_cell, np.newaxis] for of_cell in members]
+        self.n_labelings = float(np.exp(min(_MOST_LOG, sum(map(_log_arrangements, kinds)))))
 
-    def _permute_labels(
-        self, rng: np.random.Generator, members: list[NDArray[np.intp]]
-    ) -> NDArray[Any]:
-        of_group = self._y[self.first_rows]
-        permuted = of_group.copy()
-        for of_cell in members:
-            permuted[of_cell] = of_group[rng.permutation(of_cell)]
-        return permuted[self._groups]
+    def draw(self, rng: np.random.Generator) -> NDArray[Any]:
+        """Draw a labeling of all rows."""
+        labels = self._units.labels
+        given = self._units.y if labels is None else labels
+        permuted = given.copy()
+        for table in self._tables:
+            permuted[table] = given[rng.permutation(table)]
+        return permuted if labels is None else permuted[self._units.groups]
 
-    def _permute_blocks(
-        self, rng: np.random.Generator, tables: list[NDArray[np.intp]]
-    ) -> NDArray[Any]:
-        permuted = self._y.copy()
-        for table in tables:
-            permuted[table] = self._y[rng.permutation(table)]
-        return permuted
+
+def _log_arrangements(kinds: NDArray[Any]) -> float:
+    """Logarithm of the number of orders of rows, of which equal ones cannot be told apart."""
+    counts = np.unique(kinds, axis=0, return_counts=True)[1]
+    return float(gammaln(len(kinds) + 1) - gammaln(counts + 1).sum())
 
 
 def _count_movable(cells: NDArray[np.int64]) -> int:

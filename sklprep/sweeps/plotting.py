@@ -24,10 +24,11 @@ _MOST_TICKS = 14
 class LayerSweepDisplay:
     """Picture of a layer sweep: scores, controls, and the honest answer beside them.
 
-    Embeddings are leftmost. Each layer has its mean score and, as a bar, the standard deviation
-    over folds. Behind them lie the band of the permutation control and the baselines. The nested
-    score stands to the right with its interval: it belongs to the choice of a layer, not to one
-    layer. Triangles on the axis count the outer folds that picked each layer.
+    Embeddings are leftmost. Each layer has its mean score and, as a bar, the band that holds the
+    whole curve with 95 %, or where there is none the standard deviation over folds. Behind them lie
+    the band of the permutation control and the baselines. The nested score stands to the right with
+    its interval: it belongs to the choice of a layer, not to one layer. Triangles on the axis count
+    the outer folds that picked each layer.
 
     Make one with `from_sweep` or `from_estimator`.
 
@@ -166,17 +167,20 @@ class LayerSweepDisplay:
             linewidth=1.5,
             zorder=3,
         )
+        spread, label = sweep.scores.std(axis=1), "mean ± s.d. over folds"
+        if sweep.band is not None:
+            spread, label = sweep.band[1] - means, "mean and 95 % band of the curve"
         self.errorbar_ = ax.errorbar(
             x,
             means,
-            yerr=sweep.scores.std(axis=1),
+            yerr=spread,
             fmt="o",
             color=_LAYERS,
             markersize=4,
             elinewidth=1,
             alpha=0.9,
             zorder=3,
-            label="mean ± s.d. over folds",
+            label=label,
         )
         best = sweep.layers.index(sweep.naive_best_layer)
         (self.naive_best_,) = ax.plot(
@@ -195,22 +199,25 @@ class LayerSweepDisplay:
         sweep, ax = self.sweep, self.ax_
         self.nested_ = self.picked_ = None
         score, right = sweep.nested_score, self._x[-1] + _gap(sweep) + 1.25
-        if score is None or sweep.best_layers is None or sweep.nested_interval is None:
+        if score is None or sweep.best_layers is None:
             return
-        low, high = sweep.nested_interval
-        numbers = [format_score(value) for value in (score, low, high)]
+        written, bars = format_score(score), None
+        if sweep.nested_interval is not None:
+            low, high = sweep.nested_interval
+            written += f" [{format_score(low)}, {format_score(high)}]"
+            bars = np.abs(np.array([[low], [high]]) - score)
         ax.axvline(right - _gap(sweep) / 2 - 0.4, color="0.8", linewidth=0.8, zorder=0)
         self.nested_ = ax.errorbar(
             [right],
             [score],
-            yerr=np.abs(np.array([[low], [high]]) - score),
+            yerr=bars,
             fmt="D",
             color=_NESTED,
             markersize=6,
             elinewidth=2,
             capsize=4,
             zorder=5,
-            label="layer chosen inside the folds:\n{} [{}, {}]".format(*numbers),
+            label=f"layer chosen inside the folds:\n{written}",
         )
         counts = Counter(sweep.layers.index(layer) for layer in sweep.best_layers)
         on_axis = ax.get_xaxis_transform()
@@ -221,7 +228,7 @@ class LayerSweepDisplay:
             color=_NESTED,
             markersize=5,
             transform=on_axis,
-            label=f"number of outer folds (of {sweep.n_folds})\nthat chose the layer",
+            label=f"number of outer folds (of {sweep.scores.shape[1]})\nthat chose the layer",
         )
         for position, count in counts.items():
             ax.text(

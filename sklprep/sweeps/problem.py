@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -50,9 +51,12 @@ class Problem:
 
     def solves(self, spec: InputSpec) -> bool:
         """Whether the solver knows all that is fitted on an input. It takes dense rows only."""
-        models = make_models(self.model_for(spec), self.candidates)
-        is_made = is_made_scorer(self.scoring.scorer)
-        return is_made and not spec.is_sae and recognise_all(models) is not None
+        return not spec.is_sae and self.knows(self.model_for(spec), self.candidates)
+
+    def knows(self, model: Any, candidates: Sequence[dict[str, Any]] = ({},)) -> bool:
+        """Whether the solver knows a model with any parameters that compete, and its scorer."""
+        models = make_models(model, candidates)
+        return is_made_scorer(self.scoring.scorer) and recognise_all(models) is not None
 
 
 def read_problem(

@@ -8,8 +8,9 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from html import escape
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,13 @@ from sklprep.files.atomic import atomic_write
 from sklprep.formats.layers import EMBEDDINGS, format_layers
 from sklprep.notebook.cards import card, table
 from sklprep.notebook.curve import draw_curve
-from sklprep.sweeps.bootstrap import N_DRAWS
+from sklprep.sweeps.intervals import (
+    Comparison,
+    compare,
+    corrected_t,
+    exact_interval,
+    max_t_band,
+)
 
 _SOLVERS = {
     "sklprep": "a solver that reaches scikit-learn's optimum for all folds and labelings at once",
@@ -33,7 +40,7 @@ class Baseline:
 
     Attributes
     ----------
-    scores : ndarray of shape (n_folds,)
+    scores : ndarray of shape (n_repeats * n_folds,)
     mean : float
     """
 
@@ -53,38 +60,62 @@ class LayerSweep:
     layers : list of int and str
         The inputs, in order: a layer number, a specification of several layers, ``"embeddings"``,
         SAE features as in ``"sae 12"``.
-    scores, fit_times : ndarray of shape (n_layers, n_folds)
-        Score and seconds of fitting in each outer fold; of `param_grid` with the parameters that
-        the inner folds chose for the layer. Models that are fitted together share their time
-        equally.
+    scores, fit_times : ndarray of shape (n_layers, n_repeats * n_folds)
+        Score and seconds of fitting in each outer fold, those of a repeat together; of `param_grid`
+        with the parameters that the inner folds chose for the layer. Models that are fitted
+        together share their time equally.
     mean_scores : ndarray of shape (n_layers,)
+    band : ndarray of shape (2, n_layers), or None
+        Holds the whole curve of mean scores with 95 %, see `sklprep.sweeps.intervals.max_t_band`.
+        None where there is no interval.
     nested_score : float or None
         Mean over the outer folds of the score of the layer that the inner folds picked. None
-        without nesting, as are the next two.
+        without nesting, as are the next four.
+    nested_scores : ndarray of shape (n_repeats * n_folds,), or None
+        Its score in each outer fold.
     nested_interval : (float, float) or None
-        Its 95 % interval, without the variance of training.
+        Its 95 % interval by the corrected t; Clopper and Pearson's where all rows were right, or
+        all wrong. None where it could not be trusted; `no_interval` says why.
     best_layers : list of int and str, or None
         The layer picked in each outer fold.
     chosen : list of dict, or None
         What the inner folds chose in each outer fold: ``"layer"``, and the parameters of
         `param_grid`.
+    repeat_spread : float or None
+        Standard deviation of the nested score over repeats. None of one repeat.
     naive_best_score, naive_best_layer : float, int or str
         The largest of `mean_scores`, flattered by its own selection, and where it is.
     permutation_scores : ndarray of shape (n_permutations, n_layers), or None
-        Mean over folds with permuted labels.
+        Mean over folds with permuted labels. They have the folds of the first repeat, or folds
+        drawn in the same way.
     permutation_band : ndarray of shape (2, n_layers), or None
         Their 2.5th and 97.5th percentiles.
     p_value, p_value_min : float or None
-        Permutation p-value of the maximum over layers, and the smallest it could be.
+        Permutation p-value of the maximum over layers in the first repeat, and the smallest it
+        could be. A permutation without a defined score counts as one that reached it.
+    adjusted_p_values : ndarray of shape (n_layers,), or None
+        Permutation p-value of each layer against the maximum over layers: the chance of any false
+        finding among them is what it says (Westfall and Young, 1993).
     baselines : dict of str to Baseline
         Of ``"majority"`` or ``"mean"``, ``"sentence length"``, ``"TF-IDF"``.
+    comparisons : dict of str to Comparison
+        The nested score against each baseline, on the same folds. Empty where there is no interval.
     table : DataFrame
-        One row for each layer and fold: ``layer``, ``fold``, ``score``, ``fit_time``. Without
-        pandas, a dict of these columns.
+        One row for each layer and fold: ``layer``, ``repeat``, ``fold``, ``score``, ``fit_time``,
+        and of the layer ``band_low``, ``band_high``, ``adjusted_p``. Without pandas, a dict of
+        these columns.
     scoring : str
     solver : str
         What fitted: ``"sklprep"``, ``"scikit-learn"``, or both, in the order of the inputs.
-    n_samples, n_groups, n_folds, n_permutations : int
+    n_samples, n_groups, n_repeats, n_permutations : int
+    n_folds : int
+        Of one repeat.
+    size_ratio : float or None
+        Rows of a test set to rows of its training set. None where there is no interval.
+    no_interval : str
+        Why there is none.
+    n_labelings : float
+        How many labelings the permutations are drawn from.
     details : dict
         What `methods_text` says besides: data, estimator, folds, seed, versions.
 
@@ -103,10 +134,13 @@ class LayerSweep:
     scoring: str
     n_samples: int
     n_groups: int
-    nested_interval: tuple[float, float] | None = None
+    n_repeats: int = 1
+    size_ratio: float | None = None
+    no_interval: str = ""
     best_layers: list[int | str] | None = None
     chosen: list[dict[str, Any]] | None = None
     permutation_scores: NDArray[np.float64] | None = None
+    n_labelings: float = np.inf
     baselines: dict[str, Baseline] = field(default_factory=dict)
     solver: str = "scikit-learn"
     details: dict[str, str] = field(default_factory=dict)
@@ -115,7 +149,7 @@ class LayerSweep:
 
     @property
     def n_folds(self) -> int:
-        return self.scores.shape[1]
+        return self.scores.shape[1] // self.n_repeats
 
     @property
     def n_permutations(self) -> int:
@@ -125,12 +159,60 @@ class LayerSweep:
     def mean_scores(self) -> NDArray[np.float64]:
         return self.scores.mean(axis=1)
 
+    @cached_property
+    def band(self) -> NDArray[np.float64] | None:
+        return None if self.size_ratio is None else max_t_band(self.scores, self.size_ratio)
+
     @property
-    def nested_score(self) -> float | None:
+    def nested_scores(self) -> NDArray[np.float64] | None:
         if self.best_layers is None:
             return None
         picked = [self.layers.index(layer) for layer in self.best_layers]
-        return float(self.scores[picked, range(self.n_folds)].mean())
+        return self.scores[picked, range(self.scores.shape[1])]
+
+    @property
+    def nested_score(self) -> float | None:
+        return None if self.nested_scores is None else float(self.nested_scores.mean())
+
+    @property
+    def nested_interval(self) -> tuple[float, float] | None:
+        scores = self.nested_scores
+        if scores is None or self.size_ratio is None:
+            return None
+        if self.scoring == "accuracy" and scores.min() == scores.max() and scores[0] in (0, 1):
+            return exact_interval(bool(scores[0]), self.n_groups)
+        low, high = corrected_t(scores, self.size_ratio)
+        return (max(low, 0.0), min(high, 1.0)) if self.scoring == "accuracy" else (low, high)
+
+    @property
+    def repeat_spread(self) -> float | None:
+        if self.nested_scores is None or self.n_repeats == 1:
+            return None
+        return float(self.nested_scores.reshape(self.n_repeats, -1).mean(axis=1).std(ddof=1))
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        scores = self.nested_scores
+        if scores is None or self.size_ratio is None:
+            return {}
+        differences = [scores - baseline.scores for baseline in self.baselines.values()]
+        found = compare(differences, self.size_ratio)
+        return dict(zip(self.baselines, found, strict=True))
+
+    def compare_layers(self) -> dict[tuple[int | str, int | str], Comparison]:
+        """Compare each pair of inputs on the same folds, all pairs together.
+
+        Returns
+        -------
+        dict of (one, other) to Comparison
+            Of the mean score of one less that of the other. Empty where there is no interval.
+        """
+        if self.size_ratio is None:
+            return {}
+        pairs = list(combinations(range(len(self.layers)), 2))
+        found = compare([self.scores[i] - self.scores[j] for i, j in pairs], self.size_ratio)
+        names = [(self.layers[i], self.layers[j]) for i, j in pairs]
+        return dict(zip(names, found, strict=True))
 
     @property
     def naive_best_score(self) -> float:
@@ -147,67 +229,132 @@ class LayerSweep:
         return np.percentile(self.permutation_scores, [2.5, 97.5], axis=0)
 
     @property
-    def p_value(self) -> float | None:
+    def adjusted_p_values(self) -> NDArray[np.float64] | None:
         if self.permutation_scores is None:
             return None
-        reached = self.permutation_scores.max(axis=1) >= self.naive_best_score - 1e-12
-        return float(1 + reached.sum()) / (1 + self.n_permutations)
+        observed = self.scores[:, : self.n_folds].mean(axis=1)
+        largest = self.permutation_scores.max(axis=1)[:, np.newaxis]
+        reached = ~(largest < observed - 1e-12)  # what is not defined counts as reached
+        return (1 + reached.sum(axis=0)) / (1 + self.n_permutations)
+
+    @property
+    def p_value(self) -> float | None:
+        p_values = self.adjusted_p_values
+        return None if p_values is None else float(p_values.min())
 
     @property
     def p_value_min(self) -> float | None:
-        return 1 / (1 + self.n_permutations) if self.n_permutations else None
+        if not self.n_permutations:
+            return None
+        return max(1 / (1 + self.n_permutations), 1 / self.n_labelings)
 
     @property
     def table(self) -> Any:
-        columns = {
-            "layer": [layer for layer in self.layers for _ in range(self.n_folds)],
-            "fold": list(range(self.n_folds)) * len(self.layers),
-            "score": self.scores.reshape(-1).tolist(),
-            "fit_time": self.fit_times.reshape(-1).tolist(),
-        }
+        columns = self._columns()
         try:
             import pandas as pd
         except ImportError:
             return columns
         return pd.DataFrame(columns)
 
+    def _columns(self) -> dict[str, list[Any]]:
+        n_layers, n = self.scores.shape
+
+        def of_layers(values: NDArray[np.float64] | None) -> list[float]:
+            values = np.full(n_layers, np.nan) if values is None else values
+            return np.repeat(values, n).tolist()
+
+        repeats, folds = np.divmod(np.arange(n), self.n_folds)
+        low, high = (None, None) if self.band is None else self.band
+        return {
+            "layer": [layer for layer in self.layers for _ in range(n)],
+            "repeat": repeats.tolist() * n_layers,
+            "fold": folds.tolist() * n_layers,
+            "score": self.scores.reshape(-1).tolist(),
+            "fit_time": self.fit_times.reshape(-1).tolist(),
+            "band_low": of_layers(low),
+            "band_high": of_layers(high),
+            "adjusted_p": of_layers(self.adjusted_p_values),
+        }
+
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write `table` as CSV, atomically; pandas is not needed."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["layer", "fold", "score", "fit_time"])
-        for layer, scores, times in zip(self.layers, self.scores, self.fit_times, strict=True):
-            for fold, (score, seconds) in enumerate(zip(scores, times, strict=True)):
-                writer.writerow([layer, fold, float(score), f"{seconds:.6f}"])
+        columns = self._columns()
+        writer.writerow(columns)
+        for layer, repeat, fold, score, seconds, *others in zip(*columns.values(), strict=True):
+            blank = ["" if np.isnan(value) else f"{value:.6g}" for value in others]
+            writer.writerow([layer, repeat, fold, score, f"{seconds:.6f}", *blank])
         with atomic_write(path) as file:
             file.write(text.getvalue().encode())
 
     def summary(self) -> str:
         """Give the honest answer in one sentence, and what stands against it."""
-        score = self.naive_best_score if self.nested_score is None else self.nested_score
         naive = f"naive best {format_score(self.naive_best_score)}"
-        if self.best_layers is None or self.nested_interval is None:
+        if self.best_layers is None:
             head = f"Not nested, so the best {self._score_name} is flattered by its selection"
             parts = [f"{naive} at {name_input(self.naive_best_layer)}"]
         else:
-            low, high = map(format_score, self.nested_interval)
-            head = f"Honest {self._score_name} {format_score(self.nested_score)} [{low}, {high}]"
-            layer, times = Counter(self.best_layers).most_common(1)[0]
-            verb = "was" if isinstance(layer, int) else "were"
-            parts = [f"{name_input(layer)} {verb} picked in {times} of {self.n_folds} folds", naive]
+            head = self._head()
+            parts = [self._picked(), naive]
         if self.baselines:
             order = sorted(self.baselines, key=lambda name: name == "sentence length")
             parts.append(
                 ", ".join(f"{name} {format_score(self.baselines[name].mean)}" for name in order)
             )
+        parts += self._compared() if self.comparisons else self._unbeaten()
         if self.p_value is not None:
             parts.append(
                 f"permutation p = {self.p_value:.3g} (smallest possible {self.p_value_min:.3g})"
             )
-        unbeaten = [name for name, rival in self.baselines.items() if not score > rival.mean]
-        if unbeaten:
-            parts.append(f"not better than {' and '.join(unbeaten)}, so it shows nothing")
         return f"{head}: {'; '.join(parts)}"
+
+    @property
+    def _had_a_choice(self) -> bool:
+        return len(self.layers) > 1 or any(len(one) > 1 for one in self.chosen or ())
+
+    def _head(self) -> str:
+        word = "Honest " if self._had_a_choice else ""
+        head = f"{word}{self._score_name} {format_score(self.nested_score)}"
+        head = head if word else f"{head[0].upper()}{head[1:]}"
+        if self.nested_interval is None:
+            head += f" (no interval: {self.no_interval})"
+        else:
+            low, high = map(format_score, self.nested_interval)
+            head += f" [{low}, {high}]"
+        if self.repeat_spread is None:
+            return head
+        return f"{head} over {self.n_repeats} repeats (s.d. {format_score(self.repeat_spread, 3)})"
+
+    def _picked(self) -> str:
+        if not self._had_a_choice:
+            name = name_input(self.layers[0])
+            return f"of {name} alone; that it was chosen elsewhere is not accounted for"
+        layer, times = Counter(self.best_layers).most_common(1)[0]
+        verb = "was" if isinstance(layer, int) else "were"
+        return f"{name_input(layer)} {verb} picked in {times} of {self.scores.shape[1]} folds"
+
+    def _unbeaten(self) -> list[str]:
+        """Without a comparison name what the score does not even reach."""
+        score = self.naive_best_score if self.nested_score is None else self.nested_score
+        names = [name for name, rival in self.baselines.items() if not score > rival.mean]
+        return [f"not better than {' and '.join(names)}"] if names else []
+
+    def _compared(self) -> list[str]:
+        """Say what the score is shown to be better than, and what not."""
+        better, others = [], []
+        for name, found in self.comparisons.items():
+            low, high = map(format_score, found.interval)
+            by = f"{format_score(found.difference)} [{low}, {high}]"
+            if found.is_better:
+                better.append(f"than {name} by {by}")
+            else:
+                others.append(f"than {name} ({by})")
+        return [
+            *([f"better {', '.join(better)}"] if better else []),
+            *([f"not shown to be better {', '.join(others)}"] if others else []),
+        ]
 
     def methods_text(self) -> str:
         """Describe data, folds, model, controls and versions in one paragraph for a paper."""
@@ -216,39 +363,64 @@ class LayerSweep:
             f"{details['data']}: {self.n_samples:,} rows in {self.n_groups:,} groups,"
             f" {details['target']}.",
             f"Each of {len(self.layers)} inputs ({_name_inputs(self.layers)}) was scored by"
-            f" {self._score_name} in {self.n_folds}-fold cross-validation ({details['folds']}), on"
+            f" {self._score_name} in {self._times}{self.n_folds}-fold cross-validation"
+            f" ({details['folds']}), on"
             " the same folds for every input and with no group on both sides of a split; the model"
             f" {details['estimator']} was refitted from scratch, its normalization included, on the"
             f" training rows of each fold, by"
             f" {', or by '.join(_SOLVERS[name] for name in self.solver.split(' and '))}.",
         ]
-        if self.best_layers is not None and self.nested_interval is not None:
-            low, high = (format_score(bound, 3) for bound in self.nested_interval)
-            score = format_score(self.nested_score, 3)
+        if self.best_layers is not None:
             sentences.append(
                 f"The best input{self._name_parameters()} was chosen by inner cross-validation"
                 f" ({details['inner_folds']}) within each outer training set and scored on the"
-                f" outer test set: {self._score_name} {score}, 95 % interval [{low}, {high}] by"
-                f" resampling groups within each test fold {N_DRAWS:,} times with fixed models, so"
-                " without the variance of training."
+                f" outer test set: {self._score_name} {format_score(self.nested_score, 3)},"
+                f" {self._describe_interval()}."
             )
+        if not self._had_a_choice:
+            sentences.append("That this input was chosen elsewhere is not accounted for.")
         if self.permutation_scores is not None:
             sentences.append(
                 f"In a permutation control labels were permuted between groups"
                 f" {self.n_permutations:,} times, {details['permutations']} and shared by all"
                 f" inputs; the maximum over inputs has p = {self.p_value:.3g} (smallest possible"
-                f" {self.p_value_min:.3g})."
+                f" {self.p_value_min:.3g}), compared with that of the first repeat; p-values of"
+                " single inputs are adjusted by the same maximum (Westfall and Young 1993)."
             )
         if self.baselines:
             means = ", ".join(
                 f"{name} {format_score(b.mean, 3)}" for name, b in self.baselines.items()
             )
             sentences.append(f"Baselines on the same folds: {means}.")
+        if self.comparisons:
+            compared = "; ".join(
+                f"{name} {format_score(c.difference, 3)}"
+                f" [{format_score(c.interval[0], 3)}, {format_score(c.interval[1], 3)}],"
+                f" p = {c.p_value:.3g}"
+                for name, c in self.comparisons.items()
+            )
+            sentences.append(
+                "Paired differences from them, by the corrected t with p-values by Holm's method:"
+                f" {compared}."
+            )
         return " ".join([*sentences, f"Seed {details['seed']}; {details['versions']}."])
+
+    def _describe_interval(self) -> str:
+        if self.nested_interval is None:
+            return f"without an interval, as {self.no_interval}"
+        low, high = (format_score(bound, 3) for bound in self.nested_interval)
+        return (
+            f"95 % interval [{low}, {high}] by the corrected t over folds and repeats (Nadeau and"
+            " Bengio 2003; Bouckaert and Frank 2004)"
+        )
 
     def _name_parameters(self) -> str:
         competed = self.details.get("parameters")
         return f" and the best of the parameters {competed}" if competed else ""
+
+    @property
+    def _times(self) -> str:
+        return f"{self.n_repeats} repeats of " if self.n_repeats > 1 else ""
 
     @property
     def _score_name(self) -> str:
@@ -256,7 +428,9 @@ class LayerSweep:
 
     def _repr_html_(self) -> str:
         """Show in a notebook the honest answer and the curve."""
-        means, spreads = self.mean_scores, self.scores.std(axis=1)
+        means, spreads, of_bars = self.mean_scores, self.scores.std(axis=1), "s.d. over folds"
+        if self.band is not None:
+            spreads, of_bars = self.band[1] - means, "band to each side"
         single = [isinstance(layer, int) for layer in self.layers]
         chosen = None
         picked: Counter[Any] = Counter(self.best_layers or ())
@@ -281,12 +455,13 @@ class LayerSweep:
             ]
             for layer, mean, spread in zip(self.layers, means, spreads, strict=True)
         ]
-        head = ["input", "mean", "s.d. over folds", "picked in folds" if chosen else ""]
+        head = ["input", "mean", of_bars, "picked in folds" if chosen else ""]
         details = [("scores", table(head, rows))]
         if self.details:
             details.append(("methods", f"<p>{escape(self.methods_text())}</p>"))
         subtitle = f"{self.n_samples:,} rows in {self.n_groups:,} groups"
-        caption = ["Dots and bars: mean and standard deviation over folds."]
+        bars = "a band that holds the curve with 95 %" if self.band is not None else of_bars
+        caption = [f"Dots and bars: mean and {bars}."]
         if chosen:
             caption.append("Diamond: layer chosen inside the folds, 95 % interval.")
         if self.permutation_scores is not None:

@@ -23,7 +23,14 @@ def close_figures():
 
 
 def make_sweep(
-    layers, *, n_folds=5, nested=True, permuted=True, baselines=True, scoring="accuracy"
+    layers,
+    *,
+    n_folds=5,
+    nested=True,
+    interval=True,
+    permuted=True,
+    baselines=True,
+    scoring="accuracy",
 ):
     """A sweep with made-up numbers."""
     rng = np.random.default_rng(0)
@@ -35,7 +42,7 @@ def make_sweep(
         scoring=scoring,
         n_samples=100,
         n_groups=100,
-        nested_interval=(0.38, 0.47) if nested else None,
+        size_ratio=0.25 if interval else None,
         best_layers=[layers[-1]] * 3 + [layers[n // 2]] * (n_folds - 3) if nested else None,
         permutation_scores=0.2 + 0.1 * rng.random((20, n)) if permuted else None,
         baselines={
@@ -66,12 +73,22 @@ def test_embeddings_are_leftmost_then_the_layers_then_the_choice():
     assert low < ticks[0] < ticks[-1] < high
 
 
-def test_points_are_means_and_bars_standard_deviations_over_folds():
-    sweep = make_sweep(EACH_OF_6)
+@pytest.mark.parametrize("interval", [True, False])
+def test_points_are_means_and_bars_the_band_or_standard_deviations_over_folds(interval):
+    sweep = make_sweep(EACH_OF_6, interval=interval)
     line, _, (bars,) = LayerSweepDisplay.from_sweep(sweep).errorbar_
     np.testing.assert_allclose(sweep.scores.mean(axis=1), line.get_ydata())
     spans = [segment[1, 1] - segment[0, 1] for segment in bars.get_segments()]
-    np.testing.assert_allclose(2 * sweep.scores.std(axis=1), spans)
+    expected = sweep.band[1] - sweep.band[0] if interval else 2 * sweep.scores.std(axis=1)
+    np.testing.assert_allclose(expected, spans)
+
+
+def test_choice_without_an_interval_is_a_point():
+    sweep = make_sweep(EACH_OF_6, interval=False)
+    display = LayerSweepDisplay.from_sweep(sweep)
+    assert [sweep.nested_score] == display.nested_[0].get_ydata().tolist()
+    assert () == display.nested_[2]
+    assert f"inside the folds:\n{sweep.nested_score:.2f}" in display.nested_.get_label()
 
 
 def test_line_joins_single_layers_only():
@@ -94,7 +111,7 @@ def test_band_baselines_and_nested_score_are_drawn_at_their_values():
     assert 3 == len(styles), "lines differ without colour too"
     marker, _, (interval,) = display.nested_
     assert [sweep.nested_score] == marker.get_ydata().tolist()
-    np.testing.assert_allclose([0.38, 0.47], interval.get_segments()[0][:, 1])
+    np.testing.assert_allclose(sweep.nested_interval, interval.get_segments()[0][:, 1])
     assert marker.get_xdata()[0] > display.errorbar_[0].get_xdata().max() + 1
 
 
@@ -139,9 +156,10 @@ def test_legend_says_the_numbers_and_can_be_left_out():
     sweep = make_sweep(EACH_OF_6)
     display = LayerSweepDisplay.from_sweep(sweep)
     texts = [text.get_text() for text in display.legend_.get_texts()]
-    assert "mean ± s.d. over folds" == texts[0]
+    assert "mean and 95 % band of the curve" == texts[0]
     assert f"naive best {sweep.naive_best_score:.2f}" == texts[1]
-    assert f"{sweep.nested_score:.2f} [0.38, 0.47]" in texts[2]
+    low, high = sweep.nested_interval
+    assert f"{sweep.nested_score:.2f} [{low:.2f}, {high:.2f}]" in texts[2]
     assert "permutation control" in texts[4]
     assert "baseline: TF-IDF 0.35" == texts[-1]
     assert display.plot(legend=False).legend_ is None

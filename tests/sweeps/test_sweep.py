@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from benchmarks.null_calibration import LeastSquares, hit_rate, null_p_value
 from joblib import parallel_config
+from scipy import stats
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.dummy import DummyClassifier
@@ -22,6 +23,7 @@ from sklearn.model_selection import (
     GroupKFold,
     KFold,
     LeaveOneGroupOut,
+    ShuffleSplit,
     StratifiedGroupKFold,
     StratifiedKFold,
     cross_val_score,
@@ -37,10 +39,12 @@ from sklprep.exceptions import (
     LayerSpecError,
     UsageError,
 )
+from sklprep.sweeps.intervals import max_t_band
 from sklprep.sweeps.sweep import count_fits, layer_sweep
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, format_score
 
-SMALL = {"cv": 3, "inner_cv": 3, "baselines": False}
+SMALL = {"cv": 3, "inner_cv": 3, "n_repeats": 1, "baselines": False}
+COLUMNS = "layer repeat fold score fit_time band_low band_high adjusted_p".split()
 LOGISTIC = make_pipeline(
     ActivationNormalizer(), LogisticRegression(solver="newton-cg", max_iter=1_000)
 )
@@ -61,7 +65,8 @@ def acts():
 
 @pytest.fixture(scope="module")
 def sweep(acts):
-    return layer_sweep(None, acts, acts.labels, cv=4, inner_cv=3, n_permutations=5)
+    options = {"cv": 4, "inner_cv": 3, "n_repeats": 1}
+    return layer_sweep(None, acts, acts.labels, n_permutations=5, **options)
 
 
 def noise(seed, n=60, n_layers=3, d=4):
@@ -148,35 +153,125 @@ def test_sentences_without_words_have_no_tfidf_baseline():
 # ---- the interval
 
 
-def mean_recall(predicted, y):
-    return np.mean([np.mean(predicted[y == c] == c) for c in np.unique(y)])
+def test_interval_is_the_corrected_t_over_repeats_and_folds(acts):
+    sweep = layer_sweep(None, acts, acts.labels, n_repeats=3, baselines=False)
+    scores = np.array(
+        [sweep.scores[sweep.layers.index(layer), j] for j, layer in enumerate(sweep.best_layers)]
+    )
+    assert (15,) == scores.shape
+    error = np.sqrt((1 / 15 + 16 / 64) * np.var(scores, ddof=1))
+    expected = scores.mean() + np.array([-1, 1]) * 2.1447866879 * error  # t of 14 degrees
+    np.testing.assert_allclose(expected, sweep.nested_interval)
+    of_repeats = scores.reshape(3, 5).mean(axis=1)
+    assert sweep.repeat_spread == pytest.approx(np.std(of_repeats, ddof=1))
+
+
+def test_each_repeat_draws_folds_anew_and_the_first_is_the_sweep_without_repeats(acts, sweep):
+    repeated = layer_sweep(None, acts, acts.labels, cv=4, inner_cv=3, n_repeats=2)
+    np.testing.assert_array_equal(sweep.scores, repeated.scores[:, :4])
+    assert not np.array_equal(repeated.scores[:, :4], repeated.scores[:, 4:])
+    X, y = noise(0)
+    folds = KFold(4, shuffle=True, random_state=3)
+    one, two = (layer_sweep(None, X, y, cv=folds, n_repeats=n, inner_cv=None) for n in (1, 2))
+    np.testing.assert_array_equal(one.scores, two.scores[:, :4])
+
+
+def test_models_that_scikit_learn_fits_and_fixed_folds_are_not_repeated_by_themselves(acts):
+    X, y = noise(0)
+    for model, cv in ((LeastSquares(), 3), (None, KFold(3)), (None, stratified(3, y))):
+        options = {"inner_cv": None, "baselines": False}
+        assert 1 == layer_sweep(model, X, y, cv=cv, **options).n_repeats
+    with pytest.raises(UsageError, match="draws folds anew, which this cv does not"):
+        layer_sweep(None, X, y, cv=KFold(3), n_repeats=2)
+    with pytest.raises(UsageError, match="n_repeats must be 'auto' or at least 1"):
+        layer_sweep(None, X, y, n_repeats=0)
+
+
+def test_where_all_rows_are_right_the_interval_is_exact():
+    y = np.arange(60) % 2
+    X = y[:, None, None] + np.zeros((60, 1, 2))
+    sweep = layer_sweep(None, X, y, n_repeats=2)
+    assert (1.0, (pytest.approx(0.025 ** (1 / 60)), 1.0)) == (
+        sweep.nested_score,
+        sweep.nested_interval,
+    )
 
 
 @pytest.mark.parametrize(
-    ("scoring", "by_hand"),
+    ("n", "cv", "reason"),
     [
-        ("accuracy", lambda predicted, y: np.mean(predicted == y)),
-        ("balanced_accuracy", mean_recall),
-        (hit_rate, lambda predicted, y: np.mean(predicted == y)),
+        (28, 4, "there are 28 groups, fewer than 30"),
+        (60, 15, "a test fold has 4 of the groups, fewer than 5"),
+        (60, ShuffleSplit(4, test_size=15, random_state=0), "do not test each row once"),
     ],
 )
-def test_interval_equals_a_bootstrap_of_test_groups_with_fixed_models(scoring, by_hand):
-    rng = np.random.default_rng(3)
-    groups = np.repeat(np.arange(30), 3)
-    y = np.arange(30)[groups] % 2
-    X = rng.standard_normal((90, 1, 4)) + 0.7 * y[:, None, None]
-    sweep = layer_sweep(
-        LeastSquares(), X, y, groups=groups, cv=3, inner_cv=2, scoring=scoring, baselines=False
-    )
-    folds = []
-    for train, test in stratified(3, y, groups):
-        predicted = LeastSquares().fit(X[train, 0], y[train]).predict(X[:, 0])
-        members = np.array([np.flatnonzero(groups == group) for group in np.unique(groups[test])])
-        rows = members[rng.integers(0, len(members), (2_000, len(members)))].reshape(2_000, -1)
-        folds.append([by_hand(predicted[row], y[row]) for row in rows])
-    expected = np.percentile(np.mean(folds, axis=0), [2.5, 97.5])
-    np.testing.assert_allclose(expected, sweep.nested_interval, atol=0.025)
-    assert sweep.nested_interval[0] < sweep.nested_score < sweep.nested_interval[1]
+def test_without_enough_groups_or_a_partition_there_is_no_interval(n, cv, reason):
+    X, y = noise(0, n=n)
+    sweep = layer_sweep(LeastSquares(), X, y, cv=cv, inner_cv=2)
+    assert (None, None, {}) == (sweep.nested_interval, sweep.band, sweep.comparisons)
+    assert reason in sweep.summary()
+    assert reason in sweep.methods_text()
+
+
+def test_score_is_compared_with_baselines_in_pairs_by_the_corrected_t(acts):
+    sweep = layer_sweep(None, acts, acts.labels, n_repeats=2)
+    found = sweep.comparisons
+    p_values = {}
+    for name, baseline in sweep.baselines.items():
+        differences = sweep.nested_scores - baseline.scores
+        t = differences.mean() / (np.std(differences, ddof=1) * np.sqrt(1 / 10 + 1 / 4))
+        p_values[name] = 2 * stats.t.sf(abs(t), 9)
+        assert found[name].difference == pytest.approx(differences.mean())
+        half = stats.t.ppf(0.975, 9) * abs(differences.mean() / t)
+        np.testing.assert_allclose(found[name].interval[1] - differences.mean(), half)
+    least = 0.0
+    for rank, name in enumerate(sorted(p_values, key=p_values.get)):
+        least = max(least, (3 - rank) * p_values[name])
+        assert found[name].p_value == pytest.approx(min(1, least))
+
+
+def test_of_layers_that_are_alike_none_is_shown_to_be_better():
+    X, y = noise(0)
+    sweep = layer_sweep(None, X, y, n_repeats=5)
+    compared = sweep.compare_layers()
+    assert {(0, 1), (0, 2), (1, 2)} == set(compared)
+    assert not any(one.is_better for one in compared.values())
+
+
+def test_band_holds_each_layers_interval_and_widens_with_their_number():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0.7, 0.1, (20, 400))
+    for n_layers in (1, 20):
+        low, high = max_t_band(scores[:n_layers], 0.25)
+        errors = scores[:n_layers].std(axis=1, ddof=1) * np.sqrt(1 / 400 + 0.25)
+        # the largest of independent normals
+        expected = stats.norm.ppf((1 + 0.95 ** (1 / n_layers)) / 2)
+        np.testing.assert_allclose((high - low) / 2 / errors, expected, rtol=0.02)
+
+
+def test_one_input_alone_is_not_called_honest():
+    X, y = noise(0)
+    alone = layer_sweep(None, X[:, :1], y, n_repeats=1)
+    assert alone.summary().startswith("Accuracy 0.")
+    assert "that it was chosen elsewhere is not accounted for" in alone.summary()
+    assert "chosen elsewhere is not accounted for" in alone.methods_text()
+
+
+def test_p_values_of_layers_are_adjusted_by_the_maximum_over_layers(sweep):
+    largest = sweep.permutation_scores.max(axis=1)
+    for layer, p in enumerate(sweep.adjusted_p_values):
+        assert p == (1 + sum(largest >= sweep.mean_scores[layer] - 1e-12)) / 6
+    undefined = dataclasses.replace(sweep, permutation_scores=np.full((3, 4), np.nan))
+    assert 1 == undefined.p_value
+
+
+def test_smallest_possible_p_counts_the_labelings_that_there_are():
+    y = np.repeat([0, 1], 15)
+    groups = np.arange(30) // 5  # 6 groups of one label each: 20 labelings
+    X = np.random.default_rng(0).standard_normal((30, 1, 2))
+    options = {"groups": groups, "cv": 3, "inner_cv": None, "baselines": False}
+    sweep = layer_sweep(LeastSquares(), X, y, n_permutations=200, **options)
+    assert sweep.p_value_min >= 1 / 20
 
 
 # ---- no leakage
@@ -402,7 +497,7 @@ def assert_same(expected, actual):
 
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_result_does_not_depend_on_jobs_or_backend(acts, sweep, backend):
-    options = {"cv": 4, "inner_cv": 3, "n_permutations": 5}
+    options = {"cv": 4, "inner_cv": 3, "n_repeats": 1, "n_permutations": 5}
     with parallel_config(backend, n_jobs=2):
         assert_same(sweep, layer_sweep(None, acts, acts.labels, **options))
 
@@ -465,7 +560,7 @@ def test_floats_are_regressed_and_stratified_in_bins():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((90, 2, 5))
     y = np.maximum(X[:, 1, 0], 0)
-    sweep = layer_sweep(None, X, y, cv=5, inner_cv=3)
+    sweep = layer_sweep(None, X, y, cv=5, inner_cv=3, n_repeats=1)
     assert "r2" == sweep.scoring
     assert [1] * 5 == sweep.best_layers
     edges = np.quantile(y[y > 0], [0.25, 0.5, 0.75])
@@ -490,7 +585,7 @@ def test_a_dense_y_is_stratified_by_quantiles():
 def test_few_distinct_numbers_are_stratified_without_a_warning():
     y = np.repeat([0.0, 1.0, 2.0], [30, 12, 3])
     X = np.random.default_rng(0).standard_normal((45, 1, 3))
-    sweep = layer_sweep(Ridge(), X, y, cv=5, inner_cv=5, baselines=False, n_permutations=2)
+    sweep = layer_sweep(Ridge(), X, y, inner_cv=5, n_repeats=1, n_permutations=2, baselines=False)
     assert np.isfinite(sweep.scores).all()
 
 
@@ -612,7 +707,7 @@ SPLITS = stratified(3, np.arange(30) % 2)
         ({"cv": 1}, UsageError, "cv must be at least 2 folds"),
         ({"cv": "five"}, UsageError, "cv must be an int, a splitter"),
         ({"inner_cv": True}, UsageError, "inner_cv must be an int, a splitter"),
-        ({"inner_cv": SPLITS}, UsageError, "inner_cv must be an int, a splitter, 'outer' or None"),
+        ({"inner_cv": SPLITS}, UsageError, "inner_cv must be an int, a splitter, 'outer', 'auto'"),
         ({"cv": SPLITS, "n_permutations": 1}, UsageError, "redraws the folds"),
         (
             {"cv": KFold(3), "groups": np.arange(30) % 10},
@@ -678,14 +773,15 @@ def test_summary_names_the_baselines_that_the_score_does_not_beat():
         n_samples=9,
         n_groups=9,
         best_layers=[1, 0],
-        nested_interval=(0.3, 0.5),
+        no_interval="there are 9 groups, fewer than 30",
         baselines=rivals,
     )
-    assert nested.summary().startswith("Honest R2 0.45 [0.30, 0.50]: ")
+    assert nested.summary().startswith(
+        "Honest R2 0.45 (no interval: there are 9 groups, fewer than 30): "
+    )
     assert "not better" not in nested.summary()
-    rest = {"best_layers": None, "nested_interval": None}
-    naive = dataclasses.replace(nested, **rest)  # 0.40 against 0.40 and 0.41
-    assert naive.summary().endswith("; not better than mean and TF-IDF, so it shows nothing")
+    naive = dataclasses.replace(nested, best_layers=None)  # 0.40 against 0.40 and 0.41
+    assert naive.summary().endswith("; not better than mean and TF-IDF")
 
 
 def test_methods_text_names_data_folds_model_controls_and_versions(acts, sweep):
@@ -698,7 +794,8 @@ def test_methods_text_names_data_folds_model_controls_and_versions(acts, sweep):
         "LogisticRegression(max_iter=1000,",
         "refitted from scratch",
         "permutation control",
-        "without the variance of training",
+        "by the corrected t over folds and repeats",
+        "p-values by Holm's method",
         "Seed 0",
         "scikit-learn 1.",
         f"Python {sys.version.split()[0]}",
@@ -709,7 +806,7 @@ def test_methods_text_names_data_folds_model_controls_and_versions(acts, sweep):
 
 def test_table_has_a_row_for_each_layer_and_fold(sweep):
     table = sweep.table
-    assert ["layer", "fold", "score", "fit_time"] == list(table.columns)
+    assert COLUMNS == list(table.columns)
     np.testing.assert_array_equal(sweep.scores[2], table[table.layer == 1].score)
     assert (table.fit_time > 0).all()
 
@@ -725,7 +822,7 @@ def test_csv_holds_the_table_without_pandas(sweep, tmp_path, monkeypatch):
     sweep.to_csv(tmp_path / "new" / "sweep.csv")
     with (tmp_path / "new" / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert ["layer", "fold", "score", "fit_time"] == list(rows[0])
+    assert COLUMNS == list(rows[0])
     assert ["embeddings"] * 4 == [row["layer"] for row in rows[:4]]
     assert sweep.scores.reshape(-1).tolist() == [float(row["score"]) for row in rows]
 
@@ -742,7 +839,9 @@ def test_count_fits_tells_how_many_fits_are_made(options):
 
 
 def test_count_fits_counts_the_baselines(acts):
-    assert 4 * 5 * 6 + 3 * 5 == count_fits(acts)
+    assert 4 * (5 + 10) + 3 * 5 == count_fits(acts)
+    assert 4 * 5 * 6 + 3 * 5 == count_fits(acts, inner_cv=5)
+    assert 10 * (4 * (5 + 10) + 3 * 5) == count_fits(acts, n_repeats=10)
     assert 3 * 5 + 3 * 5 == count_fits(acts, layers=range(3), inner_cv=None)
 
 

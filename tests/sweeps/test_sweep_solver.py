@@ -23,7 +23,7 @@ from sklprep.sweeps.folds import draw_folds
 from sklprep.sweeps.permutations import find_exact_permuter
 from sklprep.sweeps.sweep import count_fits
 
-ALONE = {"baselines": False, "cv": 4, "inner_cv": 3}
+ALONE = {"baselines": False, "cv": 4, "inner_cv": 3, "n_repeats": 1}
 GRID = {"logisticregression__C": [1e-3, 1e-1, 10.0]}
 TIGHT = make_pipeline(
     StandardScaler(), LogisticRegression(tol=1e-9, solver="newton-cg", max_iter=1_000)

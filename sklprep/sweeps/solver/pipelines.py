@@ -78,11 +78,7 @@ def recognise_pipeline(estimator: Any) -> tuple[str, LinearModel] | None:
         A linear model, or a pipeline that ends with one, behind at most one scaler. A
         `RowSpaceProjector` between them is skipped: it changes no prediction of an L2 penalty.
     """
-    steps = [estimator]
-    if type(estimator) is Pipeline:
-        if estimator.memory is not None or estimator.transform_input is not None:
-            return None
-        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+    steps = _flatten(estimator)
     if len(steps) > 1 and _is_projector(steps[-2]):
         del steps[-2]
     if not 1 <= len(steps) <= 2:
@@ -90,6 +86,14 @@ def recognise_pipeline(estimator: Any) -> tuple[str, LinearModel] | None:
     scaler = steps[0] if len(steps) == 2 else None
     method, model = _read_scaler(scaler), recognise(steps[-1])
     return None if method is None or model is None else (method, model)
+
+
+def _flatten(estimator: Any) -> list[Any]:
+    """List the steps of a pipeline, of pipelines within it too, that do something."""
+    if type(estimator) is not Pipeline or estimator.transform_input is not None:
+        return [estimator]
+    steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+    return [one for step in steps for one in _flatten(step)]
 
 
 def _is_projector(step: Any) -> bool:
