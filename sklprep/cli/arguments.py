@@ -176,6 +176,25 @@ def folds(text: str) -> int:
 folds.__name__ = "number of folds"
 
 
+def inner_folds(text: str) -> int | str:
+    return text if text in ("auto", "outer") else folds(text)
+
+
+inner_folds.__name__ = "number of folds, 'outer' or 'auto'"
+
+
+def repeats(text: str) -> int | str:
+    if text == "auto":
+        return text
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+repeats.__name__ = "number of repeats or 'auto'"
+
+
 def not_negative(text: str) -> int:
     number = int(text)
     if number < 0:

@@ -14,7 +14,9 @@ from sklprep.cli.arguments import (
     add_skip_bad,
     add_target,
     folds,
+    inner_folds,
     not_negative,
+    repeats,
     strategies_text,
     sweep_layers,
 )
@@ -34,7 +36,14 @@ if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
     from sklprep.sweeps.sweep_result import LayerSweep
 
-_INNER = "folds within each training set, which choose the layer; default: %(default)s"
+_INNER = (
+    "folds within each training set, which choose the layer; 'outer' takes the other outer folds;"
+    " auto is outer from 4 outer folds on, and otherwise 5; default: auto"
+)
+_REPEATS = (
+    "how often to repeat all folds, drawn anew; auto is 10 for logistic and ridge on hidden states"
+    " and embeddings, and otherwise 1; default: auto"
+)
 _SHOWN_SCORERS = 5  # all that begin with "balanced", "roc_auc" or "f1"
 _ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
 
@@ -81,7 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: standardize, or maxabs for feature-to-concept",
     )
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
-    add("--inner-cv", type=folds, default=5, metavar="N", help=_INNER)
+    add("--inner-cv", type=inner_folds, default="auto", metavar="N", help=_INNER)
+    add("--repeats", type=repeats, default="auto", metavar="N", help=_REPEATS)
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
     add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
     add_joined(parser)
@@ -122,6 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "layers": layers,
         "cv": arguments.cv,
         "inner_cv": arguments.inner_cv,
+        "n_repeats": _count_repeats(arguments, strategy, model),
         "n_permutations": arguments.permutations,
     }
     options: dict[str, Any] = {
@@ -147,6 +158,16 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_sweep(sweep)
     print(sweep.summary())
     return 0
+
+
+def _count_repeats(arguments: argparse.Namespace, strategy: Strategy, model: Any) -> int:
+    from sklprep.sweeps.solver import recognise_pipeline
+    from sklprep.sweeps.sweep import N_REPEATS
+
+    if arguments.repeats != "auto":
+        return int(arguments.repeats)
+    is_cheap = strategy.input_member != SAE and recognise_pipeline(model) is not None
+    return N_REPEATS if is_cheap else 1
 
 
 def _find_strategy(layers: Sequence[int | str] | None) -> str:
@@ -325,10 +346,16 @@ def _picture_format(path: Path) -> str:
 
 
 def _print_sweep(sweep: LayerSweep) -> None:
-    print(f"\n{'layer':<12}{sweep.scoring:<10}  fold spread")
-    for layer, scores in zip(sweep.layers, sweep.scores, strict=True):
+    spread = "fold spread" if sweep.band is None else "95 % band"
+    p_head = "" if sweep.adjusted_p_values is None else "adjusted p  "
+    print(f"\n{'layer':<12}{sweep.scoring:<10}  {spread:<14}{p_head}")
+    for i, (layer, scores) in enumerate(zip(sweep.layers, sweep.scores, strict=True)):
         bar = "#" * round(40 * max(0.0, scores.mean()))
-        print(f"{layer!s:<12}{scores.mean():<10.3f}  {scores.std():<11.3f}  {bar}")
+        around = f"{scores.std():.3f}"
+        if sweep.band is not None:
+            around = f"{sweep.band[0, i]:.3f}, {sweep.band[1, i]:.3f}"
+        p = "" if sweep.adjusted_p_values is None else f"{sweep.adjusted_p_values[i]:<12.3g}"
+        print(f"{layer!s:<12}{scores.mean():<10.3f}  {around:<14}{p}{bar}")
     for name, baseline in sweep.baselines.items():
         print(f"{name:<16}{baseline.mean:.3f}")
     print()

@@ -70,9 +70,13 @@ def read_csv(path):
     """Scores by layer and fold."""
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["layer", "fold", "score", "fit_time"]
+    assert list(rows[0])[:5] == ["layer", "repeat", "fold", "score", "fit_time"]
     assert all(float(row["fit_time"]) >= 0 for row in rows)
-    return {(row["layer"], int(row["fold"])): float(row["score"]) for row in rows}
+    n_folds = 1 + max(int(row["fold"]) for row in rows)
+    return {
+        (row["layer"], n_folds * int(row["repeat"]) + int(row["fold"])): float(row["score"])
+        for row in rows
+    }
 
 
 @functools.cache
@@ -91,10 +95,13 @@ def test_prints_number_of_fits_a_table_and_the_answer_in_one_sentence(sweep, fol
 
     assert (code, err) == (0, "")
     # 4 inputs: 3 outer folds of one fit and 5 inner ones each; 3 baselines on 3 folds
-    assert lines[0].startswith(f"{4 * 3 * (1 + 5) + 3 * 3} fits on ActivationSet(48 rows, ")
+    n_fits = 10 * (4 * 3 * (1 + 5) + 3 * 3)
+    assert lines[0].startswith(f"{n_fits:d} fits on ActivationSet(48 rows, ")
     assert lines[-1] == expected.summary()
     assert lines[-1].startswith(f"Honest accuracy {expected.nested_score:.2f} [")
     table = dict(re.findall(r"^(embeddings|\d+) +(\d\.\d{3})  ", out, re.MULTILINE))
+    bands = re.findall(r"(-?\d\.\d{3}), (-?\d\.\d{3}) +#", out)
+    assert bands == [(f"{low:.3f}", f"{high:.3f}") for low, high in expected.band.T]
     assert table == {
         str(layer): f"{scores.mean():.3f}"
         for layer, scores in zip(["embeddings", 0, 1, 2], expected.scores, strict=True)
@@ -179,7 +186,7 @@ def test_layers_are_the_entries_of_the_curve_in_the_order_given(sweep, tmp_path)
         "0,2",
         "2",
     ]
-    assert out.startswith(f"{4 * 3 * 6 + 9} fits")
+    assert out.startswith(f"{10 * (4 * 3 * 6 + 9)} fits")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +206,9 @@ def test_every_estimator_answers(sweep, estimator, arguments, score):
     )
 
     assert (code, err) == (0, "")
-    assert re.fullmatch(rf"Honest {score} -?\d\.\d\d \[.*\]: layer .*\n", out)
+    alone = rf"(?i:{score}) -?\d\.\d\d \[.*\]: of layer 1 alone; .*\n"
+    several = rf"Honest {score} -?\d\.\d\d \[.*\].*: layer .*\n"
+    assert re.fullmatch(alone if "--layers 1" in arguments else several, out)
 
 
 @pytest.mark.parametrize("arguments", ["", TO_FEATURE])
@@ -337,14 +346,14 @@ def test_permutations_add_a_p_value_and_its_smallest_value(sweep):
     p, smallest = re.search(r"permutation p = (\S+) \(smallest possible (\S+)\)", out).groups()
     assert float(smallest) == 1 / 4
     assert float(p) in {0.25, 0.5, 0.75, 1}
-    assert out.startswith(f"{3 * (2 * (1 + 5 + 3) + 3)} fits")
+    assert out.startswith(f"{3 * (2 * (10 * (1 + 5) + 3) + 10 * 3)} fits")
 
 
 def test_scoring_is_the_scorer_named(sweep, folder):
     _, out, _ = sweep("--cv 3 --scoring f1_macro --layers 0 --quiet")
 
     assert out == reference(folder, scoring="f1_macro", layers=(0,)).summary() + "\n"
-    assert out.startswith("Honest f1 macro ")
+    assert out.startswith("F1 macro ")
 
 
 def test_seed_reaches_the_folds(sweep, folder):

@@ -36,7 +36,7 @@ DEFAULTS = list(named_defaults())
 
 def test_defaults_are_found_in_the_help_texts():
     assert ("sweep", "--layers", "each sae") in DEFAULTS
-    assert ("sweep", "--inner-cv", "5") in DEFAULTS
+    assert ("sweep", "--inner-cv", "auto") in DEFAULTS
     assert ("inspect", "--threshold", "0.95") in DEFAULTS
     assert ("demo", None, "sklprep_demo") in DEFAULTS
     assert {"generate", "sweep", "pack", "inspect", "demo"} == {command for command, *_ in DEFAULTS}
