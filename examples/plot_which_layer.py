@@ -2,7 +2,7 @@
 ==============================
 
 Layer 4. A probe that chooses its layer without sight of the sentences it is scored on names the
-strength (0 to 3) of 0.69 of them. TF-IDF, which sees only the text, names 0.23, and always the
+strength (0 to 3) of 0.72 of them. TF-IDF, which sees only the text, names 0.25, and always the
 most frequent label 0.25.
 
 The data is synthetic: the concept was planted to peak at layer 4 of 0 to 5, and one label in

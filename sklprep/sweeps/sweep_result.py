@@ -382,7 +382,7 @@ class LayerSweep:
         if self.permutation_scores is not None:
             sentences.append(
                 f"In a permutation control labels were permuted between groups"
-                f" {self.n_permutations:,} times, {details['permutations']} and shared by all"
+                f" {self.n_permutations:,} times, {details['permutations']}, the same for all"
                 f" inputs; the maximum over inputs has p = {self.p_value:.3g} (smallest possible"
                 f" {self.p_value_min:.3g}), compared with that of the first repeat; p-values of"
                 " single inputs are adjusted by the same maximum (Westfall and Young 1993)."
