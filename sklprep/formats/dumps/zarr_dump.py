@@ -42,6 +42,11 @@ _CODECS = {
     *("blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "shuffle"),
 }
 """Codecs that hold nothing but numbers. pickle, json2 and vlen-* make Python objects."""
+
+_BLOSC_HEADER = 16
+"""Bytes before a chunk by blosc, of which the last four are the length of all. Its decoder believes
+them: of a shorter chunk it would take whatever lies behind it in memory for values."""
+
 _DTYPES = {
     **{f"float{8 * n}": f"<f{n}" for n in (2, 4, 8)},
     **{f"int{8 * n}": f"<i{n}" for n in (2, 4, 8)},
@@ -180,10 +185,11 @@ def _describe(path: Path, folder: Path) -> ZarrArray | None:
             chunks = tuple(fields["chunk_grid"]["configuration"]["chunk_shape"])
             dtype = _DTYPES.get(fields["data_type"], "")
             codecs, inner = _codecs_of_v3(fields["codecs"])
+        checks_blosc = _ends_with_blosc(fields, is_v2)
         sizes = (*shape, *chunks, *inner)
         if len(chunks) != len(shape) or not all(type(n) is int and 0 < n < 1 << 48 for n in sizes):
             raise ValueError
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise file_fault(
             file, None, "is not the metadata of an array", "shape, chunks, dtype and codecs"
         ) from None
@@ -204,7 +210,7 @@ def _describe(path: Path, folder: Path) -> ZarrArray | None:
         return None
     name = folder.relative_to(path).as_posix()
     array = ZarrArray(path, "" if name == "." else name, dtype, shape, chunks)
-    _require_stored(file, folder, array, inner)
+    _require_stored(file, folder, array, inner, checks_blosc=checks_blosc)
     return array
 
 
@@ -228,19 +234,44 @@ def _codecs_of_v3(listed: Any) -> tuple[set[str], tuple[int, ...]]:
     return names, inner
 
 
-def _require_stored(file: Path, folder: Path, array: ZarrArray, inner: tuple[int, ...]) -> None:
+def _ends_with_blosc(fields: Mapping[str, Any], is_v2: bool) -> bool:
+    """Whether a file of this array is what blosc wrote, and nothing else."""
+    codec, name = (fields["compressor"], "id") if is_v2 else (fields["codecs"][-1], "name")
+    return isinstance(codec, dict) and codec[name] == "blosc"
+
+
+def _require_stored(
+    file: Path, folder: Path, array: ZarrArray, inner: tuple[int, ...], *, checks_blosc: bool
+) -> None:
     """Require that every chunk was written, and that one is small: a shape alone is cheap."""
     itemsize = np.dtype(array.dtype).itemsize
     if math.prod(inner or array.chunks) * itemsize > MAX_CHUNK_BYTES:
         found = f"has chunks of shape {inner or array.chunks}"
         raise file_fault(file, None, found, f"at most {MAX_CHUNK_BYTES:,} bytes")
     n_chunks = math.prod(-(-n // size) for n, size in zip(array.shape, array.chunks, strict=True))
-    there = sum(
-        not name.startswith(".") and name != _V3
-        for _, _, names in os.walk(folder)
+    stored = [
+        Path(here) / name
+        for here, _, names in os.walk(folder)
         for name in names
-    )
-    if not n_chunks / _MOST_EMPTY <= there <= n_chunks:
+        if not name.startswith(".") and name != _V3
+    ]
+    if not n_chunks / _MOST_EMPTY <= len(stored) <= n_chunks:
         raise file_fault(
-            file, None, f"has {there:,} chunks", f"{n_chunks:,}", "The dump may be unfinished."
+            file,
+            None,
+            f"has {len(stored):,} chunks",
+            f"{n_chunks:,}",
+            "The dump may be unfinished.",
         )
+    for chunk in stored if checks_blosc else ():
+        _require_whole(chunk)
+
+
+def _require_whole(chunk: Path) -> None:
+    """Require that a chunk by blosc is as long as it says."""
+    with RegularFile(chunk, "a Zarr chunk") as opened:
+        header, size = read_at(opened.fd, _BLOSC_HEADER, 0), opened.file_size
+    length = int.from_bytes(header[-4:], "little")
+    if len(header) < _BLOSC_HEADER or length != size:
+        found, expected = f"has {size:,} bytes", f"{length:,}, as its header says"
+        raise file_fault(chunk, None, found, expected, "The dump may be damaged.")

@@ -409,13 +409,15 @@ def write_hdf5(path, arrays, **options):
     return path
 
 
-def write_zarr(path, arrays, version=2, **options):
+def write_zarr(path, arrays, version=2, chunks=None, **options):
     zarr = pytest.importorskip("zarr", minversion="3")
     group = zarr.open_group(str(path), mode="w", zarr_format=version)
     for name, values in arrays.items():
-        chunks = (*options.get("chunks", values.shape), 2, 2)[: values.ndim]
-        chunks = chunks if values.ndim > 1 else values.shape
-        array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
+        sizes = (
+            (*(chunks or values.shape), 2, 2)[: values.ndim] if values.ndim > 1 else values.shape
+        )
+        options |= {"shape": values.shape, "dtype": values.dtype, "chunks": sizes}
+        array = group.create_array(name, **options)
         array[...] = values
     return path
 
@@ -559,4 +561,18 @@ class TestZarr:
         file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
 
         with pytest.raises(FileFormatError, match=r"layer_0/\.zarray: "):
+            load_activations(path)
+
+    @pytest.mark.parametrize("version", [2, 3])
+    def test_chunks_by_blosc_that_are_shorter_than_they_say_are_refused(self, tmp_path, version):
+        """Its decoder reads on behind their end, so that values would be what lies there."""
+        codecs = pytest.importorskip("zarr.codecs" if version == 3 else "numcodecs")
+        codec = (codecs.BloscCodec if version == 3 else codecs.Blosc)(cname="lz4")
+        arrays = {"layer_0": TOKENS[0, :, 0]}
+        path = write_zarr(tmp_path / "a.zarr", arrays, version, compressors=codec)
+        np.testing.assert_array_equal(arrays["layer_0"], load_activations(path).layer(0))
+        chunk = path / ("layer_0/0.0" if version == 2 else "layer_0/c/0/0")
+        chunk.write_bytes(chunk.read_bytes()[:-8])
+
+        with pytest.raises(FileFormatError, match=r"0: has \d+ bytes; expected \d+, as its header"):
             load_activations(path)
