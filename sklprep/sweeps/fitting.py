@@ -31,10 +31,6 @@ _OBSERVED_TOL = 1e-3
 were those of the optimum. Permuted labels have its default, at which 0.1 % of predictions differ
 from the optimum, in either direction, for half the time; they are reported in the mean only."""
 
-_LEAST_DISTINCT = 0.9
-"""Share of rows that must be distinct for the solver. Of 200 rows with 10 to 52 distinct ones, as
-final tokens before the first layer are, its decisions were off by up to 0.1 of the largest."""
-
 _MadeScorer = type(make_scorer(accuracy_score))
 
 
@@ -114,13 +110,8 @@ def fit_training_sets(
     training_sets : list of TrainingSet
     """
     work = work._replace(X=work.X.read()) if isinstance(work.X, RemoteRows) else work
-    fit = _solve if work.solve and not _repeats_itself(work.X) else _fit
+    fit = _solve if work.solve else _fit
     return [fit(work, labels, one) for one in training_sets]
-
-
-def _repeats_itself(X: Any) -> bool:
-    """Whether too few rows are distinct for the solver."""
-    return len({row.tobytes() for row in np.asarray(X)}) < _LEAST_DISTINCT * len(X)
 
 
 def make_models(model: Any, candidates: Sequence[dict[str, Any]]) -> list[Any]:
