@@ -137,6 +137,18 @@ class Data:
             folder / "dump.safetensors", tensors | {"labels": rng.integers(4, size=n)}
         )
 
+    def sweep_files(self) -> Path:
+        """Sentence files of 7 inputs: 200 of 384 columns, or few small ones."""
+
+        def write(folder: Path) -> None:
+            from sklprep import make_activations
+
+            n, d_model = (200, 384) if self.shapes.d_model > 384 else (40, self.shapes.d_model)
+            sizes = {"n_layers": 6, "d_model": d_model, "n_features": 8}
+            make_activations(n, **sizes, random_state=0, output=folder)
+
+        return self._once("sweep_files", write)
+
     def _sentence_files(self, n: int) -> Path:
         def write(folder: Path) -> None:
             from sklprep import make_activations
