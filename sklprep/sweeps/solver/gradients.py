@@ -52,6 +52,7 @@ class NewtonSystem:
         mean = to_numpy(loss.curvature(self._total)).astype(np.float64) / P.shape[-1]
         exponent = np.log(np.maximum(mean * _LOWER_CURVATURE, _TINY)) / np.log(W_STEP)
         self._levels = W_STEP ** np.round(exponent)
+        self._distinct_levels = np.unique(self._levels)
 
     def solve(
         self, r: Array, rb: Array, enough: NDArray[np.float64]
@@ -134,12 +135,11 @@ class NewtonSystem:
     def _precondition(self, r: Array, rb: Array) -> tuple[Array, Array, Array]:
         """Give preconditioned residuals, those of the intercept, and the image of the former."""
         xp, place = self._space.xp, self._space.place
-        levels = np.unique(self._levels)
-        if len(levels) == 1:
-            z, image = self._space.preconditioner(float(levels[0]), r.dtype)(r)
+        if len(self._distinct_levels) == 1:
+            z, image = self._space.preconditioner(float(self._distinct_levels[0]), r.dtype)(r)
         else:
             z, image = xp.empty_like(r), xp.empty_like(self._P)
-            for w in levels:
+            for w in self._distinct_levels:
                 index = place.index(np.flatnonzero(self._levels == w))
                 apply = self._space.preconditioner(float(w), r.dtype)
                 z[:, index, :], image[:, index, :] = apply(xp.take(r, index, axis=1))

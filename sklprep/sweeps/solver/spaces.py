@@ -49,6 +49,9 @@ _MANY_COLUMNS = 32
 """From here on an inverse pays: it takes 9 ms more than a Cholesky factor at 816 rows in float32,
 and a product with it is 0.3 ms faster than solving, fifteen times a fit."""
 
+_SMALL = 512
+"""Up to this width an inverse pays for few columns too: calling LAPACK takes longer than it does."""
+
 _FLOAT32_LIMIT = 1.0
 """The largest ``w * norm(H) * eps`` for which float32 is used. Beyond it rounding the residual
 moves decisions as much as a step does, and steps no longer converge."""
@@ -104,7 +107,7 @@ class _Space:
         """Invert or factor I + w H; give w and what multiplies with the inverse."""
         try:
             matrix = plus_identity(self.xp, self._matrix(dtype), w)
-            if self.many or not self.place.is_numpy:
+            if self.many or self.width <= _SMALL or not self.place.is_numpy:
                 inverse = invert_positive(self.place, matrix)
                 return w, lambda r, out: times(r, inverse, out)
             return w, Cholesky(self.place, matrix).solve
