@@ -179,11 +179,17 @@ def _make_strata(y: NDArray[Any], n_folds: int) -> NDArray[np.int64]:
 def _require_rows(folds: list[Fold], n_rows: int) -> None:
     for k, fold in enumerate(folds):
         for name, rows in zip(("training", "test"), fold, strict=True):
-            if not len(rows) or rows.min() < -n_rows or rows.max() >= n_rows:
+            if not len(rows) or rows.min() < 0 or rows.max() >= n_rows:
                 found = f"position {max(rows, key=abs)}" if len(rows) else "none"
                 raise UsageError(
                     f"Fold {k} of cv must have {name} rows among the {n_rows} rows, got {found}."
                 )
+        repeated = len(fold[1]) - len(np.unique(fold[1]))
+        if repeated:
+            raise UsageError(
+                f"Fold {k} of cv repeats {repeated} test rows, which would count twice. Give each"
+                " test row of a fold once."
+            )
 
 
 def _require_whole_groups(folds: list[Fold], groups: NDArray[np.int64]) -> None:

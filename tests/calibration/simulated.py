@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.linear_model import RidgeClassifier
-from sklearn.pipeline import make_pipeline
+from scipy.stats import norm
 
-from sklprep import ActivationNormalizer
+from .by_sums import Models
 
 N_LAYERS, N_COLUMNS, N_NEW = 6, 12, 4_000
 SHARED = 0.6
 """Share of the noise's variance that all layers have in common, as neighbouring layers do."""
 
-MODEL = make_pipeline(ActivationNormalizer(), RidgeClassifier())
+_FEWEST_OF_CLASS = 6
+"""Groups of each class that are always there: enough for any folds."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,13 @@ class Cell:
     n_classes : int
     group_size : int
         Rows of a group, which share their label and half of their noise.
+    copies : bool
+        Whether the rows of a group are equal.
     share : float
         Of the first class among two; 0.5 is balanced.
+    weakest : float
+        Signal of the first layer, as a share of the last one's.
+    metric : {"accuracy", "roc_auc"}
     """
 
     name: str
@@ -40,48 +44,88 @@ class Cell:
     signal: float
     n_classes: int = 2
     group_size: int = 1
+    copies: bool = False
     share: float = 0.5
+    weakest: float = 0.6
+    metric: str = "accuracy"
 
 
 CELLS = [
     *(
-        Cell(f"n {n}, signal {signal:g}", n, signal)
+        Cell(f"{n} rows, signal {signal:g}", n, signal)
         for n in (60, 100, 200, 400)
         for signal in (0.0, 0.5, 1.0, 2.0)
     ),
-    Cell("n 100, 4 classes, no signal", 100, 0.0, n_classes=4),
-    Cell("n 100, 4 classes, signal 1", 100, 1.0, n_classes=4),
-    Cell("n 200, 4 classes, signal 2", 200, 2.0, n_classes=4),
-    Cell("30 groups of 4 tokens, no signal", 30, 0.0, group_size=4),
-    Cell("30 groups of 4 tokens, signal 1", 30, 1.0, group_size=4),
-    Cell("60 groups of 4 tokens, signal 1", 60, 1.0, group_size=4),
-    Cell("n 200, 10 % positives, no signal", 200, 0.0, share=0.9),
-    Cell("n 200, 10 % positives, signal 1", 200, 1.0, share=0.9),
+    Cell("100 rows, signal 1, equal layers", 100, 1.0, weakest=1.0),
+    *(
+        Cell(f"{n} rows, 4 classes, signal {signal:g}", n, signal, n_classes=4)
+        for n, signal in ((100, 0.0), (100, 1.0), (200, 0.0), (200, 2.0))
+    ),
+    *(
+        Cell(f"{n} sentences of 4 tokens, signal {signal:g}", n, signal, group_size=4)
+        for n, signal in ((20, 0.0), (30, 0.0), (30, 1.0), (60, 0.0), (60, 1.0))
+    ),
+    Cell("60 texts, each twice, signal 0", 60, 0.0, group_size=2, copies=True),
+    Cell("60 texts, each twice, signal 1", 60, 1.0, group_size=2, copies=True),
+    *(
+        Cell(
+            f"{n} rows, 10 % positives, AUROC, signal {signal:g}",
+            n,
+            signal,
+            share=0.9,
+            metric="roc_auc",
+        )
+        for n, signal in ((200, 0.0), (200, 1.0), (400, 1.0))
+    ),
 ]
 
 
-def draw(cell: Cell, seed: int) -> tuple[Any, Any, Any, Callable[[int], tuple[Any, Any]]]:
-    """Give X (n_rows, n_layers, n_columns), y, groups, and what gives new rows of a layer."""
-    rng = np.random.default_rng([seed, cell.n_groups, cell.n_classes, cell.group_size])
-    means = rng.standard_normal((cell.n_classes, N_COLUMNS))
-    means -= means.mean(axis=0)
-    means /= np.linalg.norm(means[0] - means[1])
-    strength = cell.signal * np.linspace(0.6, 1.0, N_LAYERS)
+class World:
+    """What the data sets of a cell are drawn from, with a direction that a seed draws."""
 
-    def rows(n_groups: int, size: int) -> tuple[Any, Any]:
-        shares = [cell.share, 1 - cell.share] if cell.n_classes == 2 else None
-        of_group = rng.choice(cell.n_classes, n_groups, p=shares)
-        n_each = 6  # enough of every class for any folds
-        of_group[: n_each * cell.n_classes] = np.arange(n_each * cell.n_classes) % cell.n_classes
-        y = np.repeat(of_group, size)
-        noise = np.sqrt(SHARED) * rng.standard_normal((len(y), 1, N_COLUMNS))
-        noise = noise + np.sqrt(1 - SHARED) * rng.standard_normal((len(y), N_LAYERS, N_COLUMNS))
-        if size > 1:
-            common = rng.standard_normal((n_groups, N_LAYERS, N_COLUMNS))
-            noise = np.sqrt(0.5) * (noise + np.repeat(common, size, axis=0))
-        return noise + strength[:, np.newaxis] * means[y][:, np.newaxis], y
+    def __init__(self, cell: Cell, rng: np.random.Generator) -> None:
+        self.cell, self._rng = cell, rng
+        means = rng.standard_normal((cell.n_classes, N_COLUMNS))
+        means -= means.mean(axis=0)
+        means /= np.linalg.norm(means[0] - means[1])
+        strength = cell.signal * np.linspace(cell.weakest, 1.0, N_LAYERS)
+        self.means = strength[:, np.newaxis, np.newaxis] * means
+        """(n_layers, n_classes, n_columns)"""
 
-    X, y = rows(cell.n_groups, cell.group_size)
-    new_X, new_y = rows(N_NEW // cell.group_size, cell.group_size)
-    groups = np.repeat(np.arange(cell.n_groups), cell.group_size)
-    return X, y, groups, lambda layer: (new_X[:, layer], new_y)
+    def draw(self) -> tuple[Any, Any, Any]:
+        """Draw X (n_rows, n_layers, n_columns), y of the groups, and groups."""
+        cell, rng = self.cell, self._rng
+        y = rng.choice(cell.n_classes, cell.n_groups, p=self._shares())
+        n_sure = _FEWEST_OF_CLASS * cell.n_classes
+        y[:n_sure] = np.arange(n_sure) % cell.n_classes
+        groups = np.repeat(np.arange(cell.n_groups), cell.group_size)
+        n = cell.n_groups if cell.copies else len(groups)
+        noise = self._noise(n)
+        if cell.copies:
+            noise = noise[groups]
+        elif cell.group_size > 1:
+            noise = np.sqrt(0.5) * (noise + self._noise(cell.n_groups)[groups])
+        return noise + self.means[:, y[groups]].swapaxes(0, 1), y, groups
+
+    def truth(self, layer: int, models: Models) -> Any:
+        """Expected score of models of a layer on new rows: (n_repeats, n_models)."""
+        if self.cell.n_classes > 2:
+            y = np.arange(N_NEW) % self.cell.n_classes
+            X = self._rng.standard_normal((N_NEW, N_COLUMNS)) + self.means[layer, y]
+            return np.mean(models.decide(X).argmax(axis=-1) == y, axis=-1)
+        decisions = models.decide(self.means[layer])[..., 0]
+        spread = np.linalg.norm(models.W[..., 0], axis=-1)
+        if self.cell.metric == "roc_auc":
+            return norm.cdf((decisions[..., 1] - decisions[..., 0]) / (np.sqrt(2) * spread))
+        of_class = norm.cdf(decisions * [-1, 1] / spread[..., np.newaxis])
+        return of_class @ self._shares()
+
+    def _shares(self) -> Any:
+        cell = self.cell
+        if cell.n_classes == 2:
+            return np.array([cell.share, 1 - cell.share])
+        return np.full(cell.n_classes, 1 / cell.n_classes)
+
+    def _noise(self, n: int) -> Any:
+        shared = np.sqrt(SHARED) * self._rng.standard_normal((n, 1, N_COLUMNS))
+        return shared + np.sqrt(1 - SHARED) * self._rng.standard_normal((n, N_LAYERS, N_COLUMNS))

@@ -714,6 +714,16 @@ SPLITS = stratified(3, np.arange(30) % 2)
             UsageError,
             "Fold 0 of cv has rows of 10 groups in training and test",
         ),
+        (
+            {"cv": [(np.arange(20), np.append(np.arange(20, 30), 20))]},
+            UsageError,
+            "Fold 0 of cv repeats 1 test rows",
+        ),
+        (
+            {"cv": [(np.arange(20), np.arange(-10, 0))]},
+            UsageError,
+            "Fold 0 of cv must have test rows among the 30 rows, got position -10",
+        ),
     ],
 )
 def test_what_cannot_be_answered_is_refused(changes, error, message):

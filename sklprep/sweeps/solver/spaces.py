@@ -50,7 +50,7 @@ _MANY_COLUMNS = 32
 and a product with it is 0.3 ms faster than solving, fifteen times a fit."""
 
 _SMALL = 512
-"""Up to this width an inverse pays for few columns too: calling LAPACK takes longer than it does."""
+"""Up to this width an inverse pays for few columns too: a call of LAPACK takes longer."""
 
 _FLOAT32_LIMIT = 1.0
 """The largest ``w * norm(H) * eps`` for which float32 is used. Beyond it rounding the residual
