@@ -104,6 +104,11 @@ class SharedFolds:
             listed.append(sets)
         return listed
 
+    def deal(self, *, small: bool) -> list[list[list[TrainingSet]]]:
+        """Deal the training sets into tasks: those of all folds, if they are small, into one."""
+        listed = self.training_sets()
+        return [listed] if small and len(self.labels) == 1 else [[of_fold] for of_fold in listed]
+
     def read(self, fitted: list[list[Fitted]]) -> InputScores:
         """Read what `training_sets` came to: the scores of what the inner folds choose."""
         outer = np.array([of_fold[0].scores[0] for of_fold in fitted])

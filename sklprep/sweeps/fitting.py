@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import islice, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from sklearn.utils.metaestimators import available_if
 
 from sklprep.exceptions import InsufficientDataError, UsageError
 from sklprep.sweeps.closed_forms import CLOSED_FORMS
-from sklprep.sweeps.solver import Split, recognise_all
+from sklprep.sweeps.solver import Candidates, Split, count_stacked, recognise_all
 from sklprep.sweeps.workers import RemoteRows
 
 Scorer = Callable[..., Any]
@@ -99,19 +99,26 @@ def is_made_scorer(scorer: Scorer) -> bool:
 
 
 def fit_training_sets(
-    work: Work, labels: NDArray[Any], training_sets: list[TrainingSet]
-) -> list[Fitted]:
+    work: Work, labels: NDArray[Any], training_sets: list[list[TrainingSet]]
+) -> list[list[Fitted]]:
     """Fit every candidate on every labeling of some training sets, and score it.
 
     Parameters
     ----------
     work : Work
     labels : ndarray of shape (n_labelings, n_samples)
-    training_sets : list of TrainingSet
+    training_sets : list of list of TrainingSet
+        Of some outer folds.
     """
     work = work._replace(X=work.X.read()) if isinstance(work.X, RemoteRows) else work
-    fit = _solve if work.solve else _fit
-    return [fit(work, labels, one) for one in training_sets]
+    models = make_models(work.model, work.candidates)
+    every = [one for of_fold in training_sets for one in of_fold]
+    found = (
+        _solve(work, models, labels, every)
+        if work.solve
+        else (_fit(work, models, labels, one) for one in every)
+    )
+    return [list(islice(found, len(of_fold))) for of_fold in training_sets]
 
 
 def make_models(model: Any, candidates: Sequence[dict[str, Any]]) -> list[Any]:
@@ -119,10 +126,9 @@ def make_models(model: Any, candidates: Sequence[dict[str, Any]]) -> list[Any]:
     return [clone(model).set_params(**parameters) for parameters in candidates]
 
 
-def _fit(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
+def _fit(work: Work, models: list[Any], labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     """Fit one by one, as scikit-learn does."""
     train, tests, n_labelings = training_set
-    models = make_models(work.model, work.candidates)
     scores = np.empty((len(tests), len(models), n_labelings))
     seconds = 0.0
     for c, labeling in np.ndindex(len(models), n_labelings):
@@ -137,42 +143,90 @@ def _fit(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     return Fitted(scores, seconds / scores[0].size)
 
 
-def _solve(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
-    """Fit all at once; by scikit-learn, which takes longer, what the solver could not."""
-    train, tests, n_labelings = training_set
-    scores = np.empty((len(tests), len(work.candidates), n_labelings))
-    positions = np.split(np.arange(sum(map(len, tests))), np.cumsum([len(test) for test in tests]))
-    models = make_models(work.model, work.candidates)
-    seconds, splits = 0.0, {}
-    for method, model, candidates, penalties in recognise_all(models) or []:
+def _solve(
+    work: Work, models: list[Any], labels: NDArray[Any], training_sets: list[TrainingSet]
+) -> Iterator[Fitted]:
+    """Fit at once what shares matrices, or calls: labelings, penalties, small training sets."""
+    kinds = recognise_all(models) or []
+    start = 0
+    while start < len(training_sets):
         started = time.perf_counter()
-        key = method, model.fit_intercept
-        if key not in splits:
-            options: dict[str, Any] = {"fit_intercept": model.fit_intercept, "device": work.device}
-            splits = {key: Split(work.X, train, np.concatenate(tests), method=method, **options)}
-        precise = replace(model, tol=min(model.tol, _OBSERVED_TOL))
-        fits = precise.fit(splits[key], labels[:1], penalties)
-        if n_labelings > 1:
-            permuted = model.fit(splits[key], labels[1:n_labelings], penalties)
-            fits = [one + others for one, others in zip(fits, permuted, strict=True)]
-        seconds += time.perf_counter() - started
-        for c, of_penalty in zip(candidates, fits, strict=True):
-            for (t, test), (labeling, fit) in product(enumerate(tests), enumerate(of_penalty)):
-                answers, y = Answers(fit, positions[t]), labels[labeling][test]
-                if not fit.converged_:
-                    again = _fit_one(models[c], work, labels[labeling], train)
-                    answers = Answers(again, work.X[test])
-                scores[t, c, labeling] = _score_answers(work, answers, y, permuted=labeling > 0)
-    return Fitted(scores, seconds / scores[0].size)
+        n_together = 1
+        if all(len(kind.penalties) == 1 for kind in kinds):
+            n_together = count_stacked(_open_split(work, kinds[0], training_sets[start]))
+        some = training_sets[start : start + n_together]
+        start += len(some)
+        fits: list[dict[int, list[Any]]] = [{} for _ in some]  # by candidate, of all labelings
+        splits: list[Split] = []
+        for i, kind in enumerate(kinds):
+            if not i or not _share_splits(kind, kinds[i - 1]):
+                splits = [_open_split(work, kind, one) for one in some]
+            _solve_kind(kind, labels, some, splits, fits)
+        n_fits = len(models) * sum(one.n_labelings for one in some)
+        seconds = (time.perf_counter() - started) / n_fits
+        for one, of_set in zip(some, fits, strict=True):
+            yield Fitted(_score_all(work, models, labels, one, of_set), seconds)
 
 
-def _score_answers(work: Work, answers: Answers, y: NDArray[Any], *, permuted: bool) -> float:
-    """Score all test rows; permuted labels by a closed form, where there is one.
+def _open_split(work: Work, kind: Candidates, one: TrainingSet) -> Split:
+    options: dict[str, Any] = {"fit_intercept": kind.model.fit_intercept, "device": work.device}
+    return Split(work.X, one.rows, np.concatenate(one.tests), method=kind.method, **options)
+
+
+def _share_splits(one: Candidates, other: Candidates) -> bool:
+    return (one.method, one.model.fit_intercept) == (other.method, other.model.fit_intercept)
+
+
+def _solve_kind(
+    kind: Candidates,
+    labels: NDArray[Any],
+    training_sets: list[TrainingSet],
+    splits: list[Split],
+    fits: list[dict[int, list[Any]]],
+) -> None:
+    """Fit candidates that differ in their penalty; what is reported precisely."""
+    precise = replace(kind.model, tol=min(kind.model.tol, _OBSERVED_TOL))
+    if len(kind.penalties) == 1:
+        model = replace(precise, penalty=kind.penalties[0])
+        observed = [[[fit]] for fit in model.fit_each(splits, labels[0])]
+    else:
+        observed = [precise.fit(split, labels[:1], kind.penalties) for split in splits]
+    for one, split, of_set, first in zip(training_sets, splits, fits, observed, strict=True):
+        others: list[list[Any]] = [[] for _ in kind.penalties]
+        if one.n_labelings > 1:
+            others = kind.model.fit(split, labels[1 : one.n_labelings], kind.penalties)
+        found = [of_y + permuted for of_y, permuted in zip(first, others, strict=True)]
+        of_set.update(zip(kind.positions, found, strict=True))
+
+
+def _score_all(
+    work: Work,
+    models: list[Any],
+    labels: NDArray[Any],
+    training_set: TrainingSet,
+    fits: dict[int, list[Any]],
+) -> NDArray[np.float64]:
+    """Score what the solver fitted; where it could not, what scikit-learn fits."""
+    train, tests, n_labelings = training_set
+    scores = np.empty((len(tests), len(models), n_labelings))
+    positions = np.split(np.arange(sum(map(len, tests))), np.cumsum([len(test) for test in tests]))
+    for c, of_candidate in fits.items():
+        for (t, test), (labeling, fit) in product(enumerate(tests), enumerate(of_candidate)):
+            answers, y = Answers(fit, positions[t]), labels[labeling][test]
+            if not fit.converged_:
+                again = _fit_one(models[c], work, labels[labeling], train)
+                answers = Answers(again, work.X[test])
+            scores[t, c, labeling] = _score_answers(work, answers, y)
+    return scores
+
+
+def _score_answers(work: Work, answers: Answers, y: NDArray[Any]) -> float:
+    """Score all test rows, by a closed form where there is one.
 
     Of 40 rows scikit-learn's accuracy takes 0.5 ms, more than the fit.
     """
     rows = np.arange(len(y))
-    if permuted and work.scoring in CLOSED_FORMS:
+    if work.scoring in CLOSED_FORMS:
         return CLOSED_FORMS[work.scoring](answers, rows, y)
     return _score(work.scorer, answers, rows, y)
 

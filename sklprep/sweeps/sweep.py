@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from numbers import Integral
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -26,7 +26,6 @@ from sklprep.sweeps.design import (
     USUAL_FOLDS,
     Design,
     InputScores,
-    SharedFolds,
     can_repeat,
     draw_design,
 )
@@ -39,6 +38,10 @@ from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
 from sklprep.sweeps.workers import RemoteRows, Task, is_on_cluster, run_tasks
 
 SOLVERS = ("auto", "scikit-learn")
+_SMALL = 700
+"""Rows up to which training sets share numpy's calls, see `sklprep.sweeps.solver.stacks`; those of
+a repeat are then one task."""
+
 N_REPEATS = 10
 """Repeats where they are cheap: the score of a data set then moves with the seed by 0.01 to 0.02,
 where that of one repeat moves by 0.04."""
@@ -111,8 +114,7 @@ def layer_sweep(
         ``"auto"`` fits `LogisticRegression`, `Ridge` and `RidgeClassifier` with an L2 penalty,
         alone or behind `ActivationNormalizer`, `StandardScaler`, `MinMaxScaler` or `MaxAbsScaler`,
         with `sklprep.sweeps.solver`: the same optimum, reached many times faster. scikit-learn
-        fits other estimators, SAE features, rows of which less than 90 % are distinct, and all
-        where the scorer looks at the model or at X.
+        fits other estimators, SAE features, and all where the scorer looks at the model or at X.
     device : str or None, default=None
         ``"cuda"`` or another device of torch, to compute there; for what the solver knows.
     n_jobs : int or None, default=None
@@ -183,7 +185,7 @@ def layer_sweep(
     >>> sweep.layers
     ['embeddings', 0, 1, 2]
     >>> sweep.scores.shape
-    (4, 3)
+    (4, 30)
     >>> sweep.nested_score <= sweep.naive_best_score
     True
     """
@@ -323,48 +325,51 @@ def _fit_all(
     show_progress: bool | None,
 ) -> _Fits:
     """Fit for each input its folds and its permutations, then the baselines."""
-    tasks = _make_tasks(
-        problem, design, rivals, means, _make_rows(problem, elsewhere=is_on_cluster())
-    )
+    works = _make_works(problem, rivals, means, _make_rows(problem, elsewhere=is_on_cluster()))
     rounds = [design.rounds(together=solves) for solves in means.solves]
-    of_rival = design.baselines()
+    rounds += [design.baselines()] * len(rivals)
+    solves = [*means.solves, *(rival.solves and any(means.solves) for rival in rivals.values())]
+    small = [fits and len(problem.y) <= _SMALL for fits in solves]
     total = sum(
-        len(one.folds) for of_input in [*rounds, *[of_rival] * len(rivals)] for one in of_input
+        len(one.deal(small=is_small))
+        for of_input, is_small in zip(rounds, small, strict=True)
+        for one in of_input
+    )
+    tasks = (
+        (fit_training_sets, work, one.labels, training_sets)
+        for work, of_input, is_small in zip(works, rounds, small, strict=True)
+        for one in of_input
+        for training_sets in one.deal(small=is_small)
     )
     if means.device is not None:
         n_jobs = 1  # the device is one, and keeps itself busy
-    results = iter(run_tasks(_with_progress(tasks, total, show_progress), total, n_jobs))
+    results = chain.from_iterable(
+        run_tasks(_with_progress(tasks, total, show_progress), total, n_jobs)
+    )
+    read = [
+        InputScores.merge(
+            [one.read(list(islice(results, len(one.folds)))) for one in of_input],
+            len(design.repeats),
+        )
+        for of_input in rounds
+    ]
+    n = len(problem.inputs)
+    of_rivals = zip(rivals, read[n:], strict=True)
+    return _Fits(read[:n], {name: Baseline(one.scores) for name, one in of_rivals})
 
-    def read(of_input: list[SharedFolds]) -> InputScores:
-        scores = [one.read(list(islice(results, len(one.folds)))) for one in of_input]
-        return InputScores.merge(scores, len(design.repeats))
 
-    inputs = [read(of_input) for of_input in rounds]
-    return _Fits(inputs, {name: Baseline(read(of_rival).scores) for name in rivals})
-
-
-def _make_tasks(
-    problem: Problem,
-    design: Design,
-    rivals: dict[str, Rival],
-    means: _Means,
-    rows: Iterator[Any],
-) -> Iterator[Task]:
+def _make_works(
+    problem: Problem, rivals: dict[str, Rival], means: _Means, rows: Iterator[Any]
+) -> Iterator[Work]:
+    """Give what is fitted for each input, and for each baseline."""
     scorer, name = problem.scoring.scorer, problem.scoring.name
     groups = problem.groups if problem.needs_groups else None
     for spec, X, solves in zip(problem.inputs, rows, means.solves, strict=True):
         model = problem.model_for(spec)
-        work = Work(model, problem.candidates, scorer, name, X, groups, solves, means.device)
-        for one in design.rounds(together=solves):
-            for training_sets in one.training_sets():
-                yield fit_training_sets, work, one.labels, training_sets
+        yield Work(model, problem.candidates, scorer, name, X, groups, solves, means.device)
     for rival in rivals.values():
-        work = Work(
-            rival.model, [{}], scorer, name, rival.X, solve=rival.solves and any(means.solves)
-        )
-        for one in design.baselines():
-            for training_sets in one.training_sets():
-                yield fit_training_sets, work, one.labels, training_sets
+        solves = rival.solves and any(means.solves)
+        yield Work(rival.model, [{}], scorer, name, rival.X, solve=solves)
 
 
 def _make_rows(problem: Problem, *, elsewhere: bool) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from sklprep.exceptions import InsufficientDataError, UsageError
 from sklprep.sweeps.solver import (
     Split,
     fit_logistic,
+    fit_logistic_each,
     fit_ridge,
     fit_ridge_classifier,
     recognise,
@@ -244,6 +245,37 @@ def test_equal_inputs_give_equal_results_whatever_the_batch():
     first, again = (fit_logistic(Split(X, train, test), labelings)[0] for _ in range(2))
 
     assert all(np.array_equal(a.decisions, b.decisions) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+@pytest.mark.parametrize("classes", [2, 4])
+@pytest.mark.parametrize("shape", [(40, 90), (90, 12)])
+def test_training_sets_in_lockstep_equal_each_by_itself(
+    shape, classes, fit_intercept, class_weight
+):
+    X, y = make_rows(*shape, classes=classes)
+    n, options = len(X), {"class_weight": class_weight, "tol": 1e-8}
+    folds = [np.arange(n) % 5 == k for k in range(5)] + [np.arange(n) % 7 < 2]
+    splits = [Split(X, ~fold, fold, fit_intercept=fit_intercept) for fold in folds]
+    together = fit_logistic_each(splits, y, 3.0, **options)
+    for fit, fold in zip(together, folds, strict=True):
+        split = Split(X, ~fold, fold, fit_intercept=fit_intercept)
+        ((alone,),) = fit_logistic(split, y, [3.0], **options)
+        assert fit.converged_
+        np.testing.assert_allclose(fit.decisions, alone.decisions, rtol=1e-6, atol=1e-6)
+
+
+def test_training_sets_of_other_classes_or_repeated_rows_are_not_stacked_with_others():
+    X, y = make_rows(40, 90)
+    X[:20] = X[np.arange(20) % 4]
+    folds = [np.arange(40) < 20, y == 2, np.arange(40) >= 20, np.arange(40) % 2 == 0]
+    splits = [Split(X, ~fold, fold) for fold in folds]
+    assert len({split.is_dual for split in splits}) == 2
+    for fit, fold in zip(fit_logistic_each(splits, y, tol=1e-8), folds, strict=True):
+        ((alone,),) = fit_logistic(Split(X, ~fold, fold), y, tol=1e-8)
+        np.testing.assert_array_equal(fit.classes_, alone.classes_)
+        np.testing.assert_allclose(fit.decisions, alone.decisions, rtol=1e-6, atol=1e-6)
 
 
 def test_batches_do_not_change_results(monkeypatch):

@@ -10,11 +10,12 @@
 
 from sklprep.sweeps.solver.arrays import require_device
 from sklprep.sweeps.solver.fits import ClassifierFit, LogisticFit, RegressorFit
-from sklprep.sweeps.solver.logistic import fit_logistic
+from sklprep.sweeps.solver.logistic import fit_logistic, fit_logistic_each
 from sklprep.sweeps.solver.models import LinearModel, recognise, recognise_scaler
 from sklprep.sweeps.solver.pipelines import Candidates, recognise_all, recognise_pipeline
 from sklprep.sweeps.solver.ridge import fit_ridge, fit_ridge_classifier
 from sklprep.sweeps.solver.split import Split
+from sklprep.sweeps.solver.stacks import count_stacked
 
 __all__ = [
     "Candidates",
@@ -23,7 +24,9 @@ __all__ = [
     "LogisticFit",
     "RegressorFit",
     "Split",
+    "count_stacked",
     "fit_logistic",
+    "fit_logistic_each",
     "fit_ridge",
     "fit_ridge_classifier",
     "recognise",

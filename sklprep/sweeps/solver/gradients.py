@@ -15,10 +15,6 @@ _LOWER_CURVATURE = 0.5
 """What of the mean curvature the preconditioner assumes: rows that are fitted well have next to
 none, and 0.5 took up to a quarter fewer products than 1."""
 
-_CROWDED = 0.75
-"""Labelings that are solved stay until the others are fewer than this share: taking them out
-copies the others."""
-
 _LEAST_CURVATURE = 1e-7
 """What of a weight the intercept's curvature is taken to be at least, a row: it vanishes in float32
 where a step made all rows of a batch certain, right or wrong."""
@@ -52,7 +48,6 @@ class NewtonSystem:
         mean = to_numpy(loss.curvature(self._total)).astype(np.float64) / P.shape[-1]
         exponent = np.log(np.maximum(mean * _LOWER_CURVATURE, _TINY)) / np.log(W_STEP)
         self._levels = W_STEP ** np.round(exponent)
-        self._distinct_levels = np.unique(self._levels)
 
     def solve(
         self, r: Array, rb: Array, enough: NDArray[np.float64]
@@ -94,7 +89,7 @@ class NewtonSystem:
             for name, along in (("x", "d"), ("xb", "db"), ("image", "image_d")):
                 now[name] += factor * now[along]
             going &= n_products * a * rz > enough[where] * squares[where]
-            leave = going.sum() <= _CROWDED * len(going)
+            leave = going.sum() <= self._space.crowded * len(going)
             if leave or n_products == _MAX_PRODUCTS:
                 for name, whole in found.items():
                     if whole is not now[name]:
@@ -103,7 +98,7 @@ class NewtonSystem:
                 break
             q *= factor
             now["rb"] -= xp.sum(q, axis=-1, keepdims=True)
-            now["r"] -= self._space.adjoint(q)
+            now["r"] -= system._space.adjoint(q)
             now["r"] -= factor * now["d"]
             if leave:
                 left = np.flatnonzero(going)
@@ -124,7 +119,8 @@ class NewtonSystem:
         """Give the equations of some of the labelings."""
         xp, index = self._space.xp, self._space.place.index(columns)
         P, weights = (xp.take(values, index, axis=1) for values in (self._P, self._weights))
-        return NewtonSystem(self._space, self._loss, P, weights, has_intercept=self._has_intercept)
+        space = self._space.take(columns)
+        return NewtonSystem(space, self._loss, P, weights, has_intercept=self._has_intercept)
 
     def _curvature(self, d: Array, image: Array, q: Array, decisions: Array) -> Any:
         """Give d'Hd of directions, of which `q` is the product with the loss's Hessian."""
@@ -134,15 +130,8 @@ class NewtonSystem:
 
     def _precondition(self, r: Array, rb: Array) -> tuple[Array, Array, Array]:
         """Give preconditioned residuals, those of the intercept, and the image of the former."""
-        xp, place = self._space.xp, self._space.place
-        if len(self._distinct_levels) == 1:
-            z, image = self._space.preconditioner(float(self._distinct_levels[0]), r.dtype)(r)
-        else:
-            z, image = xp.empty_like(r), xp.empty_like(self._P)
-            for w in self._distinct_levels:
-                index = place.index(np.flatnonzero(self._levels == w))
-                apply = self._space.preconditioner(float(w), r.dtype)
-                z[:, index, :], image[:, index, :] = apply(xp.take(r, index, axis=1))
+        xp = self._space.xp
+        z, image = self._space.precondition(self._levels, r)
         if not self._has_intercept:
             return z, rb * 0, image
         least = _LEAST_CURVATURE * xp.mean(self._weights, axis=-1, keepdims=True)

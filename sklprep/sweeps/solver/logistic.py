@@ -14,8 +14,9 @@ from sklprep.sweeps.solver.fits import LogisticFit
 from sklprep.sweeps.solver.labels import Labelings, read_labels, read_sample_weight
 from sklprep.sweeps.solver.losses import Loss, Sigmoid, Softmax
 from sklprep.sweeps.solver.newton import Solution, minimize
-from sklprep.sweeps.solver.spaces import DualSpace, PrimalSpace, Space
+from sklprep.sweeps.solver.spaces import DualSpace, PrimalSpace
 from sklprep.sweeps.solver.split import Split
+from sklprep.sweeps.solver.stacks import count_stacked, predict, stack_splits
 
 TOL = 1e-2
 """The default of `tol`. On 18 data sets of 12 to 24 labelings no prediction of a test row differed
@@ -124,7 +125,7 @@ def fit_logistic(
     return fits
 
 
-def open_space(split: Split, n_columns: int) -> Space:
+def open_space(split: Split, n_columns: int) -> DualSpace | PrimalSpace:
     """Choose the space of a split's coefficients, and keep it with the split."""
     many = n_columns * _MANY >= split.n_train
     if many not in split.spaces:
@@ -150,7 +151,7 @@ class _Batch:
 
     def __init__(
         self,
-        space: Space,
+        space: DualSpace | PrimalSpace,
         labelings: Labelings,
         columns: list[tuple[int, int]],
         penalties: list[float],
@@ -165,59 +166,167 @@ class _Batch:
         rows = np.ones((1, 1)) if sample_weight is None else sample_weight[np.newaxis]
         rows = rows if by_class is None else rows * by_class
         self._weights = (C[:, np.newaxis] * rows)[np.newaxis]
-        n_classes = len(labelings.classes)
-        shown = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
-        self._target = (codes == shown[:, np.newaxis, np.newaxis]).astype(np.float64)
+        self._target = _make_target(codes, len(labelings.classes))
 
     def fit(self, tol: float, keep_coef: bool) -> list[LogisticFit]:
         space, split, array = self._space, self._space.split, self._space.place.array
-        loss: Loss = Sigmoid(space.xp) if len(self._classes) == 2 else Softmax(space.xp)
+        start = _start(self._weights, self._target) if split.fit_intercept else None
         found = minimize(
             space,
-            loss,
+            _choose_loss(space.xp, self._target),
             array(self._target),
             array(self._weights),
-            array(self._start()) if split.fit_intercept else None,
+            None if start is None else array(start),
             tol,
         )
         decisions = to_numpy(space.predict(found.A) + found.intercept)
-        fits = [
-            self._describe(found, column, decisions[:, column], keep_coef)
-            for column in range(decisions.shape[1])
-        ]
-        for fit, is_possible in zip(fits, self._possible(found), strict=True):
-            fit.converged_ &= bool(is_possible)
+        is_possible = _find_possible(found, self._weights, is_dual=split.is_dual)
+        fits = []
+        for column in range(decisions.shape[1]):
+            fit = _describe(self._classes, decisions[:, column], found, column, is_possible)
+            if keep_coef:
+                A: Array = found.A[:, column, :]
+                fit.coef_, fit.intercept_ = split.coefficients(A, found.intercept[:, column, 0])
+            fits.append(fit)
         return fits
 
-    def _possible(self, found: Solution) -> NDArray[np.bool_]:
-        """Whether each labeling's coefficients can be an optimum.
 
-        In the dual that is :math:`A = C s (Y - P)`, so that no coefficient is larger than the
-        weight of its row.
-        """
-        if not self._space.split.is_dual:
-            return np.isfinite(to_numpy(found.A)).all(axis=(0, 2))
-        bound = _SLACK * self._weights
-        return (np.abs(to_numpy(found.A)) <= bound).all(axis=(0, 2))
+def fit_logistic_each(
+    splits: Sequence[Split],
+    y: ArrayLike,
+    penalty: float = 1.0,
+    *,
+    class_weight: Any = None,
+    tol: float = TOL,
+) -> list[LogisticFit]:
+    """Fit one labeling on each of some splits, in lockstep: see `stacks`.
 
-    def _start(self) -> NDArray[np.float64]:
-        """Give the intercepts of the classes' shares, the optimum of a model without columns."""
-        total = np.sum(self._weights * np.ones(self._target.shape[2]), axis=2, keepdims=True)
-        shares = np.sum(self._weights * self._target, axis=2, keepdims=True) / total
-        shares = np.clip(shares, _SMALLEST_SHARE, 1 - _SMALLEST_SHARE)
-        if len(shares) == 1:
-            return np.log(shares / (1 - shares))
-        return np.log(shares) - np.log(shares).mean(axis=0)
+    Parameters
+    ----------
+    splits : sequence of Split
+        Of the same X, method and intercept.
+    y : array-like of shape (n_samples,)
+    penalty : float, default=1.0
+        C.
+    class_weight, tol
+        As in `fit_logistic`.
 
-    def _describe(
-        self, found: Solution, column: int, decisions: NDArray[np.float64], keep_coef: bool
-    ) -> LogisticFit:
-        fit = LogisticFit(self._classes, decisions[0] if len(decisions) == 1 else decisions.T)
-        fit.n_iter_ = int(found.n_steps[column])
-        fit.converged_ = bool(found.converged[column])
-        if keep_coef:
-            A: Array = found.A[:, column, :]
-            fit.coef_, fit.intercept_ = self._space.split.coefficients(
-                A, found.intercept[:, column, 0]
-            )
-        return fit
+    Returns
+    -------
+    list of LogisticFit
+        One for each split.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklprep.sweeps.solver import Split, fit_logistic_each
+    >>> rng = np.random.default_rng(0)
+    >>> X, y = rng.normal(size=(40, 100)), np.arange(40) % 2
+    >>> folds = [np.arange(40) % 4 == k for k in range(4)]
+    >>> fits = fit_logistic_each([Split(X, ~fold, fold) for fold in folds], y)
+    >>> [fit.decisions.shape for fit in fits]
+    [(10,), (10,), (10,), (10,)]
+    """
+    labelings: list[Labelings] = []
+    for split in splits:
+        labelings += read_labels(split, y)[1]
+    fits: list[LogisticFit] = []
+    start = 0
+    while start < len(splits):
+        first, n_most = labelings[start], count_stacked(splits[start])
+        end = start + 1
+        while end < min(len(splits), start + n_most) and _are_alike(
+            (splits[start], first), (splits[end], labelings[end])
+        ):
+            end += 1
+        if end == start + 1:
+            options: dict[str, Any] = {"class_weight": class_weight, "tol": tol}
+            fits += fit_logistic(splits[start], y, [penalty], **options)[0]
+        else:
+            some = slice(start, end)
+            fits += _fit_stack(splits[some], labelings[some], penalty, class_weight, tol)
+        start = end
+    return fits
+
+
+def _are_alike(one: tuple[Split, Labelings], other: tuple[Split, Labelings]) -> bool:
+    """Whether two splits can be of the same stack."""
+    (split, labels), (other_split, other_labels) = one, other
+    return (
+        split.is_dual == other_split.is_dual
+        and (split.is_dual or split.n_features == other_split.n_features)
+        and np.array_equal(labels.classes, other_labels.classes)
+    )
+
+
+def _fit_stack(
+    splits: Sequence[Split],
+    labelings: Sequence[Labelings],
+    penalty: float,
+    class_weight: Any,
+    tol: float,
+) -> list[LogisticFit]:
+    space, classes = stack_splits(splits), labelings[0].classes
+    n = max(split.n_train for split in splits)
+    weights = np.zeros((1, len(splits), n))
+    target = np.zeros((1 if len(classes) == 2 else len(classes), len(splits), n))
+    for i, of_split in enumerate(labelings):
+        rows = slice(splits[i].n_train)
+        by_class = of_split.class_weights(class_weight, None)
+        weights[0, i, rows] = penalty if by_class is None else penalty * by_class[0]
+        target[:, i, rows] = _make_target(of_split.codes, len(classes))[:, 0]
+    start = _start(weights, target) if splits[0].fit_intercept else None
+    found = minimize(space, _choose_loss(space.xp, target), target, weights, start, tol)
+    is_possible = _find_possible(found, weights, is_dual=space.is_dual)
+    fits = []
+    for i, split in enumerate(splits):
+        decisions = predict(split, found.A[:, i]) + found.intercept[:, i]
+        fits.append(_describe(classes, decisions, found, i, is_possible))
+    return fits
+
+
+def _make_target(codes: NDArray[np.intp], n_classes: int) -> NDArray[np.float64]:
+    """1 where a row is of the class that a column of coefficients is for: (columns, *codes)."""
+    shown = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
+    return (codes == shown[:, np.newaxis, np.newaxis]).astype(np.float64)
+
+
+def _choose_loss(xp: Any, target: NDArray[np.float64]) -> Loss:
+    return Sigmoid(xp) if len(target) == 1 else Softmax(xp)
+
+
+def _start(weights: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the intercepts of the classes' shares, the optimum of a model without columns."""
+    total = np.sum(weights * np.ones(target.shape[2]), axis=2, keepdims=True)
+    shares = np.sum(weights * target, axis=2, keepdims=True) / total
+    shares = np.clip(shares, _SMALLEST_SHARE, 1 - _SMALLEST_SHARE)
+    if len(shares) == 1:
+        return np.asarray(np.log(shares / (1 - shares)))
+    return np.asarray(np.log(shares) - np.log(shares).mean(axis=0))
+
+
+def _find_possible(
+    found: Solution, weights: NDArray[np.float64], *, is_dual: bool
+) -> NDArray[np.bool_]:
+    """Whether each labeling's coefficients can be an optimum.
+
+    In the dual that is :math:`A = C s (Y - P)`, so that no coefficient is larger than the weight of
+    its row.
+    """
+    A = to_numpy(found.A)
+    if not is_dual:
+        return np.asarray(np.isfinite(A).all(axis=(0, 2)))
+    return np.asarray((np.abs(A) <= _SLACK * weights).all(axis=(0, 2)))
+
+
+def _describe(
+    classes: NDArray[Any],
+    decisions: NDArray[np.float64],
+    found: Solution,
+    column: int,
+    is_possible: NDArray[np.bool_],
+) -> LogisticFit:
+    fit = LogisticFit(classes, decisions[0] if len(decisions) == 1 else decisions.T)
+    fit.n_iter_ = int(found.n_steps[column])
+    fit.converged_ = bool(found.converged[column] and is_possible[column])
+    return fit

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, StandardScaler
 
 from sklprep.sweeps.solver.fits import ClassifierFit, RegressorFit
-from sklprep.sweeps.solver.logistic import TOL, fit_logistic
+from sklprep.sweeps.solver.logistic import TOL, fit_logistic, fit_logistic_each
 from sklprep.sweeps.solver.ridge import fit_ridge, fit_ridge_classifier
 from sklprep.sweeps.solver.split import Split
 
@@ -98,6 +98,23 @@ class LinearModel:
         if self.kind == "ridge classifier":
             return fit_ridge_classifier(split, y, penalties, **options)
         return fit_logistic(split, y, penalties, tol=self.tol, **options)
+
+    def fit_each(self, splits: Sequence[Split], y: ArrayLike) -> list[Any]:
+        """Fit one labeling on each of some splits of the same X, with this model's penalty.
+
+        Parameters
+        ----------
+        splits : sequence of Split
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        list of ClassifierFit or RegressorFit
+        """
+        if self.kind == "logistic":
+            options: dict[str, Any] = {"class_weight": self.class_weight, "tol": self.tol}
+            return list(fit_logistic_each(splits, y, self.penalty, **options))
+        return [self.fit(split, y)[0][0] for split in splits]
 
 
 def recognise(estimator: Any) -> LinearModel | None:

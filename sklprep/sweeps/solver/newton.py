@@ -233,13 +233,13 @@ class _Batch:
     def take(self, columns: NDArray[np.intp]) -> _Batch:
         """Give some of the labelings."""
         xp, index = self.space.xp, self.space.place.index(columns)
-        kept = {
+        kept: dict[str, Any] = {
             name: xp.take(getattr(self, name), index, axis=1)
             for name in ("target", "weights", "A", "intercept", "F", "P")
         }
         for name in ("change", "previous", "value", "size", "norms"):
             kept[name] = getattr(self, name)[columns]
-        return replace(self, **kept)
+        return replace(self, space=self.space.take(columns), **kept)
 
     def start(self) -> None:
         """Compute decisions, norms, probabilities and losses from the coefficients."""

@@ -28,12 +28,20 @@ is small; the residual of every step that is allowed to end a fit is computed in
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, Self
 from weakref import proxy
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sklprep.sweeps.solver.arrays import Array, Cholesky, invert_positive, plus_identity, times
+from sklprep.sweeps.solver.arrays import (
+    Array,
+    Cholesky,
+    Device,
+    invert_positive,
+    plus_identity,
+    times,
+)
 from sklprep.sweeps.solver.split import Split
 
 Product = Callable[[Array, Array], None]
@@ -52,7 +60,7 @@ and a product with it is 0.3 ms faster than solving, fifteen times a fit."""
 _SMALL = 512
 """Up to this width an inverse pays for few columns too: a call of LAPACK takes longer."""
 
-_FLOAT32_LIMIT = 1.0
+FLOAT32_LIMIT = 1.0
 """The largest ``w * norm(H) * eps`` for which float32 is used. Beyond it rounding the residual
 moves decisions as much as a step does, and steps no longer converge."""
 
@@ -64,8 +72,28 @@ _SLOWNESS_OF_FEW = 3.0
 """How much slower few columns are multiplied than many: at memory speed (22 against 60 GFLOPS)."""
 
 
+class Space(Protocol):
+    """What Newton's method asks of a space of coefficients."""
+
+    place: Device
+    xp: Any
+    width: int
+    crowded: float
+
+    def take(self, columns: NDArray[np.intp]) -> Space: ...
+    def precision(self, largest_w: float) -> Any: ...
+    def image(self, A: Array) -> Array: ...
+    def adjoint(self, residual: Array) -> Array: ...
+    def pair(self, u: Array, v: Array, image_of_v: Array) -> Array: ...
+    def precondition(self, levels: NDArray[np.float64], r: Array) -> tuple[Array, Array]: ...
+
+
 class _Space:
     """What both spaces share: the choice of precision and preconditioner by cost."""
+
+    crowded = 0.75
+    """Labelings that are solved stay until the others are fewer than this share: taking them out
+    copies the others."""
 
     def __init__(self, split: Split, width: int, *, many: bool) -> None:
         # the split keeps its space, so that a reference back would keep both from being freed
@@ -83,8 +111,32 @@ class _Space:
 
     def precision(self, largest_w: float) -> Any:
         """Choose the dtype of products."""
-        small = largest_w * self.norm() * float(np.finfo(np.float32).eps) <= _FLOAT32_LIMIT
+        small = largest_w * self.norm() * float(np.finfo(np.float32).eps) <= FLOAT32_LIMIT
         return self.xp.float32 if small else self.xp.float64
+
+    def take(self, columns: NDArray[np.intp]) -> Self:
+        """Give the space of some of the labelings: it is the same for all of them."""
+        return self
+
+    def precondition(self, levels: NDArray[np.float64], r: Array) -> tuple[Array, Array]:
+        """Give :math:`(I + w H)^{-1} r` and its image, with w of each labeling.
+
+        Parameters
+        ----------
+        levels : ndarray of shape (labelings,)
+        r : array of shape (classes, labelings, width)
+        """
+        distinct = np.unique(levels)
+        if len(distinct) == 1:
+            return self.preconditioner(float(distinct[0]), r.dtype)(r)
+        xp, place = self.xp, self.place
+        z = xp.empty_like(r)
+        image = xp.empty((*r.shape[:2], self.n_train), dtype=r.dtype, device=place.name)
+        for w in distinct:
+            index = place.index(np.flatnonzero(levels == w))
+            apply = self.preconditioner(float(w), r.dtype)
+            z[:, index, :], image[:, index, :] = apply(xp.take(r, index, axis=1))
+        return z, image
 
     def preconditioner(self, w: float, dtype: Any) -> Preconditioner:
         """Give (I + w H)^-1, built or kept."""
@@ -315,6 +367,3 @@ class PrimalSpace(_Space):
             return z, self._times(z, train.T)
 
         return apply
-
-
-Space = DualSpace | PrimalSpace

@@ -1,0 +1,155 @@
+r"""One labeling on many splits in lockstep: a stack of small problems with matrices of their own.
+
+A nested cross-validation fits the same small model on hundreds of training sets. Of 160 rows,
+numpy's calls take ten times as long as their arithmetic; so splits are stacked, and each call does
+the arithmetic of all of them. Their products are those of `spaces`, with a matrix a split:
+
+========================  ==============================================
+matrices of a stack        shape
+========================  ==============================================
+dual: K                    (splits, rows, rows)
+primal: :math:`\tilde X`   (splits, rows, columns)
+:math:`(I + w H)^{-1}`     (splits, width, width), w of each split its own
+========================  ==============================================
+
+Training sets that are some rows shorter than others are filled up with rows of zeros that have no
+weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.sweeps.solver.spaces import FLOAT32_LIMIT
+from sklprep.sweeps.solver.split import Split
+
+STACK_BYTES = 1 << 25
+"""What the matrices of a stack take at most: 80 splits of 160 rows, 3 of 800. Larger splits keep
+the processor busy by themselves."""
+
+_BYTES_A_NUMBER = 8 + 4 + 4 + 4  # float64 and float32, the inverse, and what it is made in
+
+
+def count_stacked(split: Split) -> int:
+    """Say how many splits like this one are stacked; 1 if that gains nothing."""
+    if not split.place.is_numpy:
+        return 1
+    n = split.n_train + split.n_test
+    width = n if split.is_dual else max(n, split.n_features)
+    return max(1, STACK_BYTES // (_BYTES_A_NUMBER * width * width))
+
+
+class Stack:
+    """The space of the coefficients of a labeling on each of some splits.
+
+    It answers what the spaces of `spaces` do, for arrays of shape (classes, splits, width).
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (splits, rows, rows or columns), float64
+        Inner products of the training rows (dual), or the training rows (primal).
+    is_dual : bool
+    """
+
+    crowded = 0.0
+    """Splits stay in a step until all are solved: taking some out would copy their matrices."""
+
+    def __init__(self, matrix: NDArray[np.float64], split: Split, *, is_dual: bool) -> None:
+        self.place, self.xp = split.place, split.place.xp
+        self.width, self.is_dual = matrix.shape[2], is_dual
+        self._matrices: dict[Any, NDArray[Any]] = {np.dtype(np.float64): matrix}
+        squares = np.einsum("sij,sij->s", matrix, matrix)
+        # of K its norm, of X'X its trace: each at least the largest eigenvalue
+        self._norms = np.sqrt(squares) if is_dual else squares
+        self._levels = np.full(len(matrix), np.nan)
+        self._inverses = np.empty((len(matrix), 0, 0))
+
+    def take(self, columns: NDArray[np.intp]) -> Stack:
+        """Give the space of some of the splits."""
+        taken = object.__new__(Stack)
+        taken.__dict__ |= self.__dict__
+        taken._matrices = {dtype: values[columns] for dtype, values in self._matrices.items()}
+        for name in ("_norms", "_levels", "_inverses"):
+            setattr(taken, name, getattr(self, name)[columns])
+        return taken
+
+    def precision(self, largest_w: float) -> Any:
+        """Choose the dtype of products, as the other spaces do."""
+        small = largest_w * self._norms.max() * float(np.finfo(np.float32).eps) <= FLOAT32_LIMIT
+        return self.xp.float32 if small else self.xp.float64
+
+    def image(self, A: NDArray[Any]) -> NDArray[Any]:
+        """Decisions on the training rows, without the intercept."""
+        matrix = self._matrix(A.dtype)
+        return _times(A, matrix if self.is_dual else matrix.swapaxes(1, 2))
+
+    def adjoint(self, residual: NDArray[Any]) -> NDArray[Any]:
+        """What a residual on the training rows is in this space."""
+        return residual if self.is_dual else _times(residual, self._matrix(residual.dtype))
+
+    def pair(self, u: NDArray[Any], v: NDArray[Any], image_of_v: NDArray[Any]) -> NDArray[Any]:
+        """Inner products of coefficients, (classes, splits)."""
+        return self.xp.vecdot(u, image_of_v if self.is_dual else v, axis=-1)
+
+    def precondition(
+        self, levels: NDArray[np.float64], r: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Give :math:`(I + w H)^{-1} r` and its image, with w of each split."""
+        if self._inverses.dtype != r.dtype or not self._inverses.size:
+            self._inverses = np.empty((len(levels), self.width, self.width), r.dtype)
+            self._levels = np.full(len(levels), np.nan)
+        new = np.flatnonzero(self._levels != levels)
+        if len(new):
+            H = self._matrix(r.dtype)[new]
+            H = H if self.is_dual else H.swapaxes(1, 2) @ H
+            H *= levels[new, np.newaxis, np.newaxis].astype(r.dtype)
+            H[:, range(self.width), range(self.width)] += 1
+            self._inverses[new] = np.linalg.inv(H)
+            self._levels = levels.copy()
+        z = _times(r, self._inverses)
+        if not self.is_dual:
+            return z, self.image(z)
+        w = levels[np.newaxis, :, np.newaxis].astype(r.dtype)
+        image = (r - z) / w
+        # of a small w that difference cancels
+        small = np.flatnonzero(levels * self._norms <= 1)
+        if len(small):
+            z[:, small] = r[:, small]
+            image[:, small] = _times(r[:, small], self._matrix(r.dtype)[small])
+        return z, image
+
+    def _matrix(self, dtype: Any) -> NDArray[Any]:
+        if dtype not in self._matrices:
+            self._matrices[dtype] = self._matrices[np.dtype(np.float64)].astype(dtype)
+        return self._matrices[dtype]
+
+
+def stack_splits(splits: Sequence[Split]) -> Stack:
+    """Stack the matrices of splits, all of them dual or all primal."""
+    first, n = splits[0], max(split.n_train for split in splits)
+    width = n if first.is_dual else first.n_features
+    matrix = np.zeros((len(splits), n, width))
+    for of_split, split in zip(matrix, splits, strict=True):
+        if split.is_dual:
+            of_split[: split.n_train, : split.n_train] = split.gram()[: split.n_train]
+        else:
+            of_split[: split.n_train] = split.rows()[: split.n_train]
+    return Stack(matrix, first, is_dual=first.is_dual)
+
+
+def predict(split: Split, A: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Decisions of (classes, width) on the test rows of a split, without the intercept."""
+    if split.is_dual:
+        return A[:, : split.n_train] @ split.gram()[split.n_train :].T
+    return A @ split.rows()[split.n_train :].T
+
+
+def _times(V: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
+    """Multiply (classes, splits, p) with (splits, p, q)."""
+    result = np.empty((*V.shape[:2], B.shape[2]), V.dtype)
+    np.matmul(V.swapaxes(0, 1), B, out=result.swapaxes(0, 1))
+    return result
