@@ -252,10 +252,8 @@ def fit_logistic_each(
 def _are_alike(one: tuple[Split, Labelings], other: tuple[Split, Labelings]) -> bool:
     """Whether two splits can be of the same stack."""
     (split, labels), (other_split, other_labels) = one, other
-    return (
-        split.is_dual == other_split.is_dual
-        and (split.is_dual or split.n_features == other_split.n_features)
-        and np.array_equal(labels.classes, other_labels.classes)
+    return split.is_dual == other_split.is_dual and np.array_equal(
+        labels.classes, other_labels.classes
     )
 
 

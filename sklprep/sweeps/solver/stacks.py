@@ -13,7 +13,7 @@ primal: :math:`\tilde X`   (splits, rows, columns)
 ========================  ==============================================
 
 Training sets that are some rows shorter than others are filled up with rows of zeros that have no
-weight.
+weight; spans of rows that repeat, of which some have fewer dimensions, with columns of zeros.
 """
 
 from __future__ import annotations
@@ -131,13 +131,13 @@ class Stack:
 def stack_splits(splits: Sequence[Split]) -> Stack:
     """Stack the matrices of splits, all of them dual or all primal."""
     first, n = splits[0], max(split.n_train for split in splits)
-    width = n if first.is_dual else first.n_features
+    width = n if first.is_dual else max(split.n_features for split in splits)
     matrix = np.zeros((len(splits), n, width))
     for of_split, split in zip(matrix, splits, strict=True):
         if split.is_dual:
             of_split[: split.n_train, : split.n_train] = split.gram()[: split.n_train]
         else:
-            of_split[: split.n_train] = split.rows()[: split.n_train]
+            of_split[: split.n_train, : split.n_features] = split.rows()[: split.n_train]
     return Stack(matrix, first, is_dual=first.is_dual)
 
 
@@ -145,7 +145,7 @@ def predict(split: Split, A: NDArray[np.float64]) -> NDArray[np.float64]:
     """Decisions of (classes, width) on the test rows of a split, without the intercept."""
     if split.is_dual:
         return A[:, : split.n_train] @ split.gram()[split.n_train :].T
-    return A @ split.rows()[split.n_train :].T
+    return A[:, : split.n_features] @ split.rows()[split.n_train :].T
 
 
 def _times(V: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
