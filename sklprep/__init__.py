@@ -22,6 +22,8 @@ _HOME = {
     "RowSpaceProjector": "transformers.row_space",
     "SAEFeatureSelector": "transformers.sae_selector",
     "STRATEGIES": "datasets.strategies",
+    "TransferMatrix": "sweeps.transfer_result",
+    "TransferMatrixDisplay": "sweeps.transfer_plotting",
     "from_hidden_states": "activations.collectors",
     "audit_activations": "inspection.audit",
     "generate_dataset": "datasets.generation",
@@ -36,6 +38,7 @@ _HOME = {
     "parse_layers_arg": "datasets.guide",
     "probe_directions": "transformers.directions",
     "save_dataset": "datasets.guide",
+    "transfer_matrix": "sweeps.transfer",
 }
 
 __all__ = [
@@ -50,6 +53,8 @@ __all__ = [
     "RowSpaceProjector",
     "SAEFeatureSelector",
     "STRATEGIES",
+    "TransferMatrix",
+    "TransferMatrixDisplay",
     "from_hidden_states",
     "audit_activations",
     "generate_dataset",
@@ -64,6 +69,7 @@ __all__ = [
     "parse_layers_arg",
     "probe_directions",
     "save_dataset",
+    "transfer_matrix",
     "__version__",
 ]
 
@@ -100,6 +106,9 @@ if TYPE_CHECKING:
     from sklprep.sweeps.plotting import LayerSweepDisplay
     from sklprep.sweeps.sweep import layer_sweep
     from sklprep.sweeps.sweep_result import LayerSweep
+    from sklprep.sweeps.transfer import transfer_matrix
+    from sklprep.sweeps.transfer_plotting import TransferMatrixDisplay
+    from sklprep.sweeps.transfer_result import TransferMatrix
     from sklprep.transformers.directions import probe_directions
     from sklprep.transformers.layer_selector import LayerSelector
     from sklprep.transformers.normalizers import ActivationNormalizer

@@ -38,6 +38,8 @@ PUBLIC = [
     "RowSpaceProjector",
     "SAEFeatureSelector",
     "STRATEGIES",
+    "TransferMatrix",
+    "TransferMatrixDisplay",
     "__version__",
     "from_hidden_states",
     "audit_activations",
@@ -53,6 +55,7 @@ PUBLIC = [
     "parse_layers_arg",
     "probe_directions",
     "save_dataset",
+    "transfer_matrix",
 ]
 HEAVY = {"numpy", "scipy", "sklearn", "skops", "joblib", "tqdm", "matplotlib", "pandas", "zlib_ng"}
 

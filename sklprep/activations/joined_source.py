@@ -88,7 +88,7 @@ class JoinedSource:
             numbers.append(inverse.reshape(-1) + offset)
             offset += len(distinct)
         groups = np.concatenate(numbers)
-        return _merge_by_text(groups, self._joined(_texts_of))
+        return merge_by_text(groups, self._joined(_texts_of))
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -262,7 +262,7 @@ def _brief(value: Any, what: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _merge_by_text(groups: NDArray[np.int64], texts: NDArray[np.str_]) -> NDArray[np.int64]:
+def merge_by_text(groups: NDArray[np.int64], texts: NDArray[np.str_]) -> NDArray[np.int64]:
     """Put groups together that share a text; rows without one keep their groups."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

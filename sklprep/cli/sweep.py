@@ -161,8 +161,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _count_repeats(arguments: argparse.Namespace, strategy: Strategy, model: Any) -> int:
+    from sklprep.sweeps.running import N_REPEATS
     from sklprep.sweeps.solver import recognise_pipeline
-    from sklprep.sweeps.sweep import N_REPEATS
 
     if arguments.repeats != "auto":
         return int(arguments.repeats)

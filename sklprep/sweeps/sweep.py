@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import platform
-import sys
 from collections.abc import Iterator
 from itertools import islice
-from numbers import Integral
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
-import sklearn
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import ParameterGrid
 
-from sklprep._version import __version__
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
@@ -27,21 +21,22 @@ from sklprep.sweeps.design import (
     Design,
     InputScores,
     SharedFolds,
-    can_repeat,
     draw_design,
 )
 from sklprep.sweeps.fitting import Work, fit_training_sets
-from sklprep.sweeps.inputs import members_of, read_inputs
+from sklprep.sweeps.inputs import read_inputs
 from sklprep.sweeps.intervals import size_ratio, why_no_interval
 from sklprep.sweeps.problem import Problem, read_problem
-from sklprep.sweeps.solver import require_device
+from sklprep.sweeps.running import (
+    Means,
+    make_works,
+    name_versions,
+    read_means,
+    read_repeats,
+    run_all,
+)
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
-from sklprep.sweeps.workers import RemoteRows, Task, is_on_cluster, run_tasks
-
-SOLVERS = ("auto", "scikit-learn")
-N_REPEATS = 10
-"""Repeats where they are cheap: the score of a data set then moves with the seed by 0.01 to 0.02,
-where that of one repeat moves by 0.04."""
+from sklprep.sweeps.workers import Task
 
 
 def layer_sweep(
@@ -190,13 +185,13 @@ def layer_sweep(
     if n_permutations < 0:
         raise UsageError(f"n_permutations must be at least 0, got {n_permutations}.")
     problem = read_problem(estimator, acts, y, layers, groups, scoring, param_grid)
-    means = _read_means(problem, solver, device)
+    means = read_means(problem, solver, device)
     if problem.has_grid and inner_cv is None:
         raise UsageError(
             f"param_grid has {len(problem.candidates)} candidates, which the inner folds choose"
             " from, but inner_cv=None. Give inner_cv, or one candidate."
         )
-    repeats = _read_repeats(n_repeats, cv, means)
+    repeats = read_repeats(n_repeats, cv, means)
     design = draw_design(
         problem,
         cv=cv,
@@ -236,19 +231,6 @@ def layer_sweep(
     )
 
 
-def _read_repeats(n_repeats: int | str, cv: Any, means: _Means) -> int:
-    if n_repeats == "auto":
-        return N_REPEATS if all(means.solves) and can_repeat(cv) else 1
-    if isinstance(n_repeats, bool) or not isinstance(n_repeats, Integral) or n_repeats < 1:
-        raise UsageError(f"n_repeats must be 'auto' or at least 1, got {n_repeats!r}.")
-    if n_repeats > 1 and not can_repeat(cv):
-        raise UsageError(
-            f"n_repeats={n_repeats} draws folds anew, which this cv does not: it is not an int or a"
-            " splitter with shuffle=True. Give such a cv, or n_repeats=1."
-        )
-    return int(n_repeats)
-
-
 def _stack_permuted(fits: _Fits) -> NDArray[np.float64]:
     return np.array([one.permuted for one in fits.inputs]).T
 
@@ -282,33 +264,6 @@ def count_fits(
     return len(read_inputs(layers, acts)) * of_input + n_repeats * cv * n_baselines
 
 
-class _Means(NamedTuple):
-    """What fits: for each input whether the solver does, and where it computes."""
-
-    solves: list[bool]
-    device: str | None
-
-    @property
-    def name(self) -> str:
-        names = ["sklprep" if solves else "scikit-learn" for solves in self.solves]
-        return " and ".join(dict.fromkeys(names))
-
-
-def _read_means(problem: Problem, solver: str, device: str | None) -> _Means:
-    if solver not in SOLVERS:
-        raise UsageError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}.")
-    solves = [solver == "auto" and problem.solves(spec) for spec in problem.inputs]
-    if device is not None:
-        require_device(device)
-        if not all(solves):
-            spec = problem.inputs[solves.index(False)]
-            raise UsageError(
-                f"device={device!r} is for what the solver fits, and scikit-learn fits"
-                f" {spec.name} with this estimator and scoring. Leave device out."
-            )
-    return _Means(solves, device)
-
-
 class _Fits(NamedTuple):
     inputs: list[InputScores]
     baselines: dict[str, Baseline]
@@ -318,22 +273,18 @@ def _fit_all(
     problem: Problem,
     design: Design,
     rivals: dict[str, Rival],
-    means: _Means,
+    means: Means,
     n_jobs: int | None,
     show_progress: bool | None,
 ) -> _Fits:
     """Fit for each input its folds and its permutations, then the baselines."""
-    tasks = _make_tasks(
-        problem, design, rivals, means, _make_rows(problem, elsewhere=is_on_cluster())
-    )
+    tasks = _make_tasks(problem, design, rivals, means)
     rounds = [design.rounds(together=solves) for solves in means.solves]
     of_rival = design.baselines()
     total = sum(
         len(one.folds) for of_input in [*rounds, *[of_rival] * len(rivals)] for one in of_input
     )
-    if means.device is not None:
-        n_jobs = 1  # the device is one, and keeps itself busy
-    results = iter(run_tasks(_with_progress(tasks, total, show_progress), total, n_jobs))
+    results = iter(run_all(tasks, total, means, n_jobs, show_progress))
 
     def read(of_input: list[SharedFolds]) -> InputScores:
         scores = [one.read(list(islice(results, len(one.folds)))) for one in of_input]
@@ -344,20 +295,13 @@ def _fit_all(
 
 
 def _make_tasks(
-    problem: Problem,
-    design: Design,
-    rivals: dict[str, Rival],
-    means: _Means,
-    rows: Iterator[Any],
+    problem: Problem, design: Design, rivals: dict[str, Rival], means: Means
 ) -> Iterator[Task]:
-    scorer, name = problem.scoring.scorer, problem.scoring.name
-    groups = problem.groups if problem.needs_groups else None
-    for spec, X, solves in zip(problem.inputs, rows, means.solves, strict=True):
-        model = problem.model_for(spec)
-        work = Work(model, problem.candidates, scorer, name, X, groups, solves, means.device)
-        for one in design.rounds(together=solves):
+    for work in make_works(problem, means):
+        for one in design.rounds(together=work.solve):
             for training_sets in one.training_sets():
                 yield fit_training_sets, work, one.labels, training_sets
+    scorer, name = problem.scoring.scorer, problem.scoring.name
     for rival in rivals.values():
         work = Work(
             rival.model, [{}], scorer, name, rival.X, solve=rival.solves and any(means.solves)
@@ -367,31 +311,7 @@ def _make_tasks(
                 yield fit_training_sets, work, one.labels, training_sets
 
 
-def _make_rows(problem: Problem, *, elsewhere: bool) -> Iterator[Any]:
-    """Give the rows of each input; to a cluster, the way to them."""
-    acts = problem.acts
-    if isinstance(acts, ActivationSet):
-        wanted = members_of(problem.inputs, acts)
-        if elsewhere and acts.rows.source.place is not None:
-            token = uuid4().hex
-            for spec in problem.inputs:
-                yield RemoteRows(acts.unread(), spec, token=token, wanted=wanted)
-            return
-        acts.rows.source.read(wanted)  # all in one pass over the files
-    for spec in problem.inputs:
-        yield spec.select(acts)
-
-
-def _with_progress(tasks: Iterator[Task], total: int, show: bool | None) -> Iterator[Task]:
-    if not (sys.stderr.isatty() if show is None else show):
-        return tasks
-    from tqdm import tqdm
-
-    bar = tqdm(tasks, "Fitting", total, leave=False, delay=0.5, unit="job", dynamic_ncols=True)
-    return iter(bar)
-
-
-def _describe(problem: Problem, design: Design, means: _Means) -> dict[str, str]:
+def _describe(problem: Problem, design: Design, means: Means) -> dict[str, str]:
     acts, y = problem.acts, problem.y
     if isinstance(acts, ActivationSet):
         data = f"{acts.name} (pooling {acts.pooling}, fingerprint {acts.fingerprint[:16]})"
@@ -418,6 +338,5 @@ def _describe(problem: Problem, design: Design, means: _Means) -> dict[str, str]
         else "within the test folds, which stay as they are",
         "solver": means.name,
         "seed": str(design.seed),
-        "versions": f"sklprep {__version__}, scikit-learn {sklearn.__version__}, numpy"
-        f" {np.__version__}, Python {platform.python_version()}",
+        "versions": name_versions(),
     }
