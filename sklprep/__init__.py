@@ -14,6 +14,7 @@ _HOME = {
     "ActivationNormalizer": "transformers.normalizers",
     "ActivationSet": "activations.activation_set",
     "ConceptTargetExtractor": "transformers.targets",
+    "FeatureSweep": "sweeps.feature_result",
     "FeatureTargetExtractor": "transformers.targets",
     "LayerSelector": "transformers.layer_selector",
     "LayerSweep": "sweeps.sweep_result",
@@ -24,6 +25,7 @@ _HOME = {
     "STRATEGIES": "datasets.strategies",
     "TransferMatrix": "sweeps.transfer_result",
     "TransferMatrixDisplay": "sweeps.transfer_plotting",
+    "feature_sweep": "sweeps.features",
     "from_hidden_states": "activations.collectors",
     "audit_activations": "inspection.audit",
     "generate_dataset": "datasets.generation",
@@ -45,6 +47,7 @@ __all__ = [
     "ActivationNormalizer",
     "ActivationSet",
     "ConceptTargetExtractor",
+    "FeatureSweep",
     "FeatureTargetExtractor",
     "LayerSelector",
     "LayerSweep",
@@ -55,6 +58,7 @@ __all__ = [
     "STRATEGIES",
     "TransferMatrix",
     "TransferMatrixDisplay",
+    "feature_sweep",
     "from_hidden_states",
     "audit_activations",
     "generate_dataset",
@@ -103,6 +107,8 @@ if TYPE_CHECKING:
     from sklprep.datasets.probe_dataset import ProbeDataset
     from sklprep.datasets.strategies import STRATEGIES, make_strategy
     from sklprep.inspection.audit import audit_activations
+    from sklprep.sweeps.feature_result import FeatureSweep
+    from sklprep.sweeps.features import feature_sweep
     from sklprep.sweeps.plotting import LayerSweepDisplay
     from sklprep.sweeps.sweep import layer_sweep
     from sklprep.sweeps.sweep_result import LayerSweep

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from sklearn.model_selection import ParameterGrid
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
+from sklprep.sweeps.aggregation import SentenceScores, read_aggregate
 from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
 from sklprep.sweeps.design import (
     FEWEST_SHARED,
@@ -53,6 +54,8 @@ def layer_sweep(
     param_grid: Any = None,
     n_permutations: int = 0,
     baselines: bool = True,
+    aggregate: str | None = None,
+    aggregate_params: Mapping[str, int] | None = None,
     solver: str = "auto",
     device: str | None = None,
     n_jobs: int | None = None,
@@ -102,6 +105,13 @@ def layer_sweep(
     baselines : bool, default=True
         Score, on the same folds, the majority class (or the mean), and where sentences are known
         their length (characters and words) and their TF-IDF, each with the default model.
+    aggregate : {"mean", "max", "rolling_mean_max", "top_k_mean"}, default=None
+        Where rows are tokens: score sentences, by what the decisions for their tokens come to.
+        ``"rolling_mean_max"`` is the largest mean of ``window`` tokens in a row,
+        ``"top_k_mean"`` the mean of the ``k`` largest; a shorter sentence has the mean of all.
+        Of an array, sentences are groups.
+    aggregate_params : dict of str to int, default=None
+        By default ``{"window": 5}`` and ``{"k": 5}``.
     solver : {"auto", "scikit-learn"}, default="auto"
         ``"auto"`` fits `LogisticRegression`, `Ridge` and `RidgeClassifier` with an L2 penalty,
         alone or behind `ActivationNormalizer`, `StandardScaler`, `MinMaxScaler` or `MaxAbsScaler`,
@@ -186,6 +196,7 @@ def layer_sweep(
         raise UsageError(f"n_permutations must be at least 0, got {n_permutations}.")
     problem = read_problem(estimator, acts, y, layers, groups, scoring, param_grid)
     means = read_means(problem, solver, device)
+    sentences = read_aggregate(problem, aggregate, aggregate_params, permutes=n_permutations > 0)
     if problem.has_grid and inner_cv is None:
         raise UsageError(
             f"param_grid has {len(problem.candidates)} candidates, which the inner folds choose"
@@ -201,7 +212,7 @@ def layer_sweep(
         random_state=random_state,
     )
     rivals = make_rivals(problem) if baselines else {}
-    fits = _fit_all(problem, design, rivals, means, n_jobs, show_progress)
+    fits = _fit_all(problem, design, rivals, means, sentences, n_jobs, show_progress)
     names = [spec.name for spec in problem.inputs]
     best, chosen = None, None
     if inner_cv is not None:
@@ -227,7 +238,7 @@ def layer_sweep(
         n_labelings=design.n_labelings,
         baselines=fits.baselines,
         solver=means.name,
-        details=_describe(problem, design, means),
+        details=_describe(problem, design, means, sentences),
     )
 
 
@@ -274,11 +285,12 @@ def _fit_all(
     design: Design,
     rivals: dict[str, Rival],
     means: Means,
+    sentences: SentenceScores | None,
     n_jobs: int | None,
     show_progress: bool | None,
 ) -> _Fits:
     """Fit for each input its folds and its permutations, then the baselines."""
-    tasks = _make_tasks(problem, design, rivals, means)
+    tasks = _make_tasks(problem, design, rivals, means, sentences)
     rounds = [design.rounds(together=solves) for solves in means.solves]
     of_rival = design.baselines()
     total = sum(
@@ -295,23 +307,29 @@ def _fit_all(
 
 
 def _make_tasks(
-    problem: Problem, design: Design, rivals: dict[str, Rival], means: Means
+    problem: Problem,
+    design: Design,
+    rivals: dict[str, Rival],
+    means: Means,
+    sentences: SentenceScores | None,
 ) -> Iterator[Task]:
-    for work in make_works(problem, means):
+    for one_work in make_works(problem, means):
+        work = one_work._replace(aggregate=sentences)
         for one in design.rounds(together=work.solve):
             for training_sets in one.training_sets():
                 yield fit_training_sets, work, one.labels, training_sets
     scorer, name = problem.scoring.scorer, problem.scoring.name
     for rival in rivals.values():
-        work = Work(
-            rival.model, [{}], scorer, name, rival.X, solve=rival.solves and any(means.solves)
-        )
+        solve = rival.solves and any(means.solves)
+        work = Work(rival.model, [{}], scorer, name, rival.X, solve=solve, aggregate=sentences)
         for one in design.baselines():
             for training_sets in one.training_sets():
                 yield fit_training_sets, work, one.labels, training_sets
 
 
-def _describe(problem: Problem, design: Design, means: Means) -> dict[str, str]:
+def _describe(
+    problem: Problem, design: Design, means: Means, sentences: SentenceScores | None
+) -> dict[str, str]:
     acts, y = problem.acts, problem.y
     if isinstance(acts, ActivationSet):
         data = f"{acts.name} (pooling {acts.pooling}, fingerprint {acts.fingerprint[:16]})"
@@ -336,6 +354,7 @@ def _describe(problem: Problem, design: Design, means: Means) -> dict[str, str]:
         "permutations": "with folds redrawn each time"
         if design.redrawn
         else "within the test folds, which stay as they are",
+        "aggregate": "" if sentences is None else str(sentences),
         "solver": means.name,
         "seed": str(design.seed),
         "versions": name_versions(),

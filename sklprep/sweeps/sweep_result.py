@@ -366,6 +366,8 @@ class LayerSweep:
             f" training rows of each fold, by"
             f" {', or by '.join(_SOLVERS[name] for name in self.solver.split(' and '))}.",
         ]
+        if aggregate := details.get("aggregate"):
+            sentences.append(f"Sentences were scored by {aggregate}.")
         if self.best_layers is not None:
             sentences.append(
                 f"The best input{self._name_parameters()} was chosen by inner cross-validation"
@@ -493,6 +495,13 @@ def format_score(score: float | None, digits: int = 2) -> str:
 
 
 def name_score(scoring: str) -> str:
+    """Write the name of a scorer in words.
+
+    Examples
+    --------
+    >>> name_score("roc_auc"), name_score("r2")
+    ('roc auc', 'R2')
+    """
     return "R2" if scoring == "r2" else scoring.replace("_", " ")
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse, vstack
 
 from sklprep.activations.activation_set import ActivationSet
-from sklprep.activations.joined_source import merge_by_text
 from sklprep.activations.values import read_values
 from sklprep.exceptions import InsufficientDataError, UsageError
+from sklprep.formats.texts import merge_by_text
 from sklprep.sweeps.inputs import members_of
 from sklprep.sweeps.problem import Problem, read_problem
 
