@@ -177,15 +177,14 @@ class TransferMatrix:
     def _describe_row(self, row: int) -> str:
         columns = range(len(self.sets))
         own = [row] if row < len(self.sets) else []
-        parts = [f"{self._describe_cell(row, j)} on itself" for j in own]
-        parts += [
-            f"{self._describe_cell(row, j)} on {self.sets[j]}" for j in columns if j not in own
-        ]
+        parts = [f"{self.write_cell(row, j)} on itself" for j in own]
+        parts += [f"{self.write_cell(row, j)} on {self.sets[j]}" for j in columns if j not in own]
         score = name_score(self.scoring)
         layer = f" ({name_input(self.chosen_most(row, row))})" if own else ""
         return f"Trained on {self.rows[row]}{layer}, {score} {', '.join(parts)}"
 
-    def _describe_cell(self, row: int, column: int) -> str:
+    def write_cell(self, row: int, column: int) -> str:
+        """Write a score with its interval, for people."""
         score = format_score(self.matrix[row, column])
         low, high = self.intervals[row, column]
         return score if np.isnan(low) else f"{score} [{format_score(low)}, {format_score(high)}]"
@@ -193,7 +192,7 @@ class TransferMatrix:
     def _repr_html_(self) -> str:
         """Show in a notebook the matrix, and the cosines."""
         cells = [
-            [name, *(self._describe_cell(i, j) for j in range(len(self.sets)))]
+            [name, *(self.write_cell(i, j) for j in range(len(self.sets)))]
             for i, name in enumerate(self.rows)
         ]
         head = ["trained on, tested on", *self.sets]
