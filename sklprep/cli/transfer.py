@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train a model on each set and score it on each: on its own by nested cross-validation,\n"
-        "on the others with the layer that its own rows chose. Sentences that sets share are never\n"
-        "on both sides."
+        "on the others with the layer that its own rows chose. Sentences that sets share are\n"
+        "never on both sides."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
