@@ -1,4 +1,4 @@
-"""The pages of docs/ on transfer, tokens and features: their code and commands run as they stand."""
+"""The pages on transfer, tokens and features: their code and commands run as they stand."""
 
 import re
 import shlex
