@@ -27,7 +27,7 @@ def fit_direction(
     if known is not None:
         method, model = known
         options: dict[str, Any] = {"fit_intercept": model.fit_intercept, "device": work.device}
-        split = Split(X, rows, rows[:0], method=method, **options)
+        split = Split(X, rows, rows[:1], method=method, **options)
         fit = model.fit(split, y, keep_coef=True)[0][0]
         if fit.converged_ and fit.coef_ is not None:
             return np.ravel(fit.coef_ / split.scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklprep.exceptions import InsufficientDataError, UsageError
 from sklprep.formats.texts import merge_by_text
 from sklprep.sweeps.inputs import members_of
 from sklprep.sweeps.problem import Problem, read_problem
+from sklprep.sweeps.sweep_result import name_input
 
 _FEWEST_SETS = 2
 
@@ -47,15 +49,14 @@ class JoinedSets:
                 acts.rows.source.read(members_of(inputs, acts))
         for spec in inputs:
             parts = [spec.select(acts) for acts in self.acts]
-            widths = {part.shape[1]: name for part, name in zip(parts, self.names, strict=True)}
-            if len(widths) > 1:
-                (one, first), (other, second) = list(widths.items())[:2]
-                raise UsageError(
-                    f"{first} has {one} columns at {spec}, {second} has {other}; expected sets of"
-                    " one model."
-                )
-            is_sparse = issparse(parts[0])
-            yield vstack(parts, format="csr") if is_sparse else np.concatenate(parts)
+            for name, part in zip(self.names, parts, strict=True):
+                if part.shape[1] != parts[0].shape[1]:
+                    raise UsageError(
+                        f"{self.names[0]} has {parts[0].shape[1]} columns at {name_input(spec.name)},"
+                        f" {name} has {part.shape[1]}; expected sets of one model."
+                    )
+            join = partial(vstack, format="csr") if issparse(parts[0]) else np.concatenate
+            yield join(parts)
 
 
 def join_sets(

@@ -40,8 +40,8 @@ def ways(run: Run) -> Iterator[Row]:
         found["ours"] / found["sweep"],
         3,
         "times",
-        f"{found['ours']:.2f} s against {found['sweep']:.2f} s, without baselines; with all sets but"
-        f" one as a fourth row {found['left_out'] / found['sweep']:.2f} times",
+        f"{found['ours']:.2f} s against {found['sweep']:.2f} s, without baselines; with all"
+        f" sets but one as a fourth row {found['left_out'] / found['sweep']:.2f} times",
     )
     n_sentences, n_tokens = (30, 4) if small else (1_000, 20)
     found = _fastest(run, "tokens", n_sentences=n_sentences, n_tokens=n_tokens, d=d)
@@ -134,8 +134,8 @@ TASKS: dict[str, Callable[..., dict[str, float]]] = {
 }
 
 if __name__ == "__main__":
-    import scipy.linalg
-    import sklearn.linear_model
+    import scipy.linalg  # noqa: F401
+    import sklearn.linear_model  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     warnings.simplefilter("ignore")  # models that stop at max_iter

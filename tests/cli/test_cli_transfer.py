@@ -30,7 +30,7 @@ def test_two_folders_give_a_matrix_a_table_and_a_picture(folders, run_command, t
     assert (0, "") == (code, err)
     assert out.endswith(found.summary() + "\n")
     assert "cosine of the directions at " in out
-    rows = list(csv.DictReader((tmp_path / "cells.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "cells.csv").read_text().splitlines()))
     assert [float(row["score"]) for row in rows] == found.matrix.reshape(-1).tolist()
     assert (tmp_path / "transfer.png").read_bytes().startswith(b"\x89PNG")
 

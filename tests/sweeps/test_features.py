@@ -102,7 +102,7 @@ def test_dead_and_rare_features_are_listed_and_the_others_sorted(sweep, tmp_path
     assert by_feature.auroc[0] > 0.9
     assert np.isnan(by_feature.auroc[5])  # it has no inactive row
     sweep.to_csv(tmp_path / "features.csv")
-    rows = list(csv.DictReader((tmp_path / "features.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "features.csv").read_text().splitlines()))
     assert [float(row["r2"]) for row in rows[:4]] == table.r2[:4].tolist()
     assert ["", ""] == [row["r2"] for row in rows[4:]]
     assert "2 left out" in sweep.summary()
