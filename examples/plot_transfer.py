@@ -9,11 +9,11 @@ Weights of a probe are noisy, so hold a cosine of two probes against that of two
 agrees with itself by 0.79.
 
 The data is synthetic, with few and nearly uncorrelated dimensions; where dimensions correlate, a
-probe's direction follows them too, and cosines say less. For your own, give the layer to compare
-at, and folders of sentence files or packs, one a trait:
+probe's direction follows them too, and cosines say less. For your own, give folders of sentence
+files or packs, one a trait; each probe then chooses its layer by its own sentences:
 
     pip install 'sklprep[plot]'
-    python plot_transfer.py 12 dishonesty_100_features aggression_100_features
+    python plot_transfer.py dishonesty_100_features aggression_100_features
 """
 
 # %%
@@ -22,11 +22,8 @@ at, and folders of sentence files or packs, one a trait:
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 
 import sklprep
@@ -49,78 +46,41 @@ def plant_traits():
         )
 
 
-if len(sys.argv) > 1:
-    if len(sys.argv) < 4 or not sys.argv[1].isdigit():
-        sys.exit("Give a layer and at least two folders: plot_transfer.py 12 FOLDER FOLDER")
-    layer = int(sys.argv[1])
-    traits = {
-        Path(path).name.removesuffix("_features"): sklprep.load_activations(path)
-        for path in sys.argv[2:]
-    }
-else:
-    layer, traits = 0, dict(plant_traits())
-
+if len(sys.argv) == 2:
+    sys.exit("Give at least two folders: plot_transfer.py FOLDER FOLDER")
+traits = dict(plant_traits()) if len(sys.argv) == 1 else {}
+for path in sys.argv[1:]:
+    traits[Path(path).name.removesuffix("_features")] = sklprep.load_activations(path)
 
 # %%
-# Train on one, test on the other
-# -------------------------------
+# Train on each, test on each
+# ---------------------------
 # The folds split the sentences of all traits together, so that a sentence which two traits share is
 # never on both sides. A label of 2 or 3 counts as present; AUC asks whether the probe ranks these
-# sentences above the others, wherever its threshold lies.
-def fit(acts, rows):
-    probe = make_pipeline(
-        sklprep.LayerSelector(layer),
-        sklprep.ActivationNormalizer(),
-        LogisticRegression(C=0.1, solver="newton-cg", max_iter=1000),
-    )
-    return probe.fit(acts[rows], acts.labels[rows] >= 2)
-
-
-names = list(traits)
-texts = np.unique(np.concatenate([acts.sentences for acts in traits.values()]))
-auc = np.zeros((5, len(names), len(names)))
-for fold, (_, held_out) in enumerate(KFold(5, shuffle=True, random_state=0).split(texts)):
-    is_test = {name: np.isin(traits[name].sentences, texts[held_out]) for name in names}
-    for i, source in enumerate(names):
-        probe = fit(traits[source], ~is_test[source])
-        for j, target in enumerate(names):
-            acts = traits[target][is_test[target]]
-            auc[fold, i, j] = roc_auc_score(acts.labels >= 2, probe.decision_function(acts))
-auc = auc.mean(axis=0)
-
+# sentences above the others, wherever its threshold lies. The layer is chosen within the training
+# sentences, so that nothing of the other trait has a say in it.
+probe = make_pipeline(
+    sklprep.ActivationNormalizer(), LogisticRegression(C=0.1, solver="newton-cg", max_iter=1000)
+)
+found = sklprep.transfer_matrix(
+    probe,
+    {name: (acts, acts.labels >= 2) for name, acts in traits.items()},
+    layers=["each"],
+    scoring="roc_auc",
+)
+print(found.summary())
 
 # %%
 # The directions
 # --------------
 # Dividing the weights by the scales of the columns gives the direction in the residual stream. Each
-# trait has two, from either half of its sentences.
-def directions(acts):
-    half = np.isin(acts.sentences, texts[np.random.default_rng(0).permutation(len(texts))[::2]])
-    for rows in (half, ~half):
-        probe = fit(acts, rows)
-        direction = probe[-1].coef_[0] / probe[1].norm_params_["norm_std"]
-        yield direction / np.linalg.norm(direction)
-
-
-first, second = np.swapaxes([list(directions(acts)) for acts in traits.values()], 0, 1)
-cosines = first @ second.T
-cosines = (cosines + cosines.T) / 2
-for name, row, cosine in zip(names, auc, cosines, strict=True):
-    print(f"{name:<12} AUC", *row.round(2), " cosines", *cosine.round(2))
+# trait has two, from either half of the sentences.
+cosines = found.cosines[found.layers.index(found.cosine_layer)]
+for name, row in zip(found.sets, cosines, strict=True):
+    print(f"{name:<12} cosines", *row.round(2))
 
 # %%
 # The picture
 # -----------
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
-panels = [(axes[0], auc, 0.5), (axes[1], cosines, 0)]
-for ax, values, low in panels:
-    ax.imshow(values, cmap="cividis", vmin=low, vmax=1)
-    for (i, j), value in np.ndenumerate(values):
-        color = "k" if value > (low + 1) / 2 else "w"
-        ax.text(j, i, f"{value:.2f}", ha="center", va="center", color=color)
-    ax.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
-    ax.set_yticks(range(len(names)), [name.replace("_", "\n") for name in names])
-    ax.spines[:].set_visible(False)
-axes[0].set(xlabel="tested on", ylabel="trained on", title="AUC of the probe\n(chance 0.5)")
-axes[1].set(title="Cosine of the directions\n(diagonal: of two halves)")
-figure.savefig("transfer.png", dpi=120)
+display = sklprep.TransferMatrixDisplay.from_matrix(found)
+display.figure_.savefig("transfer.png", dpi=120)

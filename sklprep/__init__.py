@@ -14,6 +14,7 @@ _HOME = {
     "ActivationNormalizer": "transformers.normalizers",
     "ActivationSet": "activations.activation_set",
     "ConceptTargetExtractor": "transformers.targets",
+    "FeatureSweep": "sweeps.feature_result",
     "FeatureTargetExtractor": "transformers.targets",
     "LayerSelector": "transformers.layer_selector",
     "LayerSweep": "sweeps.sweep_result",
@@ -22,6 +23,9 @@ _HOME = {
     "RowSpaceProjector": "transformers.row_space",
     "SAEFeatureSelector": "transformers.sae_selector",
     "STRATEGIES": "datasets.strategies",
+    "TransferMatrix": "sweeps.transfer_result",
+    "TransferMatrixDisplay": "sweeps.transfer_plotting",
+    "feature_sweep": "sweeps.features",
     "from_hidden_states": "activations.collectors",
     "audit_activations": "inspection.audit",
     "generate_dataset": "datasets.generation",
@@ -36,12 +40,14 @@ _HOME = {
     "parse_layers_arg": "datasets.guide",
     "probe_directions": "transformers.directions",
     "save_dataset": "datasets.guide",
+    "transfer_matrix": "sweeps.transfer",
 }
 
 __all__ = [
     "ActivationNormalizer",
     "ActivationSet",
     "ConceptTargetExtractor",
+    "FeatureSweep",
     "FeatureTargetExtractor",
     "LayerSelector",
     "LayerSweep",
@@ -50,6 +56,9 @@ __all__ = [
     "RowSpaceProjector",
     "SAEFeatureSelector",
     "STRATEGIES",
+    "TransferMatrix",
+    "TransferMatrixDisplay",
+    "feature_sweep",
     "from_hidden_states",
     "audit_activations",
     "generate_dataset",
@@ -64,6 +73,7 @@ __all__ = [
     "parse_layers_arg",
     "probe_directions",
     "save_dataset",
+    "transfer_matrix",
     "__version__",
 ]
 
@@ -97,9 +107,14 @@ if TYPE_CHECKING:
     from sklprep.datasets.probe_dataset import ProbeDataset
     from sklprep.datasets.strategies import STRATEGIES, make_strategy
     from sklprep.inspection.audit import audit_activations
+    from sklprep.sweeps.feature_result import FeatureSweep
+    from sklprep.sweeps.features import feature_sweep
     from sklprep.sweeps.plotting import LayerSweepDisplay
     from sklprep.sweeps.sweep import layer_sweep
     from sklprep.sweeps.sweep_result import LayerSweep
+    from sklprep.sweeps.transfer import transfer_matrix
+    from sklprep.sweeps.transfer_plotting import TransferMatrixDisplay
+    from sklprep.sweeps.transfer_result import TransferMatrix
     from sklprep.transformers.directions import probe_directions
     from sklprep.transformers.layer_selector import LayerSelector
     from sklprep.transformers.normalizers import ActivationNormalizer

@@ -30,6 +30,7 @@ PUBLIC = [
     "ActivationNormalizer",
     "ActivationSet",
     "ConceptTargetExtractor",
+    "FeatureSweep",
     "FeatureTargetExtractor",
     "LayerSelector",
     "LayerSweep",
@@ -38,7 +39,10 @@ PUBLIC = [
     "RowSpaceProjector",
     "SAEFeatureSelector",
     "STRATEGIES",
+    "TransferMatrix",
+    "TransferMatrixDisplay",
     "__version__",
+    "feature_sweep",
     "from_hidden_states",
     "audit_activations",
     "generate_dataset",
@@ -53,6 +57,7 @@ PUBLIC = [
     "parse_layers_arg",
     "probe_directions",
     "save_dataset",
+    "transfer_matrix",
 ]
 HEAVY = {"numpy", "scipy", "sklearn", "skops", "joblib", "tqdm", "matplotlib", "pandas", "zlib_ng"}
 

@@ -195,6 +195,18 @@ def repeats(text: str) -> int | str:
 repeats.__name__ = "number of repeats or 'auto'"
 
 
+def aggregate(text: str) -> tuple[str, dict[str, int] | None]:
+    """A name, and after = its parameter."""
+    name, _, number = text.partition("=")
+    parameters = {"rolling_mean_max": "window", "top_k_mean": "k"}
+    if not number:
+        return name, None
+    return name, {parameters.get(name, "n"): positive(number)}
+
+
+aggregate.__name__ = "name, or name=number"
+
+
 def not_negative(text: str) -> int:
     number = int(text)
     if number < 0:

@@ -13,13 +13,18 @@ from sklprep.cli.arguments import (
     add_reading,
     add_skip_bad,
     add_target,
+    aggregate,
     folds,
     inner_folds,
     not_negative,
+    positive,
     repeats,
     strategies_text,
     sweep_layers,
 )
+from sklprep.cli.estimators import ESTIMATORS, add_estimator, choose_estimator, make_estimator
+from sklprep.cli.pictures import picture_format, save_picture
+from sklprep.cli.scorers import SCORING_HELP, require_scorer
 from sklprep.datasets.strategies import (
     CONCEPT,
     SAE,
@@ -34,18 +39,21 @@ from sklprep.transformers.normalization_methods import METHODS
 
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
+    from sklprep.sweeps.feature_result import FeatureSweep
     from sklprep.sweeps.sweep_result import LayerSweep
 
 _INNER = (
     "folds within each training set, which choose the layer; 'outer' takes the other outer folds;"
     " auto is outer from 4 outer folds on, and otherwise 5; default: auto"
 )
+_AGGREGATE = (
+    "of token rows (--pooling none), score sentences by the mean, max, rolling_mean_max or"
+    " top_k_mean of the decisions for their tokens; rolling_mean_max=5 says of how many"
+)
 _REPEATS = (
     "how often to repeat all folds, drawn anew; auto is 10 for logistic and ridge on hidden states"
     " and embeddings, and otherwise 1; default: auto"
 )
-_SHOWN_SCORERS = 5  # all that begin with "balanced", "roc_auc" or "f1"
-_ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,11 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " hidden-to-concept, or feature-to-concept with SAEs for --layers",
     )
     add_target(parser, repeated=False)
-    add(
-        "--estimator",
-        choices=_ESTIMATORS,
-        help="default: logistic for labels, or ridge for quantities",
-    )
+    add("--features-from", type=Path, metavar="CSV", help="features of a ranked_features.csv")
+    add("--top", type=positive, metavar="N", help="only the first N of them")
+    add_estimator(parser, ESTIMATORS)
     add(
         "--layers",
         action="append",
@@ -92,8 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
     add("--inner-cv", type=inner_folds, default="auto", metavar="N", help=_INNER)
     add("--repeats", type=repeats, default="auto", metavar="N", help=_REPEATS)
+    add("--aggregate", type=aggregate, metavar="NAME", help=_AGGREGATE)
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
-    add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
+    add("--scoring", metavar="NAME", help=SCORING_HELP)
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
@@ -110,6 +117,10 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.features_from is not None:
+        return _run_features(arguments)
+    if arguments.top is not None:
+        raise UsageError("--top belongs to --features-from; give that too.")
     arguments.strategy = arguments.strategy or _find_strategy(arguments.layers)
     strategy = STRATEGIES[arguments.strategy]
     given = {
@@ -127,7 +138,13 @@ def _run(arguments: argparse.Namespace) -> int:
     _, target = make_strategy(arguments.strategy, **given, **every_layer)
     acts, y, layers = _read(arguments, strategy, target)
     # labels of a CSV or a pack may be quantities
-    model = _make_estimator(arguments, classify=y.dtype.kind != "f")
+    model = make_estimator(
+        arguments.estimator,
+        classify=y.dtype.kind != "f",
+        normalize=arguments.normalize,
+        seed=arguments.random_state,
+        row_space=arguments.row_space,
+    )
     counted: dict[str, Any] = {
         "layers": layers,
         "cv": arguments.cv,
@@ -139,6 +156,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "scoring": arguments.scoring,
         "random_state": arguments.random_state,
     }
+    if arguments.aggregate is not None:
+        options["aggregate"], options["aggregate_params"] = arguments.aggregate
     if not arguments.quiet:
         print(f"{count_fits(acts, **counted)} fits on {acts}")
     sweep = layer_sweep(
@@ -153,16 +172,88 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         sweep.to_csv(arguments.output)
     if arguments.plot is not None:
-        _save_plot(sweep, arguments.plot)
+        from sklprep.sweeps.plotting import LayerSweepDisplay
+
+        save_picture(arguments.plot, lambda: LayerSweepDisplay.from_sweep(sweep).figure_)
     if not arguments.quiet:
         _print_sweep(sweep)
     print(sweep.summary())
     return 0
 
 
+_NOT_OF_FEATURES = ("labels", "scoring", "permutations", "aggregate", "plot", "skip_bad")
+"""Parameters that one target has, and several have not."""
+
+
+def _run_features(arguments: argparse.Namespace) -> int:
+    """Sweep the features of a table on the same folds, and print them sorted."""
+    from sklprep.sweeps.features import feature_sweep
+
+    _check_features(arguments)
+    (path,) = arguments.inputs
+    acts = _load(arguments, path)
+    sweep = feature_sweep(
+        make_estimator(
+            arguments.estimator,
+            classify=False,
+            normalize=arguments.normalize,
+            seed=arguments.random_state,
+            row_space=arguments.row_space,
+        ),
+        acts,
+        arguments.features_from,
+        top=arguments.top,
+        layers=arguments.layers or EACH,
+        cv=arguments.cv,
+        n_repeats=arguments.repeats,
+        random_state=arguments.random_state,
+        n_jobs=arguments.jobs,
+        show_progress=None if not arguments.quiet else False,
+    )
+    if arguments.output is not None:
+        sweep.to_csv(arguments.output)
+    if not arguments.quiet:
+        _print_features(sweep)
+    print(sweep.summary())
+    return 0
+
+
+def _check_features(arguments: argparse.Namespace) -> None:
+    from sklprep.formats.outputs import require_safe_outputs
+
+    arguments.strategy = arguments.strategy or "hidden-to-feature"
+    if STRATEGIES[arguments.strategy].output_type == CONCEPT:
+        raise UsageError(f"--features-from is for a feature target, not {arguments.strategy}.")
+    if arguments.target_layer or arguments.target_feature or arguments.average_l0:
+        raise UsageError("Give --features-from or --target-layer and --target-feature, not both.")
+    for name in _NOT_OF_FEATURES:
+        if getattr(arguments, name):
+            flag = arguments.flags[name]
+            raise UsageError(f"{flag} is for one target; leave it out with --features-from.")
+    if arguments.inner_cv != "auto":
+        raise UsageError("--inner-cv is for one target; leave it out with --features-from.")
+    if len(arguments.inputs) > 1:
+        raise UsageError(f"--features-from takes one INPUT, got {len(arguments.inputs)}.")
+    if saes := list(filter(_is_sae, arguments.layers or ())):
+        raise UsageError(f"--features-from sweeps hidden states, got --layers {saes[0]!r}.")
+    choose_estimator(arguments.estimator, classify=False)
+    arguments.normalize = arguments.normalize or "standardize"
+    inputs = [*arguments.inputs, arguments.groups, arguments.features_from]
+    require_safe_outputs([arguments.output], inputs)
+
+
+def _print_features(sweep: FeatureSweep) -> None:
+    head = ("layer", "feature", "active", "R2", "95 %", "AUROC", "95 %", "from")
+    row = "{:<7}{:<9}{:<8}{:<7}{:<16}{:<7}{:<14}{}".format
+    print(f"\n{row(*head)}")
+    for cells in sweep.lines():
+        print(row(*cells).rstrip())
+    print()
+
+
 def _count_repeats(arguments: argparse.Namespace, strategy: Strategy, model: Any) -> int:
+    from sklprep.sweeps.running import N_REPEATS
     from sklprep.sweeps.solver import recognise_pipeline
-    from sklprep.sweeps.sweep import N_REPEATS
 
     if arguments.repeats != "auto":
         return int(arguments.repeats)
@@ -193,7 +284,7 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
         )
     is_concept = strategy.output_type == CONCEPT
     if not is_concept:
-        _choose_estimator(arguments, classify=False)
+        choose_estimator(arguments.estimator, classify=False)
     if arguments.labels and not is_concept:
         raise UsageError("--labels is for a concept target; leave it out.")
     if len(arguments.inputs) > 1 and (arguments.labels or arguments.groups):
@@ -207,18 +298,9 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
         [*arguments.inputs, arguments.labels, arguments.groups],
     )
     if arguments.plot is not None:
-        _picture_format(arguments.plot)
+        picture_format(arguments.plot)
     if arguments.scoring is not None:
-        _check_scorer(arguments.scoring)
-
-
-def _choose_estimator(arguments: argparse.Namespace, *, classify: bool) -> str:
-    fitting, other = ("logistic", "ridge") if classify else ("ridge", "logistic")
-    if arguments.estimator == other:
-        raise UsageError(
-            f"--estimator {other} does not fit this target; use {fitting}, svm or random-forest."
-        )
-    return arguments.estimator or fitting
+        require_scorer(arguments.scoring)
 
 
 def _read(
@@ -303,48 +385,6 @@ def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:
     return names
 
 
-def _save_plot(sweep: LayerSweep, path: Path) -> None:
-    import matplotlib as mpl
-
-    from sklprep.files.atomic import atomic_write
-    from sklprep.sweeps.plotting import LayerSweepDisplay
-
-    mpl.use("Agg")
-    figure = LayerSweepDisplay.from_sweep(sweep).figure_
-    with atomic_write(path) as file:
-        figure.savefig(file, format=_picture_format(path), dpi=150, bbox_inches="tight")
-
-
-def _check_scorer(name: str) -> None:
-    from difflib import get_close_matches
-
-    from sklearn.metrics import get_scorer_names
-
-    names = get_scorer_names()
-    if name not in names:
-        near = [known for known in names if known.startswith(name)][:_SHOWN_SCORERS]
-        near = near or get_close_matches(name, names) or ["accuracy", "balanced_accuracy", "r2"]
-        raise UsageError(
-            f"--scoring {name} is not a scorer of scikit-learn; choose one such as"
-            f" {', '.join(near)}."
-        )
-
-
-def _picture_format(path: Path) -> str:
-    try:
-        from matplotlib.backend_bases import FigureCanvasBase
-    except ImportError:
-        raise UsageError(
-            "--plot needs matplotlib, which is not installed: pip install 'sklprep[plot]'."
-        ) from None
-    kind = path.suffix.removeprefix(".").lower() or "png"
-    if kind not in FigureCanvasBase.filetypes:
-        raise UsageError(
-            f"--plot {path}: {kind} is not a picture format; name it .png, .svg or .pdf."
-        )
-    return kind
-
-
 def _print_sweep(sweep: LayerSweep) -> None:
     spread = "fold spread" if sweep.band is None else "95 % band"
     p_head = "" if sweep.adjusted_p_values is None else "adjusted p  "
@@ -359,34 +399,3 @@ def _print_sweep(sweep: LayerSweep) -> None:
     for name, baseline in sweep.baselines.items():
         print(f"{name:<16}{baseline.mean:.3f}")
     print()
-
-
-def _make_estimator(arguments: argparse.Namespace, *, classify: bool) -> Any:
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import LinearSVC, LinearSVR
-
-    from sklprep.transformers.normalizers import ActivationNormalizer
-    from sklprep.transformers.row_space import RowSpaceProjector
-
-    name = _choose_estimator(arguments, classify=classify)
-    seed = arguments.random_state
-    model = {
-        "logistic": lambda: LogisticRegression(solver="newton-cg", max_iter=1000),
-        "ridge": Ridge,
-        "svm": lambda: (
-            LinearSVC(dual=True, max_iter=10_000, random_state=seed)
-            if classify
-            else LinearSVR(dual=True, max_iter=10_000, random_state=seed)
-        ),
-        "random-forest": lambda: (
-            RandomForestClassifier(random_state=seed)
-            if classify
-            else RandomForestRegressor(random_state=seed)
-        ),
-    }[name]()
-    projector = [RowSpaceProjector()] if arguments.row_space else []
-    if projector and name == "random-forest":
-        raise UsageError("--row-space changes what a random forest sees; leave it out.")
-    return make_pipeline(ActivationNormalizer(arguments.normalize), *projector, model)

@@ -116,7 +116,7 @@ class SharedFolds:
         chosen = np.zeros((n_folds, n_labelings), np.intp)
         inner = np.full(n_folds, np.nan)
         if self.n_nested:
-            means = self._inner_means(fitted)
+            means = self.inner_means(fitted)
             chosen[:, : self.n_nested] = np.argmax(np.nan_to_num(means, nan=-np.inf), axis=1)
             inner = means[range(n_folds), chosen[:, 0], 0]
         scores = np.take_along_axis(outer, chosen[:, np.newaxis], axis=1)[:, 0]
@@ -128,7 +128,7 @@ class SharedFolds:
             permuted=scores[:, 1:].mean(axis=0),
         )
 
-    def _inner_means(self, fitted: list[list[Fitted]]) -> NDArray[np.float64]:
+    def inner_means(self, fitted: list[list[Fitted]]) -> NDArray[np.float64]:
         """Average over the inner folds: (n_folds, n_candidates, n_nested)."""
         scores: list[list[Any]] = [[] for _ in self.folds]
         for k, of_fold in enumerate(fitted):
@@ -199,24 +199,21 @@ def draw_design(
     With a grid, whose parameters are chosen anew for each permutation, permutations have inner
     folds too.
     """
-    if isinstance(random_state, Integral):
-        seed = int(random_state)
-    else:
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = read_seed(random_state)
     cv = read_cv(cv, "cv")
     if isinstance(cv, list) and n_permutations:
         raise UsageError(
             "The permutation control redraws the folds, which a fixed list of splits in cv does"
             " not allow. Give cv as an int or a splitter, or n_permutations=0."
         )
-    inner_cv = _read_inner_cv(inner_cv, cv)
+    inner_cv = read_inner_cv(inner_cv, cv)
     try:
         drawn = [
-            _draw_nested(problem, problem.y, one, inner_cv, _reseed(seed, i))
-            for i, one in enumerate(_repeat(cv, n_repeats, seed))
+            _draw_nested(problem, problem.y, one, inner_cv, reseed(seed, i))
+            for i, one in enumerate(repeat_cv(cv, n_repeats, seed))
         ]
     except FoldsError as error:
-        raise _with_remedies(error, *_advise(problem, cv, inner_cv, seed)) from None
+        raise with_remedies(error, *_advise(problem, cv, inner_cv, seed)) from None
     folds, inner = drawn[0]
     labels, redrawn, n_labelings = _draw_permutations(
         problem, cv, inner_cv, folds, n_permutations, seed
@@ -225,8 +222,14 @@ def draw_design(
     n_nested = len(labels) if is_nested and problem.has_grid else int(is_nested)
     repeats = [SharedFolds(np.stack(labels), folds, inner, n_nested)]
     repeats += [SharedFolds(problem.y[np.newaxis], *one, int(is_nested)) for one in drawn[1:]]
-    of_inner = _describe_inner(inner_cv)
+    of_inner = describe_inner(inner_cv)
     return Design(seed, repeats, redrawn, describe_cv(cv), of_inner, n_labelings)
+
+
+def read_seed(random_state: Any) -> int:
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def can_repeat(cv: Any) -> bool:
@@ -234,7 +237,7 @@ def can_repeat(cv: Any) -> bool:
     return isinstance(cv, int) or getattr(cv, "shuffle", False) is True
 
 
-def _repeat(cv: Any, n_repeats: int, seed: int) -> Iterator[Any]:
+def repeat_cv(cv: Any, n_repeats: int, seed: int) -> Iterator[Any]:
     """Give cv for each repeat, a splitter with a seed of its own from the second on."""
     yield cv
     for i in range(1, n_repeats):
@@ -242,11 +245,11 @@ def _repeat(cv: Any, n_repeats: int, seed: int) -> Iterator[Any]:
             yield cv
         else:
             again = copy(cv)
-            again.random_state = _reseed(seed, i)
+            again.random_state = reseed(seed, i)
             yield again
 
 
-def _reseed(seed: int, repeat: int) -> int:
+def reseed(seed: int, repeat: int) -> int:
     """Give the seed of a repeat's folds; the first has that of the sweep."""
     return int(np.random.default_rng([seed, REPEAT, repeat]).integers(2**31)) if repeat else seed
 
@@ -270,11 +273,11 @@ def _draw_permutations(
     try:
         redrawn = [_redraw(problem, y, cv, inner_of, seed, i) for i, y in enumerate(permuted)]
     except FoldsError as error:
-        raise _with_remedies(error, "use n_permutations=0") from None
+        raise with_remedies(error, "use n_permutations=0") from None
     return [problem.y], redrawn, permuter.n_labelings
 
 
-def _read_inner_cv(inner_cv: Any, cv: Any) -> Any:
+def read_inner_cv(inner_cv: Any, cv: Any) -> Any:
     if isinstance(inner_cv, str) and inner_cv == "auto":
         return INNER_IS_OUTER if isinstance(cv, int) and cv >= FEWEST_SHARED else USUAL_FOLDS
     if inner_cv is None or (isinstance(inner_cv, str) and inner_cv == INNER_IS_OUTER):
@@ -287,7 +290,7 @@ def _read_inner_cv(inner_cv: Any, cv: Any) -> Any:
     return inner_cv
 
 
-def _describe_inner(inner_cv: Any) -> str:
+def describe_inner(inner_cv: Any) -> str:
     return "the other outer folds" if inner_cv == INNER_IS_OUTER else describe_cv(inner_cv)
 
 
@@ -360,7 +363,7 @@ def _advise(problem: Problem, cv: Any, inner_cv: Any, seed: int) -> list[str]:
     return []
 
 
-def _with_remedies(error: FoldsError, *remedies: str) -> InsufficientDataError:
+def with_remedies(error: FoldsError, *remedies: str) -> InsufficientDataError:
     *most, last = [*remedies, *error.remedies] or [
         "add rows, as no number of folds was found that works"
     ]

@@ -22,6 +22,7 @@ from sklprep.sweeps.solver import Candidates, Split, count_stacked, recognise_al
 from sklprep.sweeps.workers import RemoteRows
 
 Scorer = Callable[..., Any]
+Aggregate = Callable[["Answers", NDArray[np.int64], NDArray[Any]], tuple["Answers", NDArray[Any]]]
 
 METHODS = ("predict", "predict_proba", "decision_function")
 """All that a made scorer can ask a model for."""
@@ -49,6 +50,11 @@ class Work(NamedTuple):
         Whether the models are those that the solver knows, and it is wanted.
     device : str or None
         Where the solver computes.
+    shape : tuple of int
+        Of what the scorer gives; () is a number.
+    aggregate : callable or None
+        Makes of the answers about test rows, these rows and their y the answers and the y that are
+        scored, see `sklprep.sweeps.aggregation`.
     """
 
     model: Any
@@ -59,6 +65,8 @@ class Work(NamedTuple):
     groups: NDArray[np.int64] | None = None
     solve: bool = False
     device: str | None = None
+    shape: tuple[int, ...] = ()
+    aggregate: Aggregate | None = None
 
 
 class TrainingSet(NamedTuple):
@@ -80,7 +88,7 @@ class Fitted(NamedTuple):
 
     Attributes
     ----------
-    scores : ndarray of shape (n_tests, n_candidates, n_labelings)
+    scores : ndarray of shape (n_tests, n_candidates, n_labelings), and behind it `Work.shape`
     seconds : float
         Of fitting, for one model: those that are fitted together share it equally.
     """
@@ -129,18 +137,19 @@ def make_models(model: Any, candidates: Sequence[dict[str, Any]]) -> list[Any]:
 def _fit(work: Work, models: list[Any], labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     """Fit one by one, as scikit-learn does."""
     train, tests, n_labelings = training_set
-    scores = np.empty((len(tests), len(models), n_labelings))
+    scores = np.empty((len(tests), len(models), n_labelings, *work.shape))
     seconds = 0.0
     for c, labeling in np.ndindex(len(models), n_labelings):
         started = time.perf_counter()
         fitted = _fit_one(models[c], work, labels[labeling], train)
         seconds += time.perf_counter() - started
         for t, test in enumerate(tests):
-            seen, X = fitted, work.X[test]
+            X, y = work.X[test], labels[labeling][test]
             if is_made_scorer(work.scorer) and hasattr(fitted, "__sklearn_tags__"):
-                seen, X = Answers(fitted, X), np.arange(len(test))
-            scores[t, c, labeling] = _score(work.scorer, seen, X, labels[labeling][test])
-    return Fitted(scores, seconds / scores[0].size)
+                scores[t, c, labeling] = _score_answers(work, Answers(fitted, X), test, y)
+            else:
+                scores[t, c, labeling] = _score(work.scorer, fitted, X, y)
+    return Fitted(scores, seconds / (len(models) * n_labelings))
 
 
 def _solve(
@@ -185,6 +194,11 @@ def _solve_kind(
     fits: list[dict[int, list[Any]]],
 ) -> None:
     """Fit candidates that differ in their penalty; what is reported precisely."""
+    if kind.model.kind != "logistic":  # which alone has a tolerance
+        for one, split, of_set in zip(training_sets, splits, fits, strict=True):
+            found = kind.model.fit(split, labels[: one.n_labelings], kind.penalties)
+            of_set.update(zip(kind.positions, found, strict=True))
+        return
     precise = replace(kind.model, tol=min(kind.model.tol, _OBSERVED_TOL))
     if len(kind.penalties) == 1:
         model = replace(precise, penalty=kind.penalties[0])
@@ -195,8 +209,8 @@ def _solve_kind(
         others: list[list[Any]] = [[] for _ in kind.penalties]
         if one.n_labelings > 1:
             others = kind.model.fit(split, labels[1 : one.n_labelings], kind.penalties)
-        found = [of_y + permuted for of_y, permuted in zip(first, others, strict=True)]
-        of_set.update(zip(kind.positions, found, strict=True))
+        of_all = [of_y + permuted for of_y, permuted in zip(first, others, strict=True)]
+        of_set.update(zip(kind.positions, of_all, strict=True))
 
 
 def _score_all(
@@ -208,7 +222,7 @@ def _score_all(
 ) -> NDArray[np.float64]:
     """Score what the solver fitted; where it could not, what scikit-learn fits."""
     train, tests, n_labelings = training_set
-    scores = np.empty((len(tests), len(models), n_labelings))
+    scores = np.empty((len(tests), len(models), n_labelings, *work.shape))
     positions = np.split(np.arange(sum(map(len, tests))), np.cumsum([len(test) for test in tests]))
     for c, of_candidate in fits.items():
         for (t, test), (labeling, fit) in product(enumerate(tests), enumerate(of_candidate)):
@@ -216,15 +230,17 @@ def _score_all(
             if not fit.converged_:
                 again = _fit_one(models[c], work, labels[labeling], train)
                 answers = Answers(again, work.X[test])
-            scores[t, c, labeling] = _score_answers(work, answers, y)
+            scores[t, c, labeling] = _score_answers(work, answers, test, y)
     return scores
 
 
-def _score_answers(work: Work, answers: Answers, y: NDArray[Any]) -> float:
-    """Score all test rows, by a closed form where there is one.
+def _score_answers(work: Work, answers: Answers, test: NDArray[np.int64], y: NDArray[Any]) -> Any:
+    """Score all test rows, or what is made of them, by a closed form where there is one.
 
     Of 40 rows scikit-learn's accuracy takes 0.5 ms, more than the fit.
     """
+    if work.aggregate is not None:
+        answers, y = work.aggregate(answers, test, y)
     rows = np.arange(len(y))
     if work.scoring in CLOSED_FORMS:
         return CLOSED_FORMS[work.scoring](answers, rows, y)
@@ -254,9 +270,9 @@ def _fit_one(model: Any, work: Work, y: NDArray[Any], rows: NDArray[np.int64]) -
             raise
 
 
-def _score(scorer: Scorer, model: Any, X: Any, y: NDArray[Any]) -> float:
+def _score(scorer: Scorer, model: Any, X: Any, y: NDArray[Any]) -> NDArray[np.float64]:
     try:
-        score = float(scorer(model, X, y))
+        score = np.asarray(scorer(model, X, y), np.float64)
     except AttributeError as error:
         if not isinstance(model, Answers):
             raise
@@ -265,7 +281,7 @@ def _score(scorer: Scorer, model: Any, X: Any, y: NDArray[Any]) -> float:
             f"The scorer asks for what {type(model.model).__name__} does not have: it has no"
             f" {missing}. Choose another scoring."
         ) from error
-    if np.isnan(score):
+    if np.isnan(score).any():
         raise InsufficientDataError(
             f"The scorer gives nan for {len(y)} test rows with {len(np.unique(y))} distinct values"
             " of y; expected a number. Choose folds or a scorer for which it is defined."

@@ -83,9 +83,9 @@ def draw_folds(
     """
     n_folds = cv if isinstance(cv, int) else 2
     _require_enough(y, groups, classify, n_folds, where)
-    strata = y if classify else _make_strata(y, n_folds)
+    strata = y if classify else make_strata(y, n_folds)
     if isinstance(cv, int):
-        return _stratify(strata, groups, cv, seed)
+        return stratify(strata, groups, cv, seed)
     if isinstance(cv, list):
         folds = cv
     else:
@@ -113,7 +113,7 @@ def describe_cv(cv: Any) -> str:
     return "given splits" if isinstance(cv, list) else " ".join(repr(cv).split())
 
 
-def _stratify(
+def stratify(
     strata: NDArray[Any], groups: NDArray[np.int64], n_folds: int, seed: int
 ) -> list[Fold]:
     """Deal whole groups into folds that resemble each other in their strata.
@@ -162,7 +162,7 @@ def _most_even(
     return best
 
 
-def _make_strata(y: NDArray[Any], n_folds: int) -> NDArray[np.int64]:
+def make_strata(y: NDArray[Any], n_folds: int) -> NDArray[np.int64]:
     """Bin a numeric y: zero, and quantiles of the others; each bin has a row for every fold."""
     zero = y == 0
     if zero.sum() < n_folds:

@@ -113,6 +113,26 @@ def exact_interval(right: bool, n_groups: int) -> tuple[float, float]:
     return (bound, 1.0) if right else (0.0, 1 - bound)
 
 
+def interval_of_scores(
+    scores: NDArray[np.float64], ratio: float, scoring: str, n_groups: int
+) -> tuple[float, float]:
+    """Give the 95 % interval of a mean score: by the corrected t, or exact at the ends of accuracy.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_repeats * n_folds,)
+    ratio : float
+        As `size_ratio`.
+    scoring : str
+    n_groups : int
+        Of the rows that are scored.
+    """
+    if scoring == "accuracy" and scores.min() == scores.max() and scores[0] in (0, 1):
+        return exact_interval(bool(scores[0]), n_groups)
+    low, high = corrected_t(scores, ratio)
+    return (max(low, 0.0), min(high, 1.0)) if scoring == "accuracy" else (low, high)
+
+
 def compare(differences: Sequence[NDArray[np.float64]], ratio: float) -> list[Comparison]:
     """Test paired differences of scores by the corrected t, all of them together.
 

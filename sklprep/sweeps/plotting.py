@@ -112,7 +112,7 @@ class LayerSweepDisplay:
         -------
         LayerSweepDisplay
         """
-        _import_pyplot()
+        import_pyplot("LayerSweepDisplay")
         return cls.from_sweep(layer_sweep(estimator, acts, y, **options), ax=ax)
 
     def plot(self, ax: Axes | None = None, *, legend: bool = True) -> Self:
@@ -130,7 +130,9 @@ class LayerSweepDisplay:
         LayerSweepDisplay
         """
         if ax is None:
-            _, ax = _import_pyplot().subplots(figsize=(8, 3.6), layout="constrained")
+            _, ax = import_pyplot("LayerSweepDisplay").subplots(
+                figsize=(8, 3.6), layout="constrained"
+            )
         self.ax_: Axes = ax
         self.figure_: Any = ax.figure
         self._x = _positions(self.sweep)
@@ -307,12 +309,11 @@ def _positions(sweep: LayerSweep) -> NDArray[np.float64]:
     return x
 
 
-def _import_pyplot() -> Any:
+def import_pyplot(who: str) -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            "LayerSweepDisplay needs matplotlib, which is not installed: pip install"
-            " 'sklprep[plot]'."
+            f"{who} needs matplotlib, which is not installed: pip install 'sklprep[plot]'."
         ) from error
     return pyplot

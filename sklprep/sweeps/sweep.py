@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import platform
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
-from numbers import Integral
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import numpy as np
-import sklearn
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import ParameterGrid
 
-from sklprep._version import __version__
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
+from sklprep.sweeps.aggregation import SentenceScores, read_aggregate
 from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
 from sklprep.sweeps.design import (
     FEWEST_SHARED,
@@ -26,25 +21,25 @@ from sklprep.sweeps.design import (
     USUAL_FOLDS,
     Design,
     InputScores,
-    can_repeat,
     draw_design,
 )
 from sklprep.sweeps.fitting import Work, fit_training_sets
-from sklprep.sweeps.inputs import members_of, read_inputs
+from sklprep.sweeps.inputs import read_inputs
 from sklprep.sweeps.intervals import size_ratio, why_no_interval
 from sklprep.sweeps.problem import Problem, read_problem
-from sklprep.sweeps.solver import require_device
+from sklprep.sweeps.running import (
+    Means,
+    make_works,
+    name_versions,
+    read_means,
+    read_repeats,
+    run_all,
+)
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
-from sklprep.sweeps.workers import RemoteRows, Task, is_on_cluster, run_tasks
 
-SOLVERS = ("auto", "scikit-learn")
 _SMALL = 700
 """Rows up to which training sets share numpy's calls, see `sklprep.sweeps.solver.stacks`; those of
 a repeat are then one task."""
-
-N_REPEATS = 10
-"""Repeats where they are cheap: the score of a data set then moves with the seed by 0.01 to 0.02,
-where that of one repeat moves by 0.04."""
 
 
 def layer_sweep(
@@ -61,6 +56,8 @@ def layer_sweep(
     param_grid: Any = None,
     n_permutations: int = 0,
     baselines: bool = True,
+    aggregate: str | None = None,
+    aggregate_params: Mapping[str, int] | None = None,
     solver: str = "auto",
     device: str | None = None,
     n_jobs: int | None = None,
@@ -110,6 +107,13 @@ def layer_sweep(
     baselines : bool, default=True
         Score, on the same folds, the majority class (or the mean), and where sentences are known
         their length (characters and words) and their TF-IDF, each with the default model.
+    aggregate : {"mean", "max", "rolling_mean_max", "top_k_mean"}, default=None
+        Where rows are tokens: score sentences, by what the decisions for their tokens come to.
+        ``"rolling_mean_max"`` is the largest mean of ``window`` tokens in a row,
+        ``"top_k_mean"`` the mean of the ``k`` largest; a shorter sentence has the mean of all.
+        Of an array, sentences are groups.
+    aggregate_params : dict of str to int, default=None
+        By default ``{"window": 5}`` and ``{"k": 5}``.
     solver : {"auto", "scikit-learn"}, default="auto"
         ``"auto"`` fits `LogisticRegression`, `Ridge` and `RidgeClassifier` with an L2 penalty,
         alone or behind `ActivationNormalizer`, `StandardScaler`, `MinMaxScaler` or `MaxAbsScaler`,
@@ -192,13 +196,14 @@ def layer_sweep(
     if n_permutations < 0:
         raise UsageError(f"n_permutations must be at least 0, got {n_permutations}.")
     problem = read_problem(estimator, acts, y, layers, groups, scoring, param_grid)
-    means = _read_means(problem, solver, device)
+    means = read_means(problem, solver, device)
+    sentences = read_aggregate(problem, aggregate, aggregate_params, permutes=n_permutations > 0)
     if problem.has_grid and inner_cv is None:
         raise UsageError(
             f"param_grid has {len(problem.candidates)} candidates, which the inner folds choose"
             " from, but inner_cv=None. Give inner_cv, or one candidate."
         )
-    repeats = _read_repeats(n_repeats, cv, means)
+    repeats = read_repeats(n_repeats, cv, means)
     design = draw_design(
         problem,
         cv=cv,
@@ -208,7 +213,7 @@ def layer_sweep(
         random_state=random_state,
     )
     rivals = make_rivals(problem) if baselines else {}
-    fits = _fit_all(problem, design, rivals, means, n_jobs, show_progress)
+    fits = _fit_all(problem, design, rivals, means, sentences, n_jobs, show_progress)
     names = [spec.name for spec in problem.inputs]
     best, chosen = None, None
     if inner_cv is not None:
@@ -234,21 +239,8 @@ def layer_sweep(
         n_labelings=design.n_labelings,
         baselines=fits.baselines,
         solver=means.name,
-        details=_describe(problem, design, means),
+        details=_describe(problem, design, means, sentences),
     )
-
-
-def _read_repeats(n_repeats: int | str, cv: Any, means: _Means) -> int:
-    if n_repeats == "auto":
-        return N_REPEATS if all(means.solves) and can_repeat(cv) else 1
-    if isinstance(n_repeats, bool) or not isinstance(n_repeats, Integral) or n_repeats < 1:
-        raise UsageError(f"n_repeats must be 'auto' or at least 1, got {n_repeats!r}.")
-    if n_repeats > 1 and not can_repeat(cv):
-        raise UsageError(
-            f"n_repeats={n_repeats} draws folds anew, which this cv does not: it is not an int or a"
-            " splitter with shuffle=True. Give such a cv, or n_repeats=1."
-        )
-    return int(n_repeats)
 
 
 def _stack_permuted(fits: _Fits) -> NDArray[np.float64]:
@@ -284,33 +276,6 @@ def count_fits(
     return len(read_inputs(layers, acts)) * of_input + n_repeats * cv * n_baselines
 
 
-class _Means(NamedTuple):
-    """What fits: for each input whether the solver does, and where it computes."""
-
-    solves: list[bool]
-    device: str | None
-
-    @property
-    def name(self) -> str:
-        names = ["sklprep" if solves else "scikit-learn" for solves in self.solves]
-        return " and ".join(dict.fromkeys(names))
-
-
-def _read_means(problem: Problem, solver: str, device: str | None) -> _Means:
-    if solver not in SOLVERS:
-        raise UsageError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}.")
-    solves = [solver == "auto" and problem.solves(spec) for spec in problem.inputs]
-    if device is not None:
-        require_device(device)
-        if not all(solves):
-            spec = problem.inputs[solves.index(False)]
-            raise UsageError(
-                f"device={device!r} is for what the solver fits, and scikit-learn fits"
-                f" {spec.name} with this estimator and scoring. Leave device out."
-            )
-    return _Means(solves, device)
-
-
 class _Fits(NamedTuple):
     inputs: list[InputScores]
     baselines: dict[str, Baseline]
@@ -320,12 +285,13 @@ def _fit_all(
     problem: Problem,
     design: Design,
     rivals: dict[str, Rival],
-    means: _Means,
+    means: Means,
+    sentences: SentenceScores | None,
     n_jobs: int | None,
     show_progress: bool | None,
 ) -> _Fits:
     """Fit for each input its folds and its permutations, then the baselines."""
-    works = _make_works(problem, rivals, means, _make_rows(problem, elsewhere=is_on_cluster()))
+    works = _make_works(problem, rivals, means, sentences)
     rounds = [design.rounds(together=solves) for solves in means.solves]
     rounds += [design.baselines()] * len(rivals)
     solves = [*means.solves, *(rival.solves and any(means.solves) for rival in rivals.values())]
@@ -341,11 +307,7 @@ def _fit_all(
         for one in of_input
         for training_sets in one.deal(small=is_small)
     )
-    if means.device is not None:
-        n_jobs = 1  # the device is one, and keeps itself busy
-    results = chain.from_iterable(
-        run_tasks(_with_progress(tasks, total, show_progress), total, n_jobs)
-    )
+    results = chain.from_iterable(run_all(tasks, total, means, n_jobs, show_progress))
     read = [
         InputScores.merge(
             [one.read(list(islice(results, len(one.folds)))) for one in of_input],
@@ -359,44 +321,20 @@ def _fit_all(
 
 
 def _make_works(
-    problem: Problem, rivals: dict[str, Rival], means: _Means, rows: Iterator[Any]
+    problem: Problem, rivals: dict[str, Rival], means: Means, sentences: SentenceScores | None
 ) -> Iterator[Work]:
     """Give what is fitted for each input, and for each baseline."""
+    for work in make_works(problem, means):
+        yield work._replace(aggregate=sentences)
     scorer, name = problem.scoring.scorer, problem.scoring.name
-    groups = problem.groups if problem.needs_groups else None
-    for spec, X, solves in zip(problem.inputs, rows, means.solves, strict=True):
-        model = problem.model_for(spec)
-        yield Work(model, problem.candidates, scorer, name, X, groups, solves, means.device)
     for rival in rivals.values():
-        solves = rival.solves and any(means.solves)
-        yield Work(rival.model, [{}], scorer, name, rival.X, solve=solves)
+        solve = rival.solves and any(means.solves)
+        yield Work(rival.model, [{}], scorer, name, rival.X, solve=solve, aggregate=sentences)
 
 
-def _make_rows(problem: Problem, *, elsewhere: bool) -> Iterator[Any]:
-    """Give the rows of each input; to a cluster, the way to them."""
-    acts = problem.acts
-    if isinstance(acts, ActivationSet):
-        wanted = members_of(problem.inputs, acts)
-        if elsewhere and acts.rows.source.place is not None:
-            token = uuid4().hex
-            for spec in problem.inputs:
-                yield RemoteRows(acts.unread(), spec, token=token, wanted=wanted)
-            return
-        acts.rows.source.read(wanted)  # all in one pass over the files
-    for spec in problem.inputs:
-        yield spec.select(acts)
-
-
-def _with_progress(tasks: Iterator[Task], total: int, show: bool | None) -> Iterator[Task]:
-    if not (sys.stderr.isatty() if show is None else show):
-        return tasks
-    from tqdm import tqdm
-
-    bar = tqdm(tasks, "Fitting", total, leave=False, delay=0.5, unit="job", dynamic_ncols=True)
-    return iter(bar)
-
-
-def _describe(problem: Problem, design: Design, means: _Means) -> dict[str, str]:
+def _describe(
+    problem: Problem, design: Design, means: Means, sentences: SentenceScores | None
+) -> dict[str, str]:
     acts, y = problem.acts, problem.y
     if isinstance(acts, ActivationSet):
         data = f"{acts.name} (pooling {acts.pooling}, fingerprint {acts.fingerprint[:16]})"
@@ -421,8 +359,8 @@ def _describe(problem: Problem, design: Design, means: _Means) -> dict[str, str]
         "permutations": "with folds redrawn each time"
         if design.redrawn
         else "within the test folds, which stay as they are",
+        "aggregate": "" if sentences is None else str(sentences),
         "solver": means.name,
         "seed": str(design.seed),
-        "versions": f"sklprep {__version__}, scikit-learn {sklearn.__version__}, numpy"
-        f" {np.__version__}, Python {platform.python_version()}",
+        "versions": name_versions(),
     }

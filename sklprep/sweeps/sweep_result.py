@@ -23,8 +23,7 @@ from sklprep.notebook.curve import draw_curve
 from sklprep.sweeps.intervals import (
     Comparison,
     compare,
-    corrected_t,
-    exact_interval,
+    interval_of_scores,
     max_t_band,
 )
 
@@ -179,10 +178,7 @@ class LayerSweep:
         scores = self.nested_scores
         if scores is None or self.size_ratio is None:
             return None
-        if self.scoring == "accuracy" and scores.min() == scores.max() and scores[0] in (0, 1):
-            return exact_interval(bool(scores[0]), self.n_groups)
-        low, high = corrected_t(scores, self.size_ratio)
-        return (max(low, 0.0), min(high, 1.0)) if self.scoring == "accuracy" else (low, high)
+        return interval_of_scores(scores, self.size_ratio, self.scoring, self.n_groups)
 
     @property
     def repeat_spread(self) -> float | None:
@@ -370,6 +366,8 @@ class LayerSweep:
             f" training rows of each fold, by"
             f" {', or by '.join(_SOLVERS[name] for name in self.solver.split(' and '))}.",
         ]
+        if aggregate := details.get("aggregate"):
+            sentences.append(f"Sentences were scored by {aggregate}.")
         if self.best_layers is not None:
             sentences.append(
                 f"The best input{self._name_parameters()} was chosen by inner cross-validation"
@@ -424,7 +422,7 @@ class LayerSweep:
 
     @property
     def _score_name(self) -> str:
-        return "R2" if self.scoring == "r2" else self.scoring.replace("_", " ")
+        return name_score(self.scoring)
 
     def _repr_html_(self) -> str:
         """Show in a notebook the honest answer and the curve."""
@@ -494,6 +492,17 @@ def argmax(scores: NDArray[np.float64]) -> int:
 def format_score(score: float | None, digits: int = 2) -> str:
     """Write a score for people; never as -0.00."""
     return "none" if score is None else f"{round(score, digits) + 0.0:.{digits}f}"
+
+
+def name_score(scoring: str) -> str:
+    """Write the name of a scorer in words.
+
+    Examples
+    --------
+    >>> name_score("roc_auc"), name_score("r2")
+    ('roc auc', 'R2')
+    """
+    return "R2" if scoring == "r2" else scoring.replace("_", " ")
 
 
 def name_input(layer: int | str) -> str:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from . import commands, growth, packing, reading, row_space, solving, sweeping
+from . import commands, growth, packing, reading, row_space, solving, sweeping, ways
 from .data import REAL, SMALL, Data
 from .measure import ROOT, describe_machine
 from .table import HEAD, Row, Run, to_line
@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[Run], Iterator[Row]]] = {
         packing.packing_a_dump,
         sweeping.layer_sweep,
         solving.sweep,
+        ways.ways,
         row_space.row_space,
         growth.growth,
     )

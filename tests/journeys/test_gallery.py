@@ -50,10 +50,10 @@ STATED = {
         ("0.61", r"all 64 columns: (\S+)"),
     ],
     "transfer": [
-        ("0.87", r"dishonesty +AUC \S+ (\S+)"),
-        ("0.58", r"dishonesty +AUC \S+ \S+ (\S+)"),
-        ("0.55", r"dishonesty .*cosines \S+ (\S+)"),
-        ("0.79", r"dishonesty .*cosines (\S+)"),
+        ("0.87", r"on dishonesty .* (\S+) \[\S+ \S+\] on evasion"),
+        ("0.58", r"on dishonesty .* (\S+) \[\S+ \S+\] on formality"),
+        ("0.55", r"dishonesty +cosines \S+ (\S+)"),
+        ("0.79", r"dishonesty +cosines (\S+)"),
     ],
 }
 
@@ -92,7 +92,7 @@ def test_transfer_takes_folders_and_names_the_traits_after_them(tmp_path):
         make_activations(
             80, n_layers=2, d_model=4, n_features=8, random_state=seed, output=tmp_path / name
         )
-    command = [sys.executable, "-W", "error", EXAMPLES / "plot_transfer.py", "1"]
+    command = [sys.executable, "-W", "error", EXAMPLES / "plot_transfer.py"]
     options = {"cwd": tmp_path, "env": os.environ | {"MPLBACKEND": "Agg"}, "capture_output": True}
 
     run = subprocess.run(
@@ -101,7 +101,9 @@ def test_transfer_takes_folders_and_names_the_traits_after_them(tmp_path):
     alone = subprocess.run([*command, "caring_80_features"], text=True, check=False, **options)
 
     assert (0, "") == (run.returncode, run.stderr)
-    assert ["caring_80", "unfair_80"] == [line.split()[0] for line in run.stdout.splitlines()]
+    lines = run.stdout.splitlines()
+    assert ["caring_80", "unfair_80"] == [line.split()[2] for line in lines[:2]]
+    assert ["caring_80", "unfair_80"] == [line.split()[0] for line in lines[2:]]
     assert (1, 1) == (alone.returncode, alone.stderr.count("\n"))
     assert "at least two folders" in alone.stderr
 

