@@ -18,10 +18,12 @@ _HOME = {
     "LayerSelector": "transformers.layer_selector",
     "LayerSweep": "sweeps.sweep_result",
     "LayerSweepDisplay": "sweeps.plotting",
+    "Probe": "probes.probe",
     "ProbeDataset": "datasets.probe_dataset",
     "RowSpaceProjector": "transformers.row_space",
     "SAEFeatureSelector": "transformers.sae_selector",
     "STRATEGIES": "datasets.strategies",
+    "direction_stability": "probes.fitting",
     "from_hidden_states": "activations.collectors",
     "audit_activations": "inspection.audit",
     "generate_dataset": "datasets.generation",
@@ -30,12 +32,15 @@ _HOME = {
     "load_activations": "activations.loading",
     "load_all_sentences": "datasets.guide",
     "load_dataset": "datasets.dataset_file",
+    "load_probe": "probes.probe_file",
     "make_activations": "activations.synthetic",
     "make_strategy": "datasets.strategies",
     "normalize_features": "datasets.guide",
     "parse_layers_arg": "datasets.guide",
     "probe_directions": "transformers.directions",
+    "recall_at_fpr": "sweeps.operating_point",
     "save_dataset": "datasets.guide",
+    "save_probe": "probes.probe_file",
 }
 
 __all__ = [
@@ -46,10 +51,12 @@ __all__ = [
     "LayerSelector",
     "LayerSweep",
     "LayerSweepDisplay",
+    "Probe",
     "ProbeDataset",
     "RowSpaceProjector",
     "SAEFeatureSelector",
     "STRATEGIES",
+    "direction_stability",
     "from_hidden_states",
     "audit_activations",
     "generate_dataset",
@@ -58,12 +65,15 @@ __all__ = [
     "load_activations",
     "load_all_sentences",
     "load_dataset",
+    "load_probe",
     "make_activations",
     "make_strategy",
     "normalize_features",
     "parse_layers_arg",
     "probe_directions",
+    "recall_at_fpr",
     "save_dataset",
+    "save_probe",
     "__version__",
 ]
 
@@ -97,6 +107,10 @@ if TYPE_CHECKING:
     from sklprep.datasets.probe_dataset import ProbeDataset
     from sklprep.datasets.strategies import STRATEGIES, make_strategy
     from sklprep.inspection.audit import audit_activations
+    from sklprep.probes.fitting import direction_stability
+    from sklprep.probes.probe import Probe
+    from sklprep.probes.probe_file import load_probe, save_probe
+    from sklprep.sweeps.operating_point import recall_at_fpr
     from sklprep.sweeps.plotting import LayerSweepDisplay
     from sklprep.sweeps.sweep import layer_sweep
     from sklprep.sweeps.sweep_result import LayerSweep

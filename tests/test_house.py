@@ -18,6 +18,7 @@ FLOORS = [
     {"activations"},
     {"transformers"},
     {"datasets", "sweeps"},
+    {"probes"},
     {"inspection"},
     {"cli"},
 ]
@@ -34,11 +35,13 @@ PUBLIC = [
     "LayerSelector",
     "LayerSweep",
     "LayerSweepDisplay",
+    "Probe",
     "ProbeDataset",
     "RowSpaceProjector",
     "SAEFeatureSelector",
     "STRATEGIES",
     "__version__",
+    "direction_stability",
     "from_hidden_states",
     "audit_activations",
     "generate_dataset",
@@ -47,12 +50,15 @@ PUBLIC = [
     "load_activations",
     "load_all_sentences",
     "load_dataset",
+    "load_probe",
     "make_activations",
     "make_strategy",
     "normalize_features",
     "parse_layers_arg",
     "probe_directions",
+    "recall_at_fpr",
     "save_dataset",
+    "save_probe",
 ]
 HEAVY = {"numpy", "scipy", "sklearn", "skops", "joblib", "tqdm", "matplotlib", "pandas", "zlib_ng"}
 

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from sklprep._version import __version__
-from sklprep.cli import demo, generate, inspect, pack, sweep
+from sklprep.cli import demo, generate, inspect, pack, probe, sweep
 from sklprep.cli.arguments import CommandParser, Parser, join_negative
 from sklprep.cli.messages import explain, print_error, show_each_once
 from sklprep.exceptions import SklprepWarning
@@ -18,6 +18,7 @@ from sklprep.exceptions import SklprepWarning
 _COMMANDS = {
     "generate": (generate, "make datasets from sentence files"),
     "sweep": (sweep, "ask which layer knows it, honestly"),
+    "probe": (probe, "keep a linear probe as a file without code"),
     "pack": (pack, "make a folder of arrays, read in place"),
     "inspect": (inspect, "say what a folder, pack or dataset holds; audit it"),
     "demo": (demo, "see it all work on synthetic data"),

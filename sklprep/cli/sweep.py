@@ -20,6 +20,8 @@ from sklprep.cli.arguments import (
     strategies_text,
     sweep_layers,
 )
+from sklprep.cli.estimators import ESTIMATORS, add_estimator, choose_estimator, make_estimator
+from sklprep.cli.scorers import SCORING_HELP, require_scorer
 from sklprep.datasets.strategies import (
     CONCEPT,
     SAE,
@@ -44,8 +46,6 @@ _REPEATS = (
     "how often to repeat all folds, drawn anew; auto is 10 for logistic and ridge on hidden states"
     " and embeddings, and otherwise 1; default: auto"
 )
-_SHOWN_SCORERS = 5  # all that begin with "balanced", "roc_auc" or "f1"
-_ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,11 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " hidden-to-concept, or feature-to-concept with SAEs for --layers",
     )
     add_target(parser, repeated=False)
-    add(
-        "--estimator",
-        choices=_ESTIMATORS,
-        help="default: logistic for labels, or ridge for quantities",
-    )
+    add_estimator(parser, ESTIMATORS)
     add(
         "--layers",
         action="append",
@@ -93,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--inner-cv", type=inner_folds, default="auto", metavar="N", help=_INNER)
     add("--repeats", type=repeats, default="auto", metavar="N", help=_REPEATS)
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
-    add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
+    add("--scoring", metavar="NAME", help=SCORING_HELP)
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
@@ -127,7 +123,13 @@ def _run(arguments: argparse.Namespace) -> int:
     _, target = make_strategy(arguments.strategy, **given, **every_layer)
     acts, y, layers = _read(arguments, strategy, target)
     # labels of a CSV or a pack may be quantities
-    model = _make_estimator(arguments, classify=y.dtype.kind != "f")
+    model = make_estimator(
+        arguments.estimator,
+        classify=y.dtype.kind != "f",
+        normalize=arguments.normalize,
+        seed=arguments.random_state,
+        row_space=arguments.row_space,
+    )
     counted: dict[str, Any] = {
         "layers": layers,
         "cv": arguments.cv,
@@ -140,7 +142,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "random_state": arguments.random_state,
     }
     if not arguments.quiet:
-        print(f"{count_fits(acts, **counted)} fits on {acts}")
+        n_fits = count_fits(acts, scoring=arguments.scoring, **counted)
+        print(f"{n_fits} fits on {acts}")
     sweep = layer_sweep(
         model,
         acts,
@@ -193,7 +196,7 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
         )
     is_concept = strategy.output_type == CONCEPT
     if not is_concept:
-        _choose_estimator(arguments, classify=False)
+        choose_estimator(arguments.estimator, classify=False)
     if arguments.labels and not is_concept:
         raise UsageError("--labels is for a concept target; leave it out.")
     if len(arguments.inputs) > 1 and (arguments.labels or arguments.groups):
@@ -209,16 +212,7 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
     if arguments.plot is not None:
         _picture_format(arguments.plot)
     if arguments.scoring is not None:
-        _check_scorer(arguments.scoring)
-
-
-def _choose_estimator(arguments: argparse.Namespace, *, classify: bool) -> str:
-    fitting, other = ("logistic", "ridge") if classify else ("ridge", "logistic")
-    if arguments.estimator == other:
-        raise UsageError(
-            f"--estimator {other} does not fit this target; use {fitting}, svm or random-forest."
-        )
-    return arguments.estimator or fitting
+        require_scorer(arguments.scoring)
 
 
 def _read(
@@ -283,6 +277,8 @@ def _check_sparse(arguments: argparse.Namespace) -> None:
     require_method(arguments.strategy, arguments.normalize)
     if arguments.row_space:
         raise UsageError(f"--row-space needs dense X, and {arguments.strategy} has sparse X.")
+    if arguments.estimator == "lda":
+        raise UsageError(f"--estimator lda needs dense X, and {arguments.strategy} has sparse X.")
     if EMBEDDINGS in (arguments.layers or ()):
         raise UsageError(f"{arguments.strategy} sweeps SAE features, and embeddings have none.")
 
@@ -315,21 +311,6 @@ def _save_plot(sweep: LayerSweep, path: Path) -> None:
         figure.savefig(file, format=_picture_format(path), dpi=150, bbox_inches="tight")
 
 
-def _check_scorer(name: str) -> None:
-    from difflib import get_close_matches
-
-    from sklearn.metrics import get_scorer_names
-
-    names = get_scorer_names()
-    if name not in names:
-        near = [known for known in names if known.startswith(name)][:_SHOWN_SCORERS]
-        near = near or get_close_matches(name, names) or ["accuracy", "balanced_accuracy", "r2"]
-        raise UsageError(
-            f"--scoring {name} is not a scorer of scikit-learn; choose one such as"
-            f" {', '.join(near)}."
-        )
-
-
 def _picture_format(path: Path) -> str:
     try:
         from matplotlib.backend_bases import FigureCanvasBase
@@ -359,34 +340,3 @@ def _print_sweep(sweep: LayerSweep) -> None:
     for name, baseline in sweep.baselines.items():
         print(f"{name:<16}{baseline.mean:.3f}")
     print()
-
-
-def _make_estimator(arguments: argparse.Namespace, *, classify: bool) -> Any:
-    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-    from sklearn.linear_model import LogisticRegression, Ridge
-    from sklearn.pipeline import make_pipeline
-    from sklearn.svm import LinearSVC, LinearSVR
-
-    from sklprep.transformers.normalizers import ActivationNormalizer
-    from sklprep.transformers.row_space import RowSpaceProjector
-
-    name = _choose_estimator(arguments, classify=classify)
-    seed = arguments.random_state
-    model = {
-        "logistic": lambda: LogisticRegression(solver="newton-cg", max_iter=1000),
-        "ridge": Ridge,
-        "svm": lambda: (
-            LinearSVC(dual=True, max_iter=10_000, random_state=seed)
-            if classify
-            else LinearSVR(dual=True, max_iter=10_000, random_state=seed)
-        ),
-        "random-forest": lambda: (
-            RandomForestClassifier(random_state=seed)
-            if classify
-            else RandomForestRegressor(random_state=seed)
-        ),
-    }[name]()
-    projector = [RowSpaceProjector()] if arguments.row_space else []
-    if projector and name == "random-forest":
-        raise UsageError("--row-space changes what a random forest sees; leave it out.")
-    return make_pipeline(ActivationNormalizer(arguments.normalize), *projector, model)

@@ -53,6 +53,8 @@ class Work(NamedTuple):
         Whether the models are those that the solver knows, and it is wanted.
     device : str or None
         Where the solver computes.
+    keep_decisions : bool
+        Keep what the models of two classes decide, instead of scoring it.
     """
 
     model: Any
@@ -63,6 +65,7 @@ class Work(NamedTuple):
     groups: NDArray[np.int64] | None = None
     solve: bool = False
     device: str | None = None
+    keep_decisions: bool = False
 
 
 class TrainingSet(NamedTuple):
@@ -87,10 +90,13 @@ class Fitted(NamedTuple):
     scores : ndarray of shape (n_tests, n_candidates, n_labelings)
     seconds : float
         Of fitting, for one model: those that are fitted together share it equally.
+    decisions : list of ndarray of shape (n_candidates, n_labelings, n_rows)
+        Of the rows of each test, where they are kept; larger for the second class.
     """
 
     scores: NDArray[np.float64]
     seconds: float
+    decisions: list[NDArray[np.float64]]
 
 
 def is_made_scorer(scorer: Scorer) -> bool:
@@ -132,7 +138,8 @@ def _fit(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     """Fit one by one, as scikit-learn does."""
     train, tests, n_labelings = training_set
     models = make_models(work.model, work.candidates)
-    scores = np.empty((len(tests), len(models), n_labelings))
+    scores = np.full((len(tests), len(models), n_labelings), np.nan)
+    decisions = _make_room(work, tests, scores.shape)
     seconds = 0.0
     for c, labeling in np.ndindex(len(models), n_labelings):
         started = time.perf_counter()
@@ -142,14 +149,34 @@ def _fit(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
             seen, X = fitted, work.X[test]
             if is_made_scorer(work.scorer) and hasattr(fitted, "__sklearn_tags__"):
                 seen, X = Answers(fitted, X), np.arange(len(test))
-            scores[t, c, labeling] = _score(work.scorer, seen, X, labels[labeling][test])
-    return Fitted(scores, seconds / scores[0].size)
+            if work.keep_decisions:
+                decisions[t][c, labeling] = _decide(seen, X)
+            else:
+                scores[t, c, labeling] = _score(work.scorer, seen, X, labels[labeling][test])
+    return Fitted(scores, seconds / scores[0].size, decisions)
+
+
+def _make_room(
+    work: Work, tests: list[NDArray[np.int64]], shape: tuple[int, ...]
+) -> list[NDArray[np.float64]]:
+    return [np.empty((*shape[1:], len(test))) for test in tests] if work.keep_decisions else []
+
+
+def _decide(model: Any, X: Any) -> NDArray[np.float64]:
+    """What a model of two classes says of rows; larger for the second class."""
+    if hasattr(model, "decision_function"):
+        return model.decision_function(X)
+    if hasattr(model, "predict_proba"):
+        return model.predict_proba(X)[:, 1]
+    kind = type(getattr(model, "model", model)).__name__
+    raise UsageError(f"{kind} has no decision_function or predict_proba. Choose another scoring.")
 
 
 def _solve(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     """Fit all at once; by scikit-learn, which takes longer, what the solver could not."""
     train, tests, n_labelings = training_set
-    scores = np.empty((len(tests), len(work.candidates), n_labelings))
+    scores = np.full((len(tests), len(work.candidates), n_labelings), np.nan)
+    decisions = _make_room(work, tests, scores.shape)
     positions = np.split(np.arange(sum(map(len, tests))), np.cumsum([len(test) for test in tests]))
     models = make_models(work.model, work.candidates)
     seconds, splits = 0.0, {}
@@ -171,8 +198,11 @@ def _solve(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitte
                 if not fit.converged_:
                     again = _fit_one(models[c], work, labels[labeling], train)
                     answers = Answers(again, work.X[test])
-                scores[t, c, labeling] = _score_answers(work, answers, y, permuted=labeling > 0)
-    return Fitted(scores, seconds / scores[0].size)
+                if work.keep_decisions:
+                    decisions[t][c, labeling] = _decide(answers, np.arange(len(test)))
+                else:
+                    scores[t, c, labeling] = _score_answers(work, answers, y, permuted=labeling > 0)
+    return Fitted(scores, seconds / scores[0].size, decisions)
 
 
 def _score_answers(work: Work, answers: Answers, y: NDArray[Any], *, permuted: bool) -> float:

@@ -30,9 +30,11 @@ from sklprep.sweeps.design import (
     can_repeat,
     draw_design,
 )
+from sklprep.sweeps.detections import read_detections, require_negatives
 from sklprep.sweeps.fitting import Work, fit_training_sets
 from sklprep.sweeps.inputs import members_of, read_inputs
 from sklprep.sweeps.intervals import size_ratio, why_no_interval
+from sklprep.sweeps.operating_point import count_classes, read_rate
 from sklprep.sweeps.problem import Problem, read_problem
 from sklprep.sweeps.solver import require_device
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
@@ -97,7 +99,9 @@ def layer_sweep(
         Rows that must not straddle a split. By default ``acts.groups``; for an array, each row by
         itself.
     scoring : str or callable, default=None
-        As scikit-learn takes it; by default accuracy or R2.
+        As scikit-learn takes it; by default accuracy or R2. ``"recall_at_fpr"`` is the recall of
+        the second of two classes at 1 % false positives, ``"recall_at_fpr=0.05"`` at 5 %: the inner
+        folds calibrate the threshold of each outer fold, see `recall_at_fpr`.
     param_grid : dict of str to list, or list of dict, default=None
         Parameters of the estimator that compete, as `GridSearchCV` takes them, for example
         ``{"logisticregression__C": [0.01, 0.1, 1]}``. The inner folds choose layer and parameters
@@ -196,6 +200,11 @@ def layer_sweep(
             f"param_grid has {len(problem.candidates)} candidates, which the inner folds choose"
             " from, but inner_cv=None. Give inner_cv, or one candidate."
         )
+    if problem.scoring.fpr is not None and inner_cv is None:
+        raise UsageError(
+            f"scoring={problem.scoring.name!r} calibrates its threshold on the inner folds, but"
+            " inner_cv=None. Give inner_cv."
+        )
     repeats = _read_repeats(n_repeats, cv, means)
     design = draw_design(
         problem,
@@ -205,6 +214,8 @@ def layer_sweep(
         n_repeats=repeats,
         random_state=random_state,
     )
+    if problem.scoring.fpr is not None:
+        require_negatives(design, problem, problem.scoring.fpr)
     rivals = make_rivals(problem) if baselines else {}
     fits = _fit_all(problem, design, rivals, means, n_jobs, show_progress)
     names = [spec.name for spec in problem.inputs]
@@ -233,7 +244,20 @@ def layer_sweep(
         baselines=fits.baselines,
         solver=means.name,
         details=_describe(problem, design, means),
+        **_describe_detector(problem, fits),
     )
+
+
+def _describe_detector(problem: Problem, fits: _Fits) -> dict[str, Any]:
+    if problem.scoring.fpr is None:
+        return {}
+    positive = problem.y == np.unique(problem.y)[1]
+    n_positives, n_negatives = count_classes(positive, problem.groups)
+    return {
+        "false_positive_rates": np.array([one.false_positive_rates for one in fits.inputs]),
+        "n_positives": n_positives,
+        "n_negatives": n_negatives,
+    }
 
 
 def _read_repeats(n_repeats: int | str, cv: Any, means: _Means) -> int:
@@ -263,6 +287,7 @@ def count_fits(
     param_grid: Any = None,
     n_permutations: int = 0,
     baselines: bool = True,
+    scoring: Any = None,
 ) -> int:
     """Count the models that `layer_sweep` will fit with these arguments.
 
@@ -276,10 +301,12 @@ def count_fits(
     if inner_cv == "auto":
         inner_cv = INNER_IS_OUTER if cv >= FEWEST_SHARED else USUAL_FOLDS
     n_inner = cv * (cv - 1) // 2 if inner_cv == INNER_IS_OUTER else cv * int(inner_cv or 0)
-    n_nested = n_repeats + (n_permutations if n_candidates > 1 else 0)
+    calibrates = read_rate(scoring) is not None
+    n_nested = n_repeats + (n_permutations if n_candidates > 1 or calibrates else 0)
     of_input = n_candidates * (cv * (n_repeats + n_permutations) + n_inner * n_nested)
     n_baselines = (3 if sentences_of(acts) is not None else 1) if baselines else 0
-    return len(read_inputs(layers, acts)) * of_input + n_repeats * cv * n_baselines
+    of_baseline = n_repeats * (cv + (n_inner if calibrates else 0))
+    return len(read_inputs(layers, acts)) * of_input + of_baseline * n_baselines
 
 
 class _Means(NamedTuple):
@@ -327,7 +354,8 @@ def _fit_all(
         problem, design, rivals, means, _make_rows(problem, elsewhere=is_on_cluster())
     )
     rounds = [design.rounds(together=solves) for solves in means.solves]
-    of_rival = design.baselines()
+    fpr = problem.scoring.fpr
+    of_rival = design.baselines(nested=fpr is not None)
     total = sum(
         len(one.folds) for of_input in [*rounds, *[of_rival] * len(rivals)] for one in of_input
     )
@@ -336,7 +364,10 @@ def _fit_all(
     results = iter(run_tasks(_with_progress(tasks, total, show_progress), total, n_jobs))
 
     def read(of_input: list[SharedFolds]) -> InputScores:
-        scores = [one.read(list(islice(results, len(one.folds)))) for one in of_input]
+        scores = []
+        for one in of_input:
+            fitted = list(islice(results, len(one.folds)))
+            scores.append(one.read(fitted) if fpr is None else read_detections(one, fitted, fpr))
         return InputScores.merge(scores, len(design.repeats))
 
     inputs = [read(of_input) for of_input in rounds]
@@ -351,18 +382,27 @@ def _make_tasks(
     rows: Iterator[Any],
 ) -> Iterator[Task]:
     scorer, name = problem.scoring.scorer, problem.scoring.name
+    calibrates = problem.scoring.fpr is not None
     groups = problem.groups if problem.needs_groups else None
     for spec, X, solves in zip(problem.inputs, rows, means.solves, strict=True):
         model = problem.model_for(spec)
-        work = Work(model, problem.candidates, scorer, name, X, groups, solves, means.device)
+        work = Work(
+            model, problem.candidates, scorer, name, X, groups, solves, means.device, calibrates
+        )
         for one in design.rounds(together=solves):
             for training_sets in one.training_sets():
                 yield fit_training_sets, work, one.labels, training_sets
     for rival in rivals.values():
         work = Work(
-            rival.model, [{}], scorer, name, rival.X, solve=rival.solves and any(means.solves)
+            rival.model,
+            [{}],
+            scorer,
+            name,
+            rival.X,
+            solve=rival.solves and any(means.solves),
+            keep_decisions=calibrates,
         )
-        for one in design.baselines():
+        for one in design.baselines(nested=calibrates):
             for training_sets in one.training_sets():
                 yield fit_training_sets, work, one.labels, training_sets
 

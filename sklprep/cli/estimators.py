@@ -1,0 +1,80 @@
+"""The models that ``--estimator`` names, and which targets each of them fits."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from sklprep.exceptions import UsageError
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+LINEAR = ("logistic", "ridge", "difference-of-means", "lda", "svm")
+ESTIMATORS = (*LINEAR, "random-forest")
+
+_OF_LABELS = ("logistic", "difference-of-means", "lda", "svm", "random-forest")
+_OF_QUANTITIES = ("ridge", "svm", "random-forest")
+
+
+def add_estimator(parser: argparse.ArgumentParser, choices: tuple[str, ...]) -> None:
+    parser.add_argument(
+        "--estimator",
+        choices=choices,
+        help="default: logistic for labels, or ridge for quantities",
+    )
+
+
+def choose_estimator(name: str | None, *, classify: bool) -> str:
+    """Give the name of a model for labels or quantities; refuse one for the other."""
+    fitting = _OF_LABELS if classify else _OF_QUANTITIES
+    if name is not None and name not in fitting:
+        *most, last = fitting
+        raise UsageError(
+            f"--estimator {name} does not fit this target; use {', '.join(most)} or {last}."
+        )
+    return name or fitting[0]
+
+
+def make_estimator(
+    name: str | None, *, classify: bool, normalize: str, seed: int, row_space: bool = False
+) -> Pipeline:
+    """Make what stands behind the selector: normalizer, perhaps a projector, and the model."""
+    from sklearn.pipeline import make_pipeline
+
+    from sklprep.transformers.normalizers import ActivationNormalizer
+    from sklprep.transformers.row_space import RowSpaceProjector
+
+    name = choose_estimator(name, classify=classify)
+    if row_space and name in ("lda", "random-forest"):
+        what = "shrinks" if name == "lda" else "sees"
+        of = "lda" if name == "lda" else "a random forest"
+        raise UsageError(f"--row-space changes what {of} {what}; leave it out.")
+    projector = [RowSpaceProjector()] if row_space else []
+    model = _make_model(name, classify=classify, seed=seed)
+    return make_pipeline(ActivationNormalizer(normalize), *projector, model)
+
+
+def _make_model(name: str, *, classify: bool, seed: int) -> Any:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.svm import LinearSVC, LinearSVR
+
+    from sklprep.sweeps.difference_of_means import DifferenceOfMeans
+
+    match name:
+        case "logistic":
+            return LogisticRegression(solver="newton-cg", max_iter=1000)
+        case "ridge":
+            return Ridge()
+        case "difference-of-means":
+            return DifferenceOfMeans()
+        case "lda":
+            return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+        case "svm":
+            kind = LinearSVC if classify else LinearSVR
+            return kind(dual=True, max_iter=10_000, random_state=seed)
+        case _:
+            kind = RandomForestClassifier if classify else RandomForestRegressor
+            return kind(random_state=seed)
