@@ -14,6 +14,7 @@ COMMANDS = next(
 NEEDED = {
     "generate": ["--strategy", "hidden-to-concept", "--input", "in", "--output", "out.npz"],
     "sweep": ["in"],
+    "probe": ["in", "--layer", "12", "--output", "out.safetensors"],
     "pack": ["in", "out"],
     "inspect": ["in"],
     "demo": [],
@@ -39,7 +40,7 @@ def test_defaults_are_found_in_the_help_texts():
     assert ("sweep", "--inner-cv", "auto") in DEFAULTS
     assert ("inspect", "--threshold", "0.95") in DEFAULTS
     assert ("demo", None, "sklprep_demo") in DEFAULTS
-    assert {"generate", "sweep", "pack", "inspect", "demo"} == {command for command, *_ in DEFAULTS}
+    assert COMMANDS.keys() == {command for command, *_ in DEFAULTS}
 
 
 @pytest.mark.parametrize(("command", "option", "typed"), DEFAULTS)

@@ -1,4 +1,4 @@
-"""Recall at a rate of false positives against counts, scipy's exact intervals and a loop of fits."""
+"""Recall at a rate of false positives against counts, scipy's intervals and a loop of fits."""
 
 import re
 
@@ -175,7 +175,7 @@ def test_model_with_probabilities_alone_has_an_operating_point():
 
 
 def test_function_itself_is_the_scorer_of_one_percent():
-    with pytest.raises(InsufficientDataError, match="a rate of 0.01 needs 99 negatives"):
+    with pytest.raises(InsufficientDataError, match=r"a rate of 0\.01 needs 99 negatives"):
         layer_sweep(MODEL, X, Y, scoring=recall_at_fpr)
 
 
@@ -186,8 +186,8 @@ def test_function_itself_is_the_scorer_of_one_percent():
             Y,
             {"scoring": "recall_at_fpr"},
             InsufficientDataError,
-            r"needs 99 negatives there; the smallest has 48\. Add negatives \(about 124 in all instead"
-            r" of 60\), or use scoring='recall_at_fpr=0\.021'",
+            r"needs 99 negatives there; the smallest has 48\. Add negatives \(about 124 in all"
+            r" instead of 60\), or use scoring='recall_at_fpr=0\.021'",
         ),
         (Y, {"inner_cv": None}, UsageError, "calibrates its threshold on the inner folds"),
         (Y, {"scoring": "recall_at_fpr=5"}, UsageError, "is not a rate; write the share"),
