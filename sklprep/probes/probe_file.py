@@ -15,7 +15,11 @@ from sklprep.files.atomic import atomic_write
 from sklprep.files.faults import file_fault
 from sklprep.files.npy_file import COPY_AGAIN
 from sklprep.files.safetensors_bytes import encode_tensors
-from sklprep.files.safetensors_file import SafetensorsHeader, read_safetensors_header
+from sklprep.files.safetensors_file import (
+    SafetensorsHeader,
+    is_safetensors,
+    read_safetensors_header,
+)
 from sklprep.formats.layers import EMBEDDINGS
 from sklprep.formats.pooling import POOLINGS
 from sklprep.probes.probe import Probe
@@ -148,6 +152,16 @@ def load_probe(path: str | os.PathLike[str]) -> Probe:
     if two != (record["threshold"] is not None):
         raise _bad_entry(path, "threshold", record["threshold"])
     return Probe(weight, bias, **{name: record[name] for name in (*_FACTS, *_RECORDS)})
+
+
+def is_probe(path: str | os.PathLike[str]) -> bool:
+    """Tell by its metadata whether a file is meant to be one."""
+    if not is_safetensors(path):
+        return False
+    try:
+        return METADATA_KEY in read_safetensors_header(path).metadata
+    except FileFormatError:
+        return False
 
 
 def _read_record(path: str | os.PathLike[str], header: SafetensorsHeader) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import config_context
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
@@ -163,11 +163,13 @@ def _make_room(
 
 
 def _decide(model: Any, X: Any) -> NDArray[np.float64]:
-    """What a model of two classes says of rows; larger for the second class."""
+    """What a model says of rows of two classes; larger for the second class."""
     if hasattr(model, "decision_function"):
         return model.decision_function(X)
     if hasattr(model, "predict_proba"):
         return model.predict_proba(X)[:, 1]
+    if is_regressor(model):
+        return model.predict(X)
     kind = type(getattr(model, "model", model)).__name__
     raise UsageError(f"{kind} has no decision_function or predict_proba. Choose another scoring.")
 

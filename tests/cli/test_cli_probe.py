@@ -1,5 +1,7 @@
 """The command ``probe``: what it prints, writes and refuses."""
 
+import json
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -127,3 +129,19 @@ def test_output_that_is_an_input_is_refused(folder, run_command):
 
     assert code == 2
     assert err.startswith(f"Error: Output {folder} is a folder")
+
+
+def test_inspect_says_what_a_probe_holds(probe, run_command):
+    *_, path = probe("--layer", 1, "--estimator", "svm")
+    written = load_probe(path)
+
+    code, out, err = run_command("inspect", path)
+    as_json = json.loads(run_command("inspect", path, "--json")[1])
+
+    assert (0, "") == (code, err)
+    assert out.startswith(f"{path}: probe, ")
+    for text in ("(4, 6), on raw activations", "0, 1, 2, 3", written.score["summary"], "LinearSVC"):
+        assert text in out
+    assert as_json["kind"] == "probe"
+    assert as_json["score"] == written.score
+    assert 2 == run_command("inspect", path, "--audit")[0]
