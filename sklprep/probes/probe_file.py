@@ -142,16 +142,13 @@ def load_probe(path: str | os.PathLike[str]) -> Probe:
             "(n_outputs, width) and (n_outputs,)",
             _NOT_A_PROBE,
         )
-    for name in _FACTS:
-        if not _is_sound(name, record.get(name), len(weight)):
-            raise _bad_entry(path, name, record.get(name))
-    for name in _RECORDS:
-        if not isinstance(record.get(name), dict | (type(None) if name != "provenance" else dict)):
-            raise _bad_entry(path, name, record.get(name))
+    for name, value in record.items():
+        if not _is_sound(name, value, len(weight)):
+            raise _bad_entry(path, name, value)
     two = record["classes"] is not None and len(record["classes"]) == 2
     if two != (record["threshold"] is not None):
         raise _bad_entry(path, "threshold", record["threshold"])
-    return Probe(weight, bias, **{name: record[name] for name in (*_FACTS, *_RECORDS)})
+    return Probe(weight, bias, **record)
 
 
 def is_probe(path: str | os.PathLike[str]) -> bool:
@@ -186,7 +183,7 @@ def _read_record(path: str | os.PathLike[str], header: SafetensorsHeader) -> dic
             str(FORMAT_VERSION),
             "Install the sklprep that wrote it.",
         )
-    return dict(record)
+    return {name: record.get(name) for name in (*_FACTS, *_RECORDS)}
 
 
 def _refuse(name: str) -> None:
@@ -217,7 +214,11 @@ def _is_sound(name: str, value: Any, n_outputs: int) -> bool:
             return value is None or value in POOLINGS
         case "threshold":
             return value is None or (type(value) in (int, float) and math.isfinite(value))
-        case _:
+        case "score" | "stability":
+            return value is None or isinstance(value, dict)
+        case "provenance":
+            return isinstance(value, dict)
+        case _:  # classes
             if value is None:
                 return True
             is_list = isinstance(value, list) and len(value) == max(n_outputs, 2)

@@ -90,7 +90,7 @@ def test_directions_are_the_slopes_of_the_decision_function(name, method, projec
 def test_directions_of_a_nearest_centroid_are_what_it_predicts_by(y, priors):
     if priors is None:
         priors = 1 + np.arange(y.max() + 1)
-        priors = priors / priors.sum()
+        priors = (priors / priors.sum()).tolist()
     probe = make_pipeline(LayerSelector(1), NearestCentroid(priors=priors)).fit(H, y)
 
     directions, intercept = probe_directions(probe)
