@@ -19,6 +19,7 @@ _HOME = {
     "LayerSelector": "transformers.layer_selector",
     "LayerSweep": "sweeps.sweep_result",
     "LayerSweepDisplay": "sweeps.plotting",
+    "Probe": "probes.probe",
     "ProbeDataset": "datasets.probe_dataset",
     "RowSpaceProjector": "transformers.row_space",
     "SAEFeatureSelector": "transformers.sae_selector",
@@ -26,6 +27,7 @@ _HOME = {
     "TransferMatrix": "sweeps.transfer_result",
     "TransferMatrixDisplay": "sweeps.transfer_plotting",
     "feature_sweep": "sweeps.features",
+    "direction_stability": "probes.fitting",
     "from_hidden_states": "activations.collectors",
     "audit_activations": "inspection.audit",
     "generate_dataset": "datasets.generation",
@@ -34,13 +36,16 @@ _HOME = {
     "load_activations": "activations.loading",
     "load_all_sentences": "datasets.guide",
     "load_dataset": "datasets.dataset_file",
+    "load_probe": "probes.probe_file",
     "make_activations": "activations.synthetic",
     "make_strategy": "datasets.strategies",
     "normalize_features": "datasets.guide",
     "parse_layers_arg": "datasets.guide",
     "probe_directions": "transformers.directions",
+    "recall_at_fpr": "sweeps.operating_point",
     "save_dataset": "datasets.guide",
     "transfer_matrix": "sweeps.transfer",
+    "save_probe": "probes.probe_file",
 }
 
 __all__ = [
@@ -52,6 +57,7 @@ __all__ = [
     "LayerSelector",
     "LayerSweep",
     "LayerSweepDisplay",
+    "Probe",
     "ProbeDataset",
     "RowSpaceProjector",
     "SAEFeatureSelector",
@@ -59,6 +65,7 @@ __all__ = [
     "TransferMatrix",
     "TransferMatrixDisplay",
     "feature_sweep",
+    "direction_stability",
     "from_hidden_states",
     "audit_activations",
     "generate_dataset",
@@ -67,13 +74,16 @@ __all__ = [
     "load_activations",
     "load_all_sentences",
     "load_dataset",
+    "load_probe",
     "make_activations",
     "make_strategy",
     "normalize_features",
     "parse_layers_arg",
     "probe_directions",
+    "recall_at_fpr",
     "save_dataset",
     "transfer_matrix",
+    "save_probe",
     "__version__",
 ]
 
@@ -109,6 +119,10 @@ if TYPE_CHECKING:
     from sklprep.inspection.audit import audit_activations
     from sklprep.sweeps.feature_result import FeatureSweep
     from sklprep.sweeps.features import feature_sweep
+    from sklprep.probes.fitting import direction_stability
+    from sklprep.probes.probe import Probe
+    from sklprep.probes.probe_file import load_probe, save_probe
+    from sklprep.sweeps.operating_point import recall_at_fpr
     from sklprep.sweeps.plotting import LayerSweepDisplay
     from sklprep.sweeps.sweep import layer_sweep
     from sklprep.sweeps.sweep_result import LayerSweep

@@ -18,6 +18,7 @@ FLOORS = [
     {"activations"},
     {"transformers"},
     {"datasets", "sweeps"},
+    {"probes"},
     {"inspection"},
     {"cli"},
 ]
@@ -35,6 +36,7 @@ PUBLIC = [
     "LayerSelector",
     "LayerSweep",
     "LayerSweepDisplay",
+    "Probe",
     "ProbeDataset",
     "RowSpaceProjector",
     "SAEFeatureSelector",
@@ -43,6 +45,7 @@ PUBLIC = [
     "TransferMatrixDisplay",
     "__version__",
     "feature_sweep",
+    "direction_stability",
     "from_hidden_states",
     "audit_activations",
     "generate_dataset",
@@ -51,13 +54,16 @@ PUBLIC = [
     "load_activations",
     "load_all_sentences",
     "load_dataset",
+    "load_probe",
     "make_activations",
     "make_strategy",
     "normalize_features",
     "parse_layers_arg",
     "probe_directions",
+    "recall_at_fpr",
     "save_dataset",
     "transfer_matrix",
+    "save_probe",
 ]
 HEAVY = {"numpy", "scipy", "sklearn", "skops", "joblib", "tqdm", "matplotlib", "pandas", "zlib_ng"}
 

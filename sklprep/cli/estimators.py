@@ -10,10 +10,10 @@ from sklprep.exceptions import UsageError
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-LINEAR = ("logistic", "ridge", "svm")
+LINEAR = ("logistic", "ridge", "difference-of-means", "lda", "svm")
 ESTIMATORS = (*LINEAR, "random-forest")
 
-_OF_LABELS = ("logistic", "svm", "random-forest")
+_OF_LABELS = ("logistic", "difference-of-means", "lda", "svm", "random-forest")
 _OF_QUANTITIES = ("ridge", "svm", "random-forest")
 
 
@@ -46,23 +46,32 @@ def make_estimator(
     from sklprep.transformers.row_space import RowSpaceProjector
 
     name = choose_estimator(name, classify=classify)
-    if row_space and name == "random-forest":
-        raise UsageError("--row-space changes what a random forest sees; leave it out.")
+    if row_space and name in ("lda", "random-forest"):
+        what = "shrinks" if name == "lda" else "sees"
+        of = "lda" if name == "lda" else "a random forest"
+        raise UsageError(f"--row-space changes what {of} {what}; leave it out.")
     projector = [RowSpaceProjector()] if row_space else []
     model = _make_model(name, classify=classify, seed=seed)
     return make_pipeline(ActivationNormalizer(normalize), *projector, model)
 
 
 def _make_model(name: str, *, classify: bool, seed: int) -> Any:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.svm import LinearSVC, LinearSVR
+
+    from sklprep.sweeps.difference_of_means import DifferenceOfMeans
 
     match name:
         case "logistic":
             return LogisticRegression(solver="newton-cg", max_iter=1000)
         case "ridge":
             return Ridge()
+        case "difference-of-means":
+            return DifferenceOfMeans()
+        case "lda":
+            return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
         case "svm":
             kind = LinearSVC if classify else LinearSVR
             return kind(dual=True, max_iter=10_000, random_state=seed)

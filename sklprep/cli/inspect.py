@@ -1,4 +1,4 @@
-"""`sklprep inspect`: what a sentence folder, a pack or a dataset holds, and what is wrong with it.
+"""`sklprep inspect`: what a sentence folder, a pack, a dataset or a probe holds; what is wrong.
 
 With ``--json`` one object is printed. Its keys stay; later versions may add some.
 
@@ -23,6 +23,10 @@ layers, pooling), ``target`` (type, layer, feature, average_l0), ``split`` (n_tr
 null), ``norm``, ``pipeline`` (name and step of each, or null), ``provenance``, ``values`` (of X, as
 for a layer).
 
+Of a probe: ``kind`` ("probe"), ``path``, ``n_bytes``, ``weight`` (its shape), and what the file
+says: ``layer``, ``layer_numbering``, ``pooling``, ``classes``, ``threshold``, ``score``,
+``stability``, ``provenance``.
+
 With ``--audit`` there is ``findings`` as well: a list of code, what, why, do.
 """
 
@@ -31,7 +35,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,8 +53,8 @@ _SHORT = 16  # digits of a fingerprint: 64 bits tell folders apart
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Say what a folder of sentence files, a pack, a dump of another tool or a dataset holds;\n"
-        "with --audit also what would flatter or spoil a score on it."
+        "Say what a folder of sentence files, a pack, a dump of another tool, a dataset or a\n"
+        "probe holds; with --audit also what would flatter or spoil a score on it."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
@@ -58,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "path",
         type=Path,
         metavar="PATH",
-        help="folder of sentence_*.npz files, pack, dump of another tool, or dataset",
+        help="folder of sentence_*.npz files, pack, dump of another tool, dataset, or probe",
     )
     add("--quick", action="store_true", help="read headers only, no values")
     add("--json", action="store_true", help="print one JSON object")
@@ -102,15 +106,25 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("--audit needs the values that --quick leaves out; give one of them.")
     require_safe_outputs([arguments.groups_out], [arguments.path])
     path: Path = arguments.path
-    is_dataset = _is_dataset(path) and arguments.format is None
     facts: dict[str, Any] = {}
-    for more in _inspect_dataset(arguments) if is_dataset else _inspect_activations(arguments):
+    for more in _choose(path, arguments.format)(arguments):
         facts |= more
         if not (arguments.quiet or arguments.json):
             print(printable("\n".join(_format(more))), flush=True)
     if arguments.json and not arguments.quiet:
         print(json.dumps(facts, indent=1, allow_nan=False))
     return 0
+
+
+def _choose(path: Path, given: str | None) -> Callable[[argparse.Namespace], Iterator[Any]]:
+    """What inspects a path, in the format that was given or that it has."""
+    from sklprep.probes.probe_file import is_probe
+
+    if given is not None:
+        return _inspect_activations
+    if path.is_file() and is_probe(path):
+        return _inspect_probe
+    return _inspect_dataset if _is_dataset(path) else _inspect_activations
 
 
 def _is_dataset(path: Path) -> bool:
@@ -169,13 +183,11 @@ def _inspect_dataset(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     from sklprep.inspection.dataset_audit import audit_dataset
     from sklprep.inspection.describe import describe_dataset, scan_dataset
 
-    of_rows = ("near", "threshold", "groups_out", "pooling", "skip_bad", "key", "layer_offset")
-    for name in of_rows:
-        if getattr(arguments, name) not in (None, False):
-            raise UsageError(
-                f"--{name.replace('_', '-')} does not apply to a dataset; give it with the folder"
-                " or pack that the dataset was made from."
-            )
+    _refuse(
+        arguments,
+        ("near", "threshold", "groups_out", "pooling", "skip_bad", "key", "layer_offset"),
+        "dataset",
+    )
     dataset = peek_dataset(arguments.path)
     yield describe_dataset(dataset, arguments.path)
     if arguments.quick:
@@ -184,6 +196,25 @@ def _inspect_dataset(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     yield {"values": stats.facts()}
     if arguments.audit:
         yield {"findings": _as_facts(audit_dataset(dataset, stats, digests), arguments.flags)}
+
+
+def _inspect_probe(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    from sklprep.inspection.describe import describe_probe
+    from sklprep.probes.probe_file import load_probe
+
+    names = ("audit", "near", "threshold", "groups_out", "pooling", "skip_bad", "key")
+    _refuse(arguments, (*names, "layer_offset"), "probe")
+    yield describe_probe(load_probe(arguments.path), arguments.path)
+
+
+def _refuse(arguments: argparse.Namespace, names: tuple[str, ...], kind: str) -> None:
+    """Refuse flags that are for rows of activations."""
+    for name in names:
+        if getattr(arguments, name) not in (None, False):
+            raise UsageError(
+                f"--{name.replace('_', '-')} does not apply to a {kind}; give it with the folder"
+                f" or pack that the {kind} was made from."
+            )
 
 
 def _as_facts(findings: list[Finding], flags: Mapping[str, str]) -> list[dict[str, str]]:
@@ -206,6 +237,8 @@ def _format(facts: dict[str, Any]) -> Iterator[str]:
         yield from _format_values(facts["values"])
     elif facts["kind"] == "dataset":
         yield from _format_dataset(facts)
+    elif facts["kind"] == "probe":
+        yield from _format_probe(facts)
     else:
         yield from _format_activations(facts)
 
@@ -296,6 +329,26 @@ def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
             f"{provenance.get('input')}, fingerprint"
             f" {str(provenance.get('fingerprint'))[:_SHORT]}, with {made_with}",
         )
+
+
+def _format_probe(facts: dict[str, Any]) -> Iterator[str]:
+    yield f"{facts['path']}: probe, {facts['n_bytes'] / 1e6:,.3f} MB"
+    yield _line("weight", f"{tuple(facts['weight'])}, on raw activations")
+    numbering = f" ({facts['layer_numbering']})" if facts["layer_numbering"] else ""
+    yield _line("layer", f"{facts['layer']}{numbering}")
+    yield _line("pooling", facts["pooling"] or "not said")
+    if facts["classes"] is not None:
+        two = facts["threshold"] is not None
+        above = f", the second above {facts['threshold']:.6g}" if two else ""
+        yield _line("classes", f"{', '.join(map(str, facts['classes']))}{above}")
+    score, stability, provenance = (facts[name] for name in ("score", "stability", "provenance"))
+    yield _line("score", str(score.get("summary")) if score else "none")
+    if stability:
+        yield _line("stability", f"mean cosine across folds {stability.get('mean')}")
+    if provenance:
+        fingerprint = str(provenance.get("fingerprint"))[:_SHORT]
+        yield _line("made from", f"{provenance.get('input')}, fingerprint {fingerprint}")
+        yield _line("pipeline", str(provenance.get("pipeline")))
 
 
 def _format_values(values: dict[str, Any]) -> Iterator[str]:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 
 from sklprep._version import __version__
-from sklprep.cli import demo, generate, inspect, pack, sweep, transfer
+from sklprep.cli import demo, generate, inspect, pack, probe, sweep, transfer
 from sklprep.cli.arguments import CommandParser, Parser, join_negative
 from sklprep.cli.messages import explain, print_error, show_each_once
 from sklprep.exceptions import SklprepWarning
@@ -19,6 +19,7 @@ _COMMANDS = {
     "generate": (generate, "make datasets from sentence files"),
     "sweep": (sweep, "ask which layer knows it, honestly"),
     "transfer": (transfer, "train on each set, score on each"),
+    "probe": (probe, "keep a linear probe as a file without code"),
     "pack": (pack, "make a folder of arrays, read in place"),
     "inspect": (inspect, "say what a folder, pack or dataset holds; audit it"),
     "demo": (demo, "see it all work on synthetic data"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from sklprep.exceptions import UsageError
 
-SCORING_HELP = "a scikit-learn scorer; default: accuracy or r2"
+SCORING_HELP = (
+    "a scikit-learn scorer, or recall_at_fpr (at 1 %% false positives; recall_at_fpr=0.05 at 5 %%);"
+    " default: accuracy or r2"
+)
 _MOST_SHOWN = 5  # all that begin with "balanced", "roc_auc" or "f1"
 
 
@@ -14,8 +17,10 @@ def require_scorer(name: str) -> None:
 
     from sklearn.metrics import get_scorer_names
 
-    names = get_scorer_names()
-    if name not in names:
+    from sklprep.sweeps.operating_point import NAME, read_rate
+
+    names = [*get_scorer_names(), NAME]
+    if name not in names and read_rate(name) is None:
         near = [known for known in names if known.startswith(name)][:_MOST_SHOWN]
         near = near or get_close_matches(name, names) or ["accuracy", "balanced_accuracy", "r2"]
         raise UsageError(

@@ -159,7 +159,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.aggregate is not None:
         options["aggregate"], options["aggregate_params"] = arguments.aggregate
     if not arguments.quiet:
-        print(f"{count_fits(acts, **counted)} fits on {acts}")
+        n_fits = count_fits(acts, scoring=arguments.scoring, **counted)
+        print(f"{n_fits} fits on {acts}")
     sweep = layer_sweep(
         model,
         acts,
@@ -365,6 +366,8 @@ def _check_sparse(arguments: argparse.Namespace) -> None:
     require_method(arguments.strategy, arguments.normalize)
     if arguments.row_space:
         raise UsageError(f"--row-space needs dense X, and {arguments.strategy} has sparse X.")
+    if arguments.estimator == "lda":
+        raise UsageError(f"--estimator lda needs dense X, and {arguments.strategy} has sparse X.")
     if EMBEDDINGS in (arguments.layers or ()):
         raise UsageError(f"{arguments.strategy} sweeps SAE features, and embeddings have none.")
 

@@ -24,6 +24,7 @@ from sklprep.formats.pack_reader import Pack
 from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.formats.source import Source
 from sklprep.notebook.words import YSummary
+from sklprep.probes.probe import Probe
 from sklprep.transformers.targets import ENOUGH_ACTIVE
 
 MASSIVE = 20
@@ -225,6 +226,14 @@ def describe_values(acts: ActivationSet, scan: Scan) -> dict[str, Any]:
             )
         ],
     }
+
+
+def describe_probe(probe: Probe, path: Path) -> dict[str, Any]:
+    """Gather what there is to say of a probe."""
+    names = ("layer", "layer_numbering", "pooling", "classes", "threshold")
+    facts = {name: getattr(probe, name) for name in (*names, "score", "stability", "provenance")}
+    size = {"n_bytes": path.stat().st_size, "weight": [*probe.weight.shape]}
+    return {"kind": "probe", "path": os.fspath(path)} | size | facts
 
 
 def describe_dataset(dataset: ProbeDataset, path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -47,6 +47,8 @@ class InputScores(NamedTuple):
         The parameters chosen.
     permuted : ndarray of shape (n_permutations,)
         Mean score over the folds.
+    false_positive_rates : ndarray of shape (n_folds,), or None
+        On the test rows, where a threshold was calibrated.
     """
 
     scores: NDArray[np.float64]
@@ -54,6 +56,7 @@ class InputScores(NamedTuple):
     candidates: NDArray[np.intp]
     seconds: NDArray[np.float64]
     permuted: NDArray[np.float64]
+    false_positive_rates: NDArray[np.float64] | None = None
 
     @classmethod
     def merge(cls, rounds: list[InputScores], n_repeats: int) -> InputScores:
@@ -63,7 +66,16 @@ class InputScores(NamedTuple):
         scores, inner, candidates, seconds = (
             np.concatenate([one[i] for one in repeats]) for i in range(4)
         )
-        return cls(scores, inner, candidates, seconds, np.concatenate(permuted))
+        found = [one.false_positive_rates for one in repeats]
+        rates = [of_folds for of_folds in found if of_folds is not None]
+        return cls(
+            scores,
+            inner,
+            candidates,
+            seconds,
+            np.concatenate(permuted),
+            np.concatenate(rates) if rates else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -130,13 +142,36 @@ class SharedFolds:
 
     def inner_means(self, fitted: list[list[Fitted]]) -> NDArray[np.float64]:
         """Average over the inner folds: (n_folds, n_candidates, n_nested)."""
-        scores: list[list[Any]] = [[] for _ in self.folds]
+        return np.array(
+            [
+                np.mean([one.scores[t] for _, one, t in of_fold], axis=0)
+                for of_fold in self.held_out(fitted)
+            ]
+        )
+
+    def held_out(
+        self, fitted: list[list[Fitted]]
+    ) -> list[list[tuple[NDArray[np.int64], Fitted, int]]]:
+        """List for each outer fold its inner folds: test rows, what they came to, its test there.
+
+        The model without folds j and k is that of an inner fold of both.
+        """
+        found: list[list[tuple[NDArray[np.int64], Fitted, int]]] = [[] for _ in self.folds]
         for k, of_fold in enumerate(fitted):
-            for j, one in enumerate(of_fold[1:], start=k + 1):
-                scores[k].append(one.scores[0])
-                if self.inner is None:
-                    scores[j].append(one.scores[1])
-        return np.array([np.mean(of_fold, axis=0) for of_fold in scores])
+            for i, one in enumerate(of_fold[1:]):
+                if self.inner is not None:
+                    found[k].append((self.inner[k][i][1], one, 0))
+                else:
+                    j = k + 1 + i
+                    found[k].append((self.folds[j][1], one, 0))
+                    found[j].append((self.folds[k][1], one, 1))
+        return found
+
+    def inner_rows(self) -> list[NDArray[np.int64]]:
+        """Give for each outer fold the rows that its inner folds hold out."""
+        if self.inner is None:
+            return [train for train, _ in self.folds]
+        return [np.concatenate([test for _, test in of_fold]) for of_fold in self.inner]
 
     def one_by_one(self) -> list[SharedFolds]:
         """Give each labeling on the same folds by itself: for models that share nothing."""
@@ -172,9 +207,9 @@ class Design:
     def folds(self) -> list[Fold]:
         return self.repeats[0].folds
 
-    def baselines(self) -> list[SharedFolds]:
-        """List y on the folds of each repeat, without permutations and inner folds."""
-        return [replace(one, labels=one.labels[:1], n_nested=0) for one in self.repeats]
+    def baselines(self, *, nested: bool) -> list[SharedFolds]:
+        """List y on the folds of each repeat, without permutations; with inner folds if asked."""
+        return [replace(one, labels=one.labels[:1], n_nested=int(nested)) for one in self.repeats]
 
     def rounds(self, *, together: bool) -> list[SharedFolds]:
         """List what is fitted: labelings that share folds together, or each by itself."""
@@ -196,8 +231,8 @@ def draw_design(
 ) -> Design:
     """Draw every fold and every permutation, and refuse what these folds could not score.
 
-    With a grid, whose parameters are chosen anew for each permutation, permutations have inner
-    folds too.
+    With a grid, whose parameters are chosen anew for each permutation, or a threshold that is
+    calibrated anew, permutations have inner folds too.
     """
     seed = read_seed(random_state)
     cv = read_cv(cv, "cv")
@@ -219,7 +254,7 @@ def draw_design(
         problem, cv, inner_cv, folds, n_permutations, seed
     )
     is_nested = inner_cv is not None
-    n_nested = len(labels) if is_nested and problem.has_grid else int(is_nested)
+    n_nested = len(labels) if is_nested and problem.nests_all else int(is_nested)
     repeats = [SharedFolds(np.stack(labels), folds, inner, n_nested)]
     repeats += [SharedFolds(problem.y[np.newaxis], *one, int(is_nested)) for one in drawn[1:]]
     of_inner = describe_inner(inner_cv)
@@ -261,15 +296,15 @@ def _draw_permutations(
     if not n:
         return [problem.y], [], np.inf
     rng = np.random.default_rng([seed, PERMUTATION])
-    nested_by_grid = problem.has_grid and inner_cv is not None
-    if inner_cv == INNER_IS_OUTER or not nested_by_grid:
+    nests_all = problem.nests_all and inner_cv is not None
+    if inner_cv == INNER_IS_OUTER or not nests_all:
         permuter = find_exact_permuter(cv, problem.y, problem.groups, folds)
         if permuter is not None:
             permuted = [permuter.draw(rng) for _ in range(n)]
             return [problem.y, *permuted], [], permuter.n_labelings
     permuter = make_permuter(problem.y, problem.groups)
     permuted = [permuter.draw(rng) for _ in range(n)]
-    inner_of = inner_cv if nested_by_grid else None
+    inner_of = inner_cv if nests_all else None
     try:
         redrawn = [_redraw(problem, y, cv, inner_of, seed, i) for i, y in enumerate(permuted)]
     except FoldsError as error:

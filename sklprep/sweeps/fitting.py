@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import config_context
-from sklearn.base import clone
+from sklearn.base import clone, is_regressor
 from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
@@ -55,6 +55,8 @@ class Work(NamedTuple):
     aggregate : callable or None
         Makes of the answers about test rows, these rows and their y the answers and the y that are
         scored, see `sklprep.sweeps.aggregation`.
+    keep_decisions : bool
+        Keep what the models of two classes decide, instead of scoring it.
     """
 
     model: Any
@@ -67,6 +69,7 @@ class Work(NamedTuple):
     device: str | None = None
     shape: tuple[int, ...] = ()
     aggregate: Aggregate | None = None
+    keep_decisions: bool = False
 
 
 class TrainingSet(NamedTuple):
@@ -91,10 +94,13 @@ class Fitted(NamedTuple):
     scores : ndarray of shape (n_tests, n_candidates, n_labelings), and behind it `Work.shape`
     seconds : float
         Of fitting, for one model: those that are fitted together share it equally.
+    decisions : list of ndarray of shape (n_candidates, n_labelings, n_rows)
+        Of the rows of each test, where they are kept; larger for the second class.
     """
 
     scores: NDArray[np.float64]
     seconds: float
+    decisions: list[NDArray[np.float64]]
 
 
 def is_made_scorer(scorer: Scorer) -> bool:
@@ -137,7 +143,8 @@ def make_models(model: Any, candidates: Sequence[dict[str, Any]]) -> list[Any]:
 def _fit(work: Work, models: list[Any], labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     """Fit one by one, as scikit-learn does."""
     train, tests, n_labelings = training_set
-    scores = np.empty((len(tests), len(models), n_labelings, *work.shape))
+    scores = np.full((len(tests), len(models), n_labelings, *work.shape), np.nan)
+    decisions = _make_room(work, training_set, len(models))
     seconds = 0.0
     for c, labeling in np.ndindex(len(models), n_labelings):
         started = time.perf_counter()
@@ -145,11 +152,31 @@ def _fit(work: Work, models: list[Any], labels: NDArray[Any], training_set: Trai
         seconds += time.perf_counter() - started
         for t, test in enumerate(tests):
             X, y = work.X[test], labels[labeling][test]
-            if is_made_scorer(work.scorer) and hasattr(fitted, "__sklearn_tags__"):
+            if work.keep_decisions:
+                decisions[t][c, labeling] = _decide(fitted, X)
+            elif is_made_scorer(work.scorer) and hasattr(fitted, "__sklearn_tags__"):
                 scores[t, c, labeling] = _score_answers(work, Answers(fitted, X), test, y)
             else:
                 scores[t, c, labeling] = _score(work.scorer, fitted, X, y)
-    return Fitted(scores, seconds / (len(models) * n_labelings))
+    return Fitted(scores, seconds / (len(models) * n_labelings), decisions)
+
+
+def _make_room(work: Work, training_set: TrainingSet, n_models: int) -> list[NDArray[np.float64]]:
+    """Give room for what models decide about test rows, where that is kept."""
+    shape = n_models, training_set.n_labelings
+    return [np.empty((*shape, len(test))) for test in training_set.tests if work.keep_decisions]
+
+
+def _decide(model: Any, X: Any) -> NDArray[np.float64]:
+    """What a model says of rows of two classes; larger for the second class."""
+    if hasattr(model, "decision_function"):
+        return np.asarray(model.decision_function(X))
+    if hasattr(model, "predict_proba"):
+        return np.asarray(model.predict_proba(X)[:, 1])
+    if is_regressor(model):
+        return np.asarray(model.predict(X))
+    kind = type(getattr(model, "model", model)).__name__
+    raise UsageError(f"{kind} has no decision_function or predict_proba. Choose another scoring.")
 
 
 def _solve(
@@ -174,7 +201,8 @@ def _solve(
         n_fits = len(models) * sum(one.n_labelings for one in some)
         seconds = (time.perf_counter() - started) / n_fits
         for one, of_set in zip(some, fits, strict=True):
-            yield Fitted(_score_all(work, models, labels, one, of_set), seconds)
+            scores, decisions = _score_all(work, models, labels, one, of_set)
+            yield Fitted(scores, seconds, decisions)
 
 
 def _open_split(work: Work, kind: Candidates, one: TrainingSet) -> Split:
@@ -219,10 +247,11 @@ def _score_all(
     labels: NDArray[Any],
     training_set: TrainingSet,
     fits: dict[int, list[Any]],
-) -> NDArray[np.float64]:
-    """Score what the solver fitted; where it could not, what scikit-learn fits."""
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Score, or keep, what the solver fitted; where it could not, what scikit-learn fits."""
     train, tests, n_labelings = training_set
-    scores = np.empty((len(tests), len(models), n_labelings, *work.shape))
+    scores = np.full((len(tests), len(models), n_labelings, *work.shape), np.nan)
+    decisions = _make_room(work, training_set, len(models))
     positions = np.split(np.arange(sum(map(len, tests))), np.cumsum([len(test) for test in tests]))
     for c, of_candidate in fits.items():
         for (t, test), (labeling, fit) in product(enumerate(tests), enumerate(of_candidate)):
@@ -230,8 +259,11 @@ def _score_all(
             if not fit.converged_:
                 again = _fit_one(models[c], work, labels[labeling], train)
                 answers = Answers(again, work.X[test])
-            scores[t, c, labeling] = _score_answers(work, answers, test, y)
-    return scores
+            if work.keep_decisions:
+                decisions[t][c, labeling] = _decide(answers, np.arange(len(test)))
+            else:
+                scores[t, c, labeling] = _score_answers(work, answers, test, y)
+    return scores, decisions
 
 
 def _score_answers(work: Work, answers: Answers, test: NDArray[np.int64], y: NDArray[Any]) -> Any:

@@ -133,6 +133,28 @@ def interval_of_scores(
     return (max(low, 0.0), min(high, 1.0)) if scoring == "accuracy" else (low, high)
 
 
+def clopper_pearson(share: float, n: float) -> tuple[float, float]:
+    """Give the 95 % interval of a share of n independent rows.
+
+    Of a mean over repeats, whose rows are the same n, `share` times n need not be whole.
+
+    References
+    ----------
+    .. [1] C. J. Clopper and E. S. Pearson (1934). The use of confidence or fiducial limits
+       illustrated in the case of the binomial. Biometrika 26, 404-413.
+
+    Examples
+    --------
+    >>> low, high = clopper_pearson(0.62, 50)
+    >>> round(low, 3), round(high, 3)
+    (0.472, 0.753)
+    """
+    tail, k = (1 - LEVEL) / 2, share * n
+    low = 0.0 if k <= 0 else float(stats.beta.ppf(tail, k, n - k + 1))
+    high = 1.0 if k >= n else float(stats.beta.ppf(1 - tail, k + 1, n - k))
+    return low, high
+
+
 def compare(differences: Sequence[NDArray[np.float64]], ratio: float) -> list[Comparison]:
     """Test paired differences of scores by the corrected t, all of them together.
 

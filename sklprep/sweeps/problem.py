@@ -46,6 +46,11 @@ class Problem:
     def has_grid(self) -> bool:
         return len(self.candidates) > 1
 
+    @property
+    def nests_all(self) -> bool:
+        """Whether the inner folds settle something for each labeling: parameters, a threshold."""
+        return self.has_grid or self.scoring.fpr is not None
+
     def model_for(self, spec: InputSpec) -> Any:
         return self.sae_model if spec.is_sae else self.model
 

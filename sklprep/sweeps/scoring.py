@@ -15,6 +15,7 @@ from sklprep.exceptions import UsageError
 from sklprep.sweeps.estimator import GRIDS
 from sklprep.sweeps.fitting import METHODS, Answers, Scorer, is_made_scorer
 from sklprep.sweeps.folds import Fold, FoldsError
+from sklprep.sweeps.operating_point import read_rate
 
 _OF_LABELS = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "roc_auc_ovr")
 _OF_NUMBERS = ("r2", "neg_mean_absolute_error", "neg_root_mean_squared_error")
@@ -35,6 +36,13 @@ class Scoring:
     model : estimator
         Not fitted; what it can be asked for counts.
     classify : bool
+
+    Attributes
+    ----------
+    fpr : float or None
+        The rate of false positives, of a recall at such a rate. What that needs, two classes and
+        decisions about rows of both, is what the area under the ROC curve needs, whose scorer
+        stands in for it until there is a threshold.
     """
 
     def __init__(self, scoring: Any, model: Any, *, classify: bool) -> None:
@@ -45,7 +53,8 @@ class Scoring:
                 f"scoring must be one scorer, its name or a callable, got {scoring!r}."
             )
         try:
-            self.scorer: Scorer = check_scoring(model, scoring)
+            self.fpr = read_rate(scoring)
+            self.scorer: Scorer = check_scoring(model, scoring if self.fpr is None else "roc_auc")
         except ValueError as error:
             raise UsageError(str(error)) from None
         self.name: str = (

@@ -21,11 +21,14 @@ from sklprep.sweeps.design import (
     USUAL_FOLDS,
     Design,
     InputScores,
+    SharedFolds,
     draw_design,
 )
+from sklprep.sweeps.detections import read_detections, require_negatives
 from sklprep.sweeps.fitting import Work, fit_training_sets
 from sklprep.sweeps.inputs import read_inputs
 from sklprep.sweeps.intervals import size_ratio, why_no_interval
+from sklprep.sweeps.operating_point import count_classes, read_rate
 from sklprep.sweeps.problem import Problem, read_problem
 from sklprep.sweeps.running import (
     Means,
@@ -97,7 +100,9 @@ def layer_sweep(
         Rows that must not straddle a split. By default ``acts.groups``; for an array, each row by
         itself.
     scoring : str or callable, default=None
-        As scikit-learn takes it; by default accuracy or R2.
+        As scikit-learn takes it; by default accuracy or R2. ``"recall_at_fpr"`` is the recall of
+        the second of two classes at 1 % false positives, ``"recall_at_fpr=0.05"`` at 5 %: the inner
+        folds calibrate the threshold of each outer fold, see `recall_at_fpr`.
     param_grid : dict of str to list, or list of dict, default=None
         Parameters of the estimator that compete, as `GridSearchCV` takes them, for example
         ``{"logisticregression__C": [0.01, 0.1, 1]}``. The inner folds choose layer and parameters
@@ -203,6 +208,11 @@ def layer_sweep(
             f"param_grid has {len(problem.candidates)} candidates, which the inner folds choose"
             " from, but inner_cv=None. Give inner_cv, or one candidate."
         )
+    if problem.scoring.fpr is not None and inner_cv is None:
+        raise UsageError(
+            f"scoring={problem.scoring.name!r} calibrates its threshold on the inner folds, but"
+            " inner_cv=None. Give inner_cv."
+        )
     repeats = read_repeats(n_repeats, cv, means)
     design = draw_design(
         problem,
@@ -212,6 +222,8 @@ def layer_sweep(
         n_repeats=repeats,
         random_state=random_state,
     )
+    if problem.scoring.fpr is not None:
+        require_negatives(design, problem, problem.scoring.fpr)
     rivals = make_rivals(problem) if baselines else {}
     fits = _fit_all(problem, design, rivals, means, sentences, n_jobs, show_progress)
     names = [spec.name for spec in problem.inputs]
@@ -240,7 +252,20 @@ def layer_sweep(
         baselines=fits.baselines,
         solver=means.name,
         details=_describe(problem, design, means, sentences),
+        **_describe_detector(problem, fits),
     )
+
+
+def _describe_detector(problem: Problem, fits: _Fits) -> dict[str, Any]:
+    if problem.scoring.fpr is None:
+        return {}
+    positive = problem.y == np.unique(problem.y)[1]
+    n_positives, n_negatives = count_classes(positive, problem.groups)
+    return {
+        "false_positive_rates": np.array([one.false_positive_rates for one in fits.inputs]),
+        "n_positives": n_positives,
+        "n_negatives": n_negatives,
+    }
 
 
 def _stack_permuted(fits: _Fits) -> NDArray[np.float64]:
@@ -257,6 +282,7 @@ def count_fits(
     param_grid: Any = None,
     n_permutations: int = 0,
     baselines: bool = True,
+    scoring: Any = None,
 ) -> int:
     """Count the models that `layer_sweep` will fit with these arguments.
 
@@ -270,10 +296,12 @@ def count_fits(
     if inner_cv == "auto":
         inner_cv = INNER_IS_OUTER if cv >= FEWEST_SHARED else USUAL_FOLDS
     n_inner = cv * (cv - 1) // 2 if inner_cv == INNER_IS_OUTER else cv * int(inner_cv or 0)
-    n_nested = n_repeats + (n_permutations if n_candidates > 1 else 0)
+    calibrates = read_rate(scoring) is not None
+    n_nested = n_repeats + (n_permutations if n_candidates > 1 or calibrates else 0)
     of_input = n_candidates * (cv * (n_repeats + n_permutations) + n_inner * n_nested)
     n_baselines = (3 if sentences_of(acts) is not None else 1) if baselines else 0
-    return len(read_inputs(layers, acts)) * of_input + n_repeats * cv * n_baselines
+    of_baseline = n_repeats * (cv + (n_inner if calibrates else 0))
+    return len(read_inputs(layers, acts)) * of_input + of_baseline * n_baselines
 
 
 class _Fits(NamedTuple):
@@ -293,7 +321,8 @@ def _fit_all(
     """Fit for each input its folds and its permutations, then the baselines."""
     works = _make_works(problem, rivals, means, sentences)
     rounds = [design.rounds(together=solves) for solves in means.solves]
-    rounds += [design.baselines()] * len(rivals)
+    fpr = problem.scoring.fpr
+    rounds += [design.baselines(nested=fpr is not None)] * len(rivals)
     solves = [*means.solves, *(rival.solves and any(means.solves) for rival in rivals.values())]
     small = [fits and len(problem.y) <= _SMALL for fits in solves]
     total = sum(
@@ -308,28 +337,32 @@ def _fit_all(
         for training_sets in one.deal(small=is_small)
     )
     results = chain.from_iterable(run_all(tasks, total, means, n_jobs, show_progress))
-    read = [
-        InputScores.merge(
-            [one.read(list(islice(results, len(one.folds)))) for one in of_input],
-            len(design.repeats),
-        )
-        for of_input in rounds
-    ]
+
+    def read(of_input: list[SharedFolds]) -> InputScores:
+        scores = []
+        for one in of_input:
+            fitted = list(islice(results, len(one.folds)))
+            scores.append(one.read(fitted) if fpr is None else read_detections(one, fitted, fpr))
+        return InputScores.merge(scores, len(design.repeats))
+
+    found = [read(of_input) for of_input in rounds]
     n = len(problem.inputs)
-    of_rivals = zip(rivals, read[n:], strict=True)
-    return _Fits(read[:n], {name: Baseline(one.scores) for name, one in of_rivals})
+    of_rivals = zip(rivals, found[n:], strict=True)
+    return _Fits(found[:n], {name: Baseline(one.scores) for name, one in of_rivals})
 
 
 def _make_works(
     problem: Problem, rivals: dict[str, Rival], means: Means, sentences: SentenceScores | None
 ) -> Iterator[Work]:
     """Give what is fitted for each input, and for each baseline."""
+    calibrates = problem.scoring.fpr is not None
     for work in make_works(problem, means):
-        yield work._replace(aggregate=sentences)
+        yield work._replace(aggregate=sentences, keep_decisions=calibrates)
     scorer, name = problem.scoring.scorer, problem.scoring.name
     for rival in rivals.values():
         solve = rival.solves and any(means.solves)
-        yield Work(rival.model, [{}], scorer, name, rival.X, solve=solve, aggregate=sentences)
+        work = Work(rival.model, [{}], scorer, name, rival.X, solve=solve, aggregate=sentences)
+        yield work._replace(keep_decisions=calibrates)
 
 
 def _describe(

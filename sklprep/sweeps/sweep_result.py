@@ -22,10 +22,12 @@ from sklprep.notebook.cards import card, table
 from sklprep.notebook.curve import draw_curve
 from sklprep.sweeps.intervals import (
     Comparison,
+    clopper_pearson,
     compare,
     interval_of_scores,
     max_t_band,
 )
+from sklprep.sweeps.operating_point import read_rate
 
 _SOLVERS = {
     "sklprep": "a solver that reaches scikit-learn's optimum for all folds and labelings at once",
@@ -74,12 +76,22 @@ class LayerSweep:
         Its score in each outer fold.
     nested_interval : (float, float) or None
         Its 95 % interval by the corrected t; Clopper and Pearson's where all rows were right, or
-        all wrong. None where it could not be trusted; `no_interval` says why.
+        all wrong, and of a recall at a rate of false positives. None where it could not be trusted;
+        `no_interval` says why.
     best_layers : list of int and str, or None
         The layer picked in each outer fold.
     chosen : list of dict, or None
         What the inner folds chose in each outer fold: ``"layer"``, and the parameters of
         `param_grid`.
+    false_positive_rates : ndarray of shape (n_layers, n_repeats * n_folds), or None
+        Share of the negative test rows above the threshold, of ``"recall_at_fpr"``; as are the next
+        three.
+    nested_fpr : float or None
+        Mean over the outer folds of the layer that the inner folds picked.
+    nested_fpr_interval : (float, float) or None
+        Its 95 % interval by Clopper and Pearson.
+    n_positives, n_negatives : int or None
+        Groups with such rows, which these intervals count.
     repeat_spread : float or None
         Standard deviation of the nested score over repeats. None of one repeat.
     naive_best_score, naive_best_layer : float, int or str
@@ -143,6 +155,9 @@ class LayerSweep:
     baselines: dict[str, Baseline] = field(default_factory=dict)
     solver: str = "scikit-learn"
     details: dict[str, str] = field(default_factory=dict)
+    false_positive_rates: NDArray[np.float64] | None = None
+    n_positives: int | None = None
+    n_negatives: int | None = None
 
     __module__ = "sklprep"
 
@@ -164,10 +179,14 @@ class LayerSweep:
 
     @property
     def nested_scores(self) -> NDArray[np.float64] | None:
-        if self.best_layers is None:
+        return self._of_best(self.scores)
+
+    def _of_best(self, figures: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
+        """Take of each outer fold the figure of the layer that was picked there."""
+        if self.best_layers is None or figures is None:
             return None
         picked = [self.layers.index(layer) for layer in self.best_layers]
-        return self.scores[picked, range(self.scores.shape[1])]
+        return figures[picked, range(figures.shape[1])]
 
     @property
     def nested_score(self) -> float | None:
@@ -178,7 +197,20 @@ class LayerSweep:
         scores = self.nested_scores
         if scores is None or self.size_ratio is None:
             return None
+        if self.n_positives is not None:
+            return clopper_pearson(float(scores.mean()), self.n_positives)
         return interval_of_scores(scores, self.size_ratio, self.scoring, self.n_groups)
+
+    @property
+    def nested_fpr(self) -> float | None:
+        rates = self._of_best(self.false_positive_rates)
+        return None if rates is None else float(rates.mean())
+
+    @property
+    def nested_fpr_interval(self) -> tuple[float, float] | None:
+        if self.nested_fpr is None or self.n_negatives is None or self.size_ratio is None:
+            return None
+        return clopper_pearson(self.nested_fpr, self.n_negatives)
 
     @property
     def repeat_spread(self) -> float | None:
@@ -293,7 +325,7 @@ class LayerSweep:
             parts = [f"{naive} at {name_input(self.naive_best_layer)}"]
         else:
             head = self._head()
-            parts = [self._picked(), naive]
+            parts = [*self._describe_rate(), self._picked(), naive]
         if self.baselines:
             order = sorted(self.baselines, key=lambda name: name == "sentence length")
             parts.append(
@@ -322,6 +354,16 @@ class LayerSweep:
         if self.repeat_spread is None:
             return head
         return f"{head} over {self.n_repeats} repeats (s.d. {format_score(self.repeat_spread, 3)})"
+
+    def _describe_rate(self) -> list[str]:
+        """Say which share of negatives the calibrated thresholds let through."""
+        if self.nested_fpr is None:
+            return []
+        interval = ""
+        if self.nested_fpr_interval is not None:
+            low, high = (format_score(bound, 3) for bound in self.nested_fpr_interval)
+            interval = f" [{low}, {high}]"
+        return [f"false positives on test rows {format_score(self.nested_fpr, 3)}{interval}"]
 
     def _picked(self) -> str:
         if not self._had_a_choice:
@@ -375,6 +417,11 @@ class LayerSweep:
                 f" outer test set: {self._score_name} {format_score(self.nested_score, 3)},"
                 f" {self._describe_interval()}."
             )
+        if self.nested_fpr is not None:
+            sentences.append(
+                "The threshold of each outer fold was calibrated on the rows that its inner folds"
+                f" held out; {self._describe_rate()[0]}, by Clopper and Pearson's interval."
+            )
         if not self._had_a_choice:
             sentences.append("That this input was chosen elsewhere is not accounted for.")
         if self.permutation_scores is not None:
@@ -407,6 +454,11 @@ class LayerSweep:
         if self.nested_interval is None:
             return f"without an interval, as {self.no_interval}"
         low, high = (format_score(bound, 3) for bound in self.nested_interval)
+        if self.n_positives is not None:
+            return (
+                f"95 % interval [{low}, {high}] of {self.n_positives:,} positives (Clopper and"
+                " Pearson 1934)"
+            )
         return (
             f"95 % interval [{low}, {high}] by the corrected t over folds and repeats (Nadeau and"
             " Bengio 2003; Bouckaert and Frank 2004)"
@@ -499,9 +551,11 @@ def name_score(scoring: str) -> str:
 
     Examples
     --------
-    >>> name_score("roc_auc"), name_score("r2")
-    ('roc auc', 'R2')
+    >>> name_score("roc_auc"), name_score("r2"), name_score("recall_at_fpr=0.05")
+    ('roc auc', 'R2', 'recall at 5 % false positives')
     """
+    if (fpr := read_rate(scoring)) is not None:
+        return f"recall at {100 * fpr:g} % false positives"
     return "R2" if scoring == "r2" else scoring.replace("_", " ")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import issparse
+from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 from sklearn.utils.validation import check_is_fitted
@@ -29,7 +30,9 @@ def probe_directions(pipeline: Pipeline) -> tuple[dict[int | str, NDArray[np.flo
     ----------
     pipeline : Pipeline
         Fitted: a `LayerSelector`, any normalizers, perhaps a `RowSpaceProjector`, and a linear
-        model. Pipelines may be nested, as ``Pipeline([*ds.pipeline.steps, ("model", fitted)])``.
+        model: what has coefficients, such as `LogisticRegression`, `Ridge`, `LinearSVC` or
+        `LinearDiscriminantAnalysis`, and `NearestCentroid`, whose direction is the difference of
+        means. Pipelines may be nested, as ``Pipeline([*ds.pipeline.steps, ("model", fitted)])``.
 
     Returns
     -------
@@ -47,7 +50,8 @@ def probe_directions(pipeline: Pipeline) -> tuple[dict[int | str, NDArray[np.flo
     -----
     With :math:`h_l` the activations of layer l, the decision function (of a regressor, the
     prediction) is :math:`b + \sum_l w_l \cdot h_l`. A model of coefficients :math:`\beta` on
-    :math:`z = (h - m) / s` has :math:`w = \beta / s` and :math:`b = \beta_0 - w \cdot m`.
+    :math:`z = (h - m) / s` has :math:`w = \beta / s` and :math:`b = \beta_0 - w \cdot m`. Of a
+    `NearestCentroid` it is what its predictions compare; its `decision_function` is another one.
 
     Examples
     --------
@@ -96,6 +100,9 @@ def _flatten(pipeline: Pipeline) -> Iterator[Any]:
 def _read_model(model: Any) -> _Affine:
     """Coefficients (n_outputs, n_columns) and intercepts; the model's own answers confirm them."""
     name = type(model).__name__
+    if isinstance(model, NearestCentroid) and model.metric == "euclidean":
+        check_is_fitted(model)
+        return read_centroids(model)
     if not hasattr(model, "coef_"):
         raise UsageError(
             f"The model {name} has no coefficients: directions need a fitted linear one, such as"
@@ -116,6 +123,24 @@ def _read_model(model: Any) -> _Affine:
     ):
         raise UsageError(f"The model {name} is not linear in its input, so it has no direction.")
     return coef, intercept
+
+
+def read_centroids(model: NearestCentroid) -> _Affine:
+    """Give coefficients and intercepts of what a fitted nearest centroid predicts by.
+
+    The squared distances to the means, less the part that all classes share, are linear. With
+    priors that differ scikit-learn divides by the standard deviation within classes.
+    """
+    priors, means = model.class_prior_, model.centroids_
+    scale = np.ones(means.shape[1])
+    if not np.allclose(priors, 1 / len(priors)):
+        spread = np.asarray(model.within_class_std_dev_).reshape(-1)
+        scale = 1 / np.where(spread == 0, 1, spread) ** 2
+    coef = means * scale
+    intercept = np.log(priors) - (coef * means).sum(axis=1) / 2
+    if len(priors) > 2:
+        return coef, intercept
+    return coef[1:] - coef[:1], intercept[1:] - intercept[:1]
 
 
 def _pull_back(step: Any, coef: NDArray[Any], intercept: NDArray[Any]) -> _Affine:

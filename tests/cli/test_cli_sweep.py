@@ -194,6 +194,8 @@ def test_layers_are_the_entries_of_the_curve_in_the_order_given(sweep, tmp_path)
     [
         ("logistic", "", "accuracy"),
         ("svm", "", "accuracy"),
+        ("difference-of-means", "", "accuracy"),
+        ("lda", "", "accuracy"),
         ("random-forest", "--layers 1 --cv 2", "accuracy"),
         ("ridge", TO_FEATURE, "R2"),
         ("svm", TO_FEATURE, "R2"),
@@ -243,7 +245,7 @@ def test_quantities_of_a_csv_are_regressed_as_in_python(sweep, folder, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--estimator ridge", "--estimator ridge does not fit this target; use logistic, svm or"),
+        ("--estimator ridge", "--estimator ridge does not fit this target; use logistic, differ"),
         (f"{TO_FEATURE} --estimator logistic", "--estimator logistic does not fit .*; use ridge"),
         ("--estimator lasso", ".*invalid choice: 'lasso'"),
         ("--scoring nonsense", "--scoring nonsense is not a scorer of scikit-learn; choose one "),
@@ -255,6 +257,9 @@ def test_quantities_of_a_csv_are_regressed_as_in_python(sweep, folder, tmp_path,
         ("--permutations -2", ".*--permutations: invalid whole number from 0 value: '-2'"),
         ("--jobs 0", ".*--jobs: invalid number of jobs value: '0'"),
         ("--row-space --estimator random-forest", "--row-space changes what a random forest sees"),
+        ("--row-space --estimator lda", "--row-space changes what lda shrinks; leave it out"),
+        ("--strategy feature-to-concept --estimator lda", "--estimator lda needs dense X, and fea"),
+        ("--scoring recall_at_fpr=0", "--scoring recall_at_fpr=0 is not a rate; write the share"),
         (
             "--strategy hidden-to-feature --target-layer 1",
             "hidden-to-feature needs --target-feature.",

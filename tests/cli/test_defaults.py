@@ -15,6 +15,7 @@ NEEDED = {
     "generate": ["--strategy", "hidden-to-concept", "--input", "in", "--output", "out.npz"],
     "sweep": ["in"],
     "transfer": ["in", "others"],
+    "probe": ["in", "--layer", "12", "--output", "out.safetensors"],
     "pack": ["in", "out"],
     "inspect": ["in"],
     "demo": [],

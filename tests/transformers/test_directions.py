@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import NearestCentroid
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, Normalizer, RobustScaler
 from sklearn.svm import SVC, LinearSVC
@@ -21,6 +23,7 @@ from sklprep import (
     probe_directions,
 )
 from sklprep.exceptions import UsageError
+from sklprep.sweeps.difference_of_means import DifferenceOfMeans
 
 RNG = np.random.default_rng(0)
 H = RNG.normal(2, 3, size=(24, 3, 11)) * np.logspace(0, 2, 11)
@@ -30,6 +33,10 @@ MODELS = {
     "multiclass": (LogisticRegression(C=0.1, max_iter=5000), THREE),
     "svc": (LinearSVC(dual=True, max_iter=100_000, C=0.01), TWO),
     "linear kernel": (SVC(kernel="linear"), TWO),
+    "lda": (LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"), TWO),
+    "lda of three": (LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.5), THREE),
+    "means": (DifferenceOfMeans(), TWO),
+    "means of three": (DifferenceOfMeans(), THREE),
     "regressor": (Ridge(), NUMBERS),
     "two targets": (Ridge(), np.stack([NUMBERS, NUMBERS**2], axis=1)),
 }
@@ -78,6 +85,27 @@ def test_directions_are_the_slopes_of_the_decision_function(name, method, projec
     np.testing.assert_allclose(scores, decide(probe, X), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("y", [TWO, THREE])
+@pytest.mark.parametrize("priors", ["uniform", "empirical", None])
+def test_directions_of_a_nearest_centroid_are_what_it_predicts_by(y, priors):
+    if priors is None:
+        priors = 1 + np.arange(y.max() + 1)
+        priors = (priors / priors.sum()).tolist()
+    probe = make_pipeline(LayerSelector(1), NearestCentroid(priors=priors)).fit(H, y)
+
+    directions, intercept = probe_directions(probe)
+
+    decisions = H[:, 1] @ directions[1].T + intercept
+    codes = decisions > 0 if decisions.ndim == 1 else decisions.argmax(axis=1)
+    np.testing.assert_array_equal(probe.predict(H), codes)
+    if isinstance(priors, str) and decisions.ndim == 1:
+        means = [H[y == label, 1].mean(axis=0) for label in (0, 1)]
+        np.testing.assert_allclose(means[1] - means[0], directions[1])
+    own = DifferenceOfMeans(priors=priors).fit(H[:, 1], y)
+    np.testing.assert_allclose(decisions, own.decision_function(H[:, 1]))
+    np.testing.assert_array_equal(own.predict(H[:, 1]), codes)
+
+
 @pytest.mark.parametrize("method", ["standardize", "minmax", "maxabs", "none"])
 def test_deployed_pipeline_of_a_dataset_undoes_both_normalizations(method):
     acts = ActivationSet.from_arrays(
@@ -113,6 +141,7 @@ def test_embeddings_and_other_scalers_have_directions_too():
         ([LayerSelector(0), MinMaxScaler(clip=True), Ridge()], "step MinMaxScaler is not linear"),
         ([LayerSelector(0), PCA(2), Ridge()], "step PCA"),
         ([LayerSelector(0), SVC()], "model SVC has no coefficients"),
+        ([LayerSelector(0), NearestCentroid("manhattan")], "model NearestCentroid has no coef"),
         ([LayerSelector(0), RandomForestClassifier(5)], "model RandomForestClassifier has no"),
         ([SAEFeatureSelector(0), Ridge()], "starts with SAEFeatureSelector"),
     ],

@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 
 from sklprep.exceptions import DataError, UsageError
 from sklprep.files.atomic import atomic_write, require_space
-from sklprep.files.safetensors_file import DTYPES, MAX_HEADER_BYTES, METADATA
+from sklprep.files.safetensors_bytes import ALIGNMENT, DTYPE_NAMES
+from sklprep.files.safetensors_file import MAX_HEADER_BYTES, METADATA
 from sklprep.formats.dumps.stored_saes import SAES, name_of
 from sklprep.formats.members import Block
 from sklprep.formats.rows import Rows
 
-_NAMES = {np.dtype(stored): name for name, stored in DTYPES.items() if name != "BF16"}
 _LARGEST = 10**18  # stands in a header for a number that is not known yet
-_ALIGNED = 8  # bytes: the widest numbers begin at multiples of it, as torch needs them
 _Entry = tuple[str, tuple[int, ...]]  # dtype and shape
 _MAX_LAYER = 10**6  # exclusive: six digits, as layers are read from names
 
@@ -96,7 +95,7 @@ def _describe(rows: Rows) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
         labels = rows.labels
         if labels.dtype.kind == "U":
             metadata["labels"] = json.dumps(labels.tolist())
-        elif labels.dtype.newbyteorder("<") in _NAMES:
+        elif labels.dtype.newbyteorder("<") in DTYPE_NAMES:
             arrays["labels"] = labels
         else:
             raise UsageError(
@@ -163,7 +162,7 @@ class _Writer:
                 f"The header of {output} would take {size / 1e6:,.1f} MB, with the sentences in"
                 f" it; expected at most {MAX_HEADER_BYTES / 1e6:,.1f} MB. Use to_pack."
             )
-        self._start = -(-(8 + size) // _ALIGNED) * _ALIGNED
+        self._start = -(-(8 + size) // ALIGNMENT) * ALIGNMENT
         self._n_values: dict[int, int] = {}
 
     def append(self, name: str, values: NDArray[Any]) -> None:
@@ -214,7 +213,7 @@ class _Writer:
         fields: dict[str, Any] = {METADATA: self._metadata}
         for name, (entry, begin) in entries.items():
             fields[name] = {
-                "dtype": _NAMES[np.dtype(entry[0])],
+                "dtype": DTYPE_NAMES[np.dtype(entry[0])],
                 "shape": [*entry[1]],
                 "data_offsets": [begin, begin + _n_bytes(entry)],
             }

@@ -1,0 +1,232 @@
+"""`save_probe` and `load_probe`: a probe as a ``.safetensors`` file, which holds no code."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.exceptions import FileFormatError, UsageError
+from sklprep.files.atomic import atomic_write
+from sklprep.files.faults import file_fault
+from sklprep.files.npy_file import COPY_AGAIN
+from sklprep.files.safetensors_bytes import encode_tensors
+from sklprep.files.safetensors_file import (
+    SafetensorsHeader,
+    is_safetensors,
+    read_safetensors_header,
+)
+from sklprep.formats.layers import EMBEDDINGS
+from sklprep.formats.pooling import POOLINGS
+from sklprep.probes.probe import Probe
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
+    from sklprep.activations.activation_set import ActivationSet
+    from sklprep.sweeps.sweep_result import LayerSweep
+
+FORMAT_VERSION = 1
+"""Raise it when a reader of the old version would misread the new file, and not for new keys."""
+
+METADATA_KEY = "probe"
+"""Of the JSON in the metadata of the file, whose values are texts."""
+
+_FACTS = ("layer", "layer_numbering", "pooling", "classes", "threshold")
+_RECORDS = ("score", "stability", "provenance")
+_NOT_A_PROBE = "Save it again with save_probe."
+
+
+def save_probe(
+    probe: Pipeline | Probe,
+    path: str | os.PathLike[str],
+    *,
+    acts: ActivationSet | None = None,
+    sweep: LayerSweep | None = None,
+    threshold: float | None = None,
+) -> None:
+    r"""Write a linear probe as a safetensors file, atomically.
+
+    Parameters
+    ----------
+    probe : Pipeline or Probe
+        A fitted pipeline of one layer, as `probe_directions` takes it; or a `Probe`, which has all
+        of the following already.
+    path : path-like
+    acts : ActivationSet, default=None
+        What the pipeline was fitted on: pooling, numbering and provenance are its.
+    sweep : LayerSweep, default=None
+        Where the honest score and its interval come from; the layer is one of its inputs.
+    threshold : float, default=None
+        Of two classes. By default 0, which is where the pipeline's own predictions change.
+
+    Raises
+    ------
+    UsageError
+        If the pipeline is not linear, selects several layers, or does not fit the rest.
+
+    Notes
+    -----
+    The file has two tensors, float64, since weights in raw units span many orders of magnitude:
+    ``weight`` (n_outputs, width) and ``bias`` (n_outputs,). With h the activations of the layer,
+    the decisions are
+
+    .. math:: h \, W' + b
+
+    without any normalization, which is folded in. The metadata have one entry, ``probe``, in JSON:
+    ``format_version`` (1), and the attributes of `Probe` but for these two. The same probe and
+    library versions give the same bytes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklprep import ActivationNormalizer, LayerSelector, layer_sweep, make_activations
+    >>> from sklprep import load_probe, save_probe
+    >>> acts = make_activations(60, n_layers=4, d_model=8, n_features=32, random_state=0)
+    >>> model = make_pipeline(ActivationNormalizer(), LogisticRegression())
+    >>> sweep = layer_sweep(model, acts, acts.labels, layers=[2], n_repeats=1)
+    >>> pipeline = make_pipeline(LayerSelector(2), model).fit(acts, acts.labels)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_probe(pipeline, f"{folder}/probe.safetensors", acts=acts, sweep=sweep)
+    ...     probe = load_probe(f"{folder}/probe.safetensors")
+    >>> probe.layer, probe.pooling, probe.weight.shape
+    (2, 'final', (4, 8))
+    >>> probe.score["value"] == sweep.nested_score
+    True
+    """
+    if not isinstance(probe, Probe):
+        probe = Probe.from_pipeline(probe, acts=acts, sweep=sweep, threshold=threshold)
+    elif not acts is sweep is threshold is None:
+        raise UsageError(
+            "acts, sweep and threshold are for a pipeline; a Probe has them. Change it with"
+            " dataclasses.replace(probe, threshold=...)."
+        )
+    record = {"format_version": FORMAT_VERSION}
+    record |= {name: getattr(probe, name) for name in (*_FACTS, *_RECORDS)}
+    text = json.dumps(record, sort_keys=True, allow_nan=False)
+    tensors = {"weight": probe.weight, "bias": probe.bias}
+    with atomic_write(path) as file:
+        file.write(encode_tensors(tensors, {METADATA_KEY: text}))
+
+
+def load_probe(path: str | os.PathLike[str]) -> Probe:
+    """Read a probe that `save_probe` wrote. Nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Probe
+
+    Raises
+    ------
+    FileFormatError
+        If the file is broken, is not a probe, or was written by a later version of the format.
+    """
+    header = read_safetensors_header(path)
+    record = _read_record(path, header)
+    weight, bias = (_read_tensor(path, header, name) for name in ("weight", "bias"))
+    if weight.ndim != 2 or not weight.size or bias.shape != weight.shape[:1]:
+        raise file_fault(
+            path,
+            "weight",
+            f"has shape {weight.shape}, and bias {bias.shape}",
+            "(n_outputs, width) and (n_outputs,)",
+            _NOT_A_PROBE,
+        )
+    for name, value in record.items():
+        if not _is_sound(name, value, len(weight)):
+            raise _bad_entry(path, name, value)
+    two = record["classes"] is not None and len(record["classes"]) == 2
+    if two != (record["threshold"] is not None):
+        raise _bad_entry(path, "threshold", record["threshold"])
+    return Probe(weight, bias, **record)
+
+
+def is_probe(path: str | os.PathLike[str]) -> bool:
+    """Tell by its metadata whether a file is meant to be one."""
+    if not is_safetensors(path):
+        return False
+    try:
+        return METADATA_KEY in read_safetensors_header(path).metadata
+    except FileFormatError:
+        return False
+
+
+def _read_record(path: str | os.PathLike[str], header: SafetensorsHeader) -> dict[str, Any]:
+    text = header.metadata.get(METADATA_KEY)
+    if text is None:
+        raise file_fault(
+            path, None, f"has no {METADATA_KEY!r} in its metadata", "a probe", _NOT_A_PROBE
+        )
+    try:
+        record = json.loads(text, parse_constant=_refuse)
+        version = record["format_version"]
+    except (ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
+        what = " ".join(str(error).split())[:80]
+        raise file_fault(
+            path, METADATA_KEY, f"cannot be read ({what})", "JSON of a probe", COPY_AGAIN
+        ) from None
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise file_fault(
+            path,
+            METADATA_KEY,
+            f"has format_version {str(version)[:20]!r}",
+            str(FORMAT_VERSION),
+            "Install the sklprep that wrote it.",
+        )
+    return {name: record.get(name) for name in (*_FACTS, *_RECORDS)}
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+def _read_tensor(
+    path: str | os.PathLike[str], header: SafetensorsHeader, name: str
+) -> NDArray[np.float64]:
+    stored = header.tensors.get(name)
+    if stored is None or stored.dtype not in ("<f8", "<f4"):
+        found = "is missing" if stored is None else f"has dtype {stored.dtype}"
+        raise file_fault(path, name, found, "float64 or float32", _NOT_A_PROBE)
+    values = stored.read_all().astype(np.float64)
+    if n_bad := int(np.size(values) - np.isfinite(values).sum()):
+        raise file_fault(path, name, f"has {n_bad} NaN or infinite values", "numbers", COPY_AGAIN)
+    return values
+
+
+def _is_sound(name: str, value: Any, n_outputs: int) -> bool:
+    """Whether an entry of the record is one that a probe of so many outputs may have."""
+    match name:
+        case "layer":
+            return value == EMBEDDINGS or (type(value) is int and 0 <= value)
+        case "layer_numbering":
+            return isinstance(value, str)
+        case "pooling":
+            return value is None or value in POOLINGS
+        case "threshold":
+            return value is None or (type(value) in (int, float) and math.isfinite(value))
+        case "score" | "stability":
+            return value is None or isinstance(value, dict)
+        case "provenance":
+            return isinstance(value, dict)
+        case _:  # classes
+            if value is None:
+                return True
+            is_list = isinstance(value, list) and len(value) == max(n_outputs, 2)
+            kinds = {type(one) for one in value} if is_list else set()
+            plain = len(kinds) == 1 and kinds <= {int, float, bool, str}
+            return plain and len(set(value)) == len(value)
+
+
+def _bad_entry(path: str | os.PathLike[str], name: str, value: Any) -> FileFormatError:
+    shown = ascii(value)[:60]
+    return file_fault(path, name, f"is {shown}", "what save_probe writes", _NOT_A_PROBE)

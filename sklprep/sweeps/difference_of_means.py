@@ -1,0 +1,45 @@
+"""The probe that papers call difference of means, or mass mean: scikit-learn's nearest centroid."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.neighbors import NearestCentroid
+
+from sklprep.transformers.directions import read_centroids
+
+
+class DifferenceOfMeans(NearestCentroid):
+    """A `NearestCentroid` whose decisions are those of its predictions.
+
+    `NearestCentroid` predicts the class of the nearest mean, but its `decision_function` divides by
+    the standard deviation within classes, so that a ROC curve would be that of another probe.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+        Of two classes the difference of their means, otherwise the means.
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+        A row halfway between two means has the decision 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X, y = np.array([[0.0, 0.0], [0.0, 2.0], [4.0, 0.0], [4.0, 2.0]]), [0, 0, 1, 1]
+    >>> probe = DifferenceOfMeans().fit(X, y)
+    >>> probe.coef_
+    array([[4., 0.]])
+    >>> probe.decision_function([[2.0, 9.0], [3.0, 0.0]])
+    array([0., 4.])
+    """
+
+    def fit(self, X: Any, y: Any) -> Self:
+        super().fit(X, y)
+        self.coef_, self.intercept_ = read_centroids(self)
+        return self
+
+    def decision_function(self, X: Any) -> NDArray[np.float64]:
+        decisions = X @ self.coef_.T + self.intercept_
+        return decisions[:, 0] if len(self.coef_) == 1 else decisions
