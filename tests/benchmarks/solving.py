@@ -44,6 +44,7 @@ def sweep(run: Run) -> Iterator[Row]:
             yield _lockstep_row(kind, n, d)
     yield _nested_row(sizes[0], d, 3, 5, goal=5)
     yield _nested_row(sizes[1], d, 2, 3, goal=3)
+    yield _command_row(run, 0, 0)
     yield _command_row(run, 20 if small else 1_000, 2 if small else 100)
     yield from _single_rows(d)
     yield _two_jobs_row(sizes[1], d)
@@ -81,17 +82,18 @@ def _nested_row(n: int, d: int, n_layers: int, n_folds: int, goal: float) -> Row
 
 
 def _command_row(run: Run, n_permutations: int, n_theirs: int) -> Row:
-    """The command's own process, against the sweep that it made before, imports included."""
+    """The command's own process, against the sweep that version 0.1.0 made, imports included."""
     folder = str(run.data.sweep_files())
-    shape = "200 x 384 x 7" if n_permutations == 1_000 else "40 x 32 x 7"
+    small = run.data.shapes.d_model < 1_000
     command = ["-m", "sklprep", "sweep", folder, "--permutations", str(n_permutations), "--quiet"]
     ours = run_measured([sys.executable, *command])
     arguments = json.dumps({"folder": folder, "n_permutations": n_theirs})
     before = [sys.executable, "-m", "tests.benchmarks.solving", "files_sweep", arguments]
     theirs = run_measured(before)
     return at_least(
-        f"sklprep sweep --permutations {n_permutations:,}, {shape} inputs, against"
-        f" scikit-learn with {n_theirs}, wall",
+        f"sklprep sweep, 10 repeats, {n_permutations:,} permutations,"
+        f" {'40 x 32 x 7' if small else '200 x 384 x 7'} inputs, against one repeat of scikit-learn"
+        f" with {n_theirs} permutations, wall",
         theirs.wall / ours.wall,
         1,
         f"{ours.wall:.1f} s against {theirs.wall:.1f} s, CPU {ours.cpu:.1f} s and"
@@ -238,11 +240,12 @@ def nested(n: int, d: int, n_layers: int, n_folds: int) -> dict[str, float]:
 
 
 def files_sweep(folder: str, n_permutations: int) -> dict[str, float]:
-    """What `sklprep sweep` did before: scikit-learn's solver for every labeling."""
+    """What `sklprep sweep` did in version 0.1.0: one repeat, inner folds of their own."""
     from sklprep import layer_sweep, load_activations
 
     acts = load_activations(folder)
     options = {"solver": "scikit-learn", "n_permutations": n_permutations, "n_jobs": -1}
+    options |= {"n_repeats": 1, "inner_cv": 5}
     layer_sweep(None, acts, acts.labels, show_progress=False, **options)
     return {}
 
