@@ -140,7 +140,7 @@ def transfer_matrix(
     scores, chosen, cosines, no_cosines = plan.read(results)
     reasons, ratios = describe_folds(joined, rounds[0].folds)
     return TransferMatrix(
-        sets=list(sets),
+        sets=joined.names,
         layers=[spec.name for spec in problem.inputs],
         scores=scores,
         chosen=chosen,
