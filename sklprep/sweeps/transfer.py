@@ -100,8 +100,13 @@ def transfer_matrix(
 
     nothing of B has a say in the layer. On the diagonal that is the nested cross-validation of
     `layer_sweep`; off it, models see :math:`1 - 1/K` of the rows of A there is, as they do on the
-    diagonal, so that a row compares like with like. Intervals are the corrected t of
-    `sklprep.sweeps.intervals`, with the size ratio of the folds of B.
+    diagonal, so that a row compares like with like.
+
+    Intervals are the corrected t of `sklprep.sweeps.intervals`, with the size ratio of the folds of
+    B; where A has fewer groups than B, times the root of :math:`n_B / n_A`, because the scores then
+    vary less between folds than models between samples of A. Simulated on 150 to 250 pairs of sets
+    a case (40 to 300 rows, cosines of 0 to 1), they covered 93 to 98 %; without that factor,
+    where it applies, 83 to 96 %.
 
     Cosines compare directions of models that were fitted on different halves of the groups: those
     of A on one half with those of B on the other. On the diagonal they say how well a direction
@@ -140,7 +145,7 @@ def transfer_matrix(
     scores, chosen, cosines, no_cosines = plan.read(results)
     reasons, ratios = describe_folds(joined, rounds[0].folds)
     return TransferMatrix(
-        sets=list(sets),
+        sets=joined.names,
         layers=[spec.name for spec in problem.inputs],
         scores=scores,
         chosen=chosen,

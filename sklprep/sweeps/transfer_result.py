@@ -119,9 +119,16 @@ class TransferMatrix:
         intervals = np.full((*self.matrix.shape, 2), np.nan)
         for (i, j), _ in np.ndenumerate(self.matrix):
             if self.no_interval.keys().isdisjoint((self.rows[i], self.sets[j])):
-                scores, ratio, n = self.nested_scores[i, j], self.size_ratios[j], self.n_groups[j]
+                scores, n = self.nested_scores[i, j], self.n_groups[j]
+                ratio = self.size_ratios[j] * np.sqrt(max(1.0, n / self._n_trained(i, j)))
                 intervals[i, j] = interval_of_scores(scores, ratio, self.scoring, n)
         return intervals
+
+    def _n_trained(self, row: int, column: int) -> int:
+        """Groups of the sets that a cell is trained on."""
+        if row < len(self.sets):
+            return self.n_groups[row]
+        return sum(self.n_groups) - self.n_groups[column]
 
     @property
     def cosine_layer(self) -> int | str:

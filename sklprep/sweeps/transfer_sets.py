@@ -52,8 +52,9 @@ class JoinedSets:
             for name, part in zip(self.names, parts, strict=True):
                 if part.shape[1] != parts[0].shape[1]:
                     raise UsageError(
-                        f"{self.names[0]} has {parts[0].shape[1]} columns at {name_input(spec.name)},"
-                        f" {name} has {part.shape[1]}; expected sets of one model."
+                        f"{self.names[0]} has {parts[0].shape[1]} columns at"
+                        f" {name_input(spec.name)}, {name} has {part.shape[1]}; expected sets of"
+                        " one model."
                     )
             join = partial(vstack, format="csr") if issparse(parts[0]) else np.concatenate
             yield join(parts)
