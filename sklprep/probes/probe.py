@@ -173,8 +173,8 @@ class Probe:
         decisions = self.decision_function(X)
         if self.classes is None:
             return decisions
-        two = decisions.ndim == 1
-        codes = decisions > self.threshold if two else decisions.argmax(axis=1)
+        threshold = self.threshold
+        codes = decisions.argmax(axis=1) if threshold is None else decisions > threshold
         return np.array(self.classes)[codes.astype(np.intp)]
 
     def __repr__(self) -> str:

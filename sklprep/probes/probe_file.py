@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +37,9 @@ METADATA_KEY = "probe"
 
 _FACTS = ("layer", "layer_numbering", "pooling", "classes", "threshold")
 _RECORDS = ("score", "stability", "provenance")
+_LARGEST = 2**63
+"""Of labels and thresholds: numbers of numpy, as text in JSON may be any."""
+
 _NOT_A_PROBE = "Save it again with save_probe."
 
 
@@ -102,7 +104,7 @@ def save_probe(
     """
     if not isinstance(probe, Probe):
         probe = Probe.from_pipeline(probe, acts=acts, sweep=sweep, threshold=threshold)
-    elif not acts is sweep is threshold is None:
+    elif any(given is not None for given in (acts, sweep, threshold)):
         raise UsageError(
             "acts, sweep and threshold are for a pipeline; a Probe has them. Change it with"
             " dataclasses.replace(probe, threshold=...)."
@@ -207,24 +209,31 @@ def _is_sound(name: str, value: Any, n_outputs: int) -> bool:
     """Whether an entry of the record is one that a probe of so many outputs may have."""
     match name:
         case "layer":
-            return value == EMBEDDINGS or (type(value) is int and 0 <= value)
+            return value == EMBEDDINGS or (type(value) is int and value >= 0)
         case "layer_numbering":
             return isinstance(value, str)
-        case "pooling":
-            return value is None or value in POOLINGS
-        case "threshold":
-            return value is None or (type(value) in (int, float) and math.isfinite(value))
-        case "score" | "stability":
-            return value is None or isinstance(value, dict)
         case "provenance":
             return isinstance(value, dict)
-        case _:  # classes
-            if value is None:
-                return True
-            is_list = isinstance(value, list) and len(value) == max(n_outputs, 2)
-            kinds = {type(one) for one in value} if is_list else set()
+        case _:
+            return value is None or _is_known(name, value, n_outputs)
+
+
+def _is_known(name: str, value: Any, n_outputs: int) -> bool:
+    """Do so for an entry that may be None, and is not."""
+    match name:
+        case "pooling":
+            return value in POOLINGS
+        case "threshold":
+            return type(value) in (int, float) and abs(value) < _LARGEST
+        case "classes":
+            if not isinstance(value, list) or len(value) != max(n_outputs, 2):
+                return False
+            kinds = {type(one) for one in value}
             plain = len(kinds) == 1 and kinds <= {int, float, bool, str}
-            return plain and len(set(value)) == len(value)
+            fits = str in kinds or all(abs(one) < _LARGEST for one in value)
+            return plain and fits and len(set(value)) == len(value)
+        case _:
+            return isinstance(value, dict)
 
 
 def _bad_entry(path: str | os.PathLike[str], name: str, value: Any) -> FileFormatError:

@@ -259,6 +259,8 @@ def test_forged_file_is_a_probe_but_for_its_changes(path):
         ({"threshold": float("nan")}, r"'probe' cannot be read \(NaN is not a number\)"),
         ({"threshold": "0"}, "'threshold' is '0'"),
         ({"threshold": None}, "'threshold' is None"),
+        ({"threshold": 10**400}, "'threshold' is 1000"),
+        ({"classes": [0, 10**30]}, "'classes' is"),
         ({"classes": None}, "'threshold' is 0.0"),
         ({"classes": [0, 1, 2]}, r"'classes' is \[0, 1, 2\]"),
         ({"classes": [0, 0]}, "'classes' is"),
