@@ -117,11 +117,11 @@ if TYPE_CHECKING:
     from sklprep.datasets.probe_dataset import ProbeDataset
     from sklprep.datasets.strategies import STRATEGIES, make_strategy
     from sklprep.inspection.audit import audit_activations
-    from sklprep.sweeps.feature_result import FeatureSweep
-    from sklprep.sweeps.features import feature_sweep
     from sklprep.probes.fitting import direction_stability
     from sklprep.probes.probe import Probe
     from sklprep.probes.probe_file import load_probe, save_probe
+    from sklprep.sweeps.feature_result import FeatureSweep
+    from sklprep.sweeps.features import feature_sweep
     from sklprep.sweeps.operating_point import recall_at_fpr
     from sklprep.sweeps.plotting import LayerSweepDisplay
     from sklprep.sweeps.sweep import layer_sweep
