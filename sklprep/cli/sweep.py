@@ -50,6 +50,10 @@ _AGGREGATE = (
     "of token rows (--pooling none), score sentences by the mean, max, rolling_mean_max or"
     " top_k_mean of the decisions for their tokens; rolling_mean_max=5 says of how many"
 )
+_CONFOUNDS = (
+    "* what else might know the target: length (of the sentence), position (in the folder), or a"
+    " CSV with sentence_index and columns of numbers or categories"
+)
 _REPEATS = (
     "how often to repeat all folds, drawn anew; auto is 10 for logistic and ridge on hidden states"
     " and embeddings, and otherwise 1; default: auto"
@@ -101,6 +105,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--aggregate", type=aggregate, metavar="NAME", help=_AGGREGATE)
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
     add("--scoring", metavar="NAME", help=SCORING_HELP)
+    add("--confounds", action="append", metavar="NAME", help=_CONFOUNDS)
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
@@ -156,6 +161,8 @@ def _run(arguments: argparse.Namespace) -> int:
         "scoring": arguments.scoring,
         "random_state": arguments.random_state,
     }
+    if arguments.confounds is not None:
+        options["confounds"] = _read_confounds(arguments.confounds, acts)
     if arguments.aggregate is not None:
         options["aggregate"], options["aggregate_params"] = arguments.aggregate
     if not arguments.quiet:
@@ -182,7 +189,30 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_NOT_OF_FEATURES = ("labels", "scoring", "permutations", "aggregate", "plot", "skip_bad")
+def _read_confounds(given: Sequence[str], acts: ActivationSet) -> dict[str, Any]:
+    """Give the confounds that are named, or the columns of tables."""
+    from sklprep.files.csv_tables import read_columns
+    from sklprep.sweeps.confounds import NAMED
+
+    found: dict[str, Any] = {}
+    for name in given:
+        if name in NAMED:
+            found[name] = None
+        else:
+            others = {"sentence": lambda: acts.sentences}
+            found |= read_columns(name, acts.sentence_indices, others)
+    return found
+
+
+_NOT_OF_FEATURES = (
+    "labels",
+    "confounds",
+    "scoring",
+    "permutations",
+    "aggregate",
+    "plot",
+    "skip_bad",
+)
 """Parameters that one target has, and several have not."""
 
 
@@ -288,15 +318,16 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
         choose_estimator(arguments.estimator, classify=False)
     if arguments.labels and not is_concept:
         raise UsageError("--labels is for a concept target; leave it out.")
-    if len(arguments.inputs) > 1 and (arguments.labels or arguments.groups):
-        flag = "--labels" if arguments.labels else "--groups"
+    tables = [path for path in arguments.confounds or () if path not in ("length", "position")]
+    if len(arguments.inputs) > 1 and (arguments.labels or arguments.groups or tables):
+        flag = "--labels" if arguments.labels else "--groups" if arguments.groups else "--confounds"
         raise UsageError(
             f"{flag} names sentences by their index, which several inputs share. Sweep one INPUT,"
             " or put them into the files."
         )
     require_safe_outputs(
         [arguments.output, arguments.plot],
-        [*arguments.inputs, arguments.labels, arguments.groups],
+        [*arguments.inputs, arguments.labels, arguments.groups, *map(Path, tables)],
     )
     if arguments.plot is not None:
         picture_format(arguments.plot)

@@ -88,6 +88,38 @@ def read_groups(
     return np.array([numbers[name] for name in names], np.int64)
 
 
+def read_columns(
+    path: str | os.PathLike[str],
+    sentence_indices: NDArray[np.int64],
+    others: Mapping[str, Callable[[], NDArray[np.str_] | None]] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Read all columns but those that a table is joined by, as `read_labels` reads its one.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_rows,)
+        Numbers, float64, or text where a column has any.
+    """
+    path, keys = Path(path), (_INDEX, *(others or {}))
+    columns = parquet_columns(path) if is_parquet(path) else _csv_columns(path)
+    names = [name for name in columns if name not in keys]
+    if not names:
+        raise FileFormatError(
+            f"{path}: has no column besides {', '.join(columns) or 'none'}; expected"
+            f" {_INDEX} and at least one more."
+        )
+    found = {}
+    for name in names:
+        of_rows, lines = _read_by_sentence(path, name, sentence_indices, others)
+        texts = {key: text for key, (_, text) in lines.items()}
+        values = {key: _read_value(text) for key, text in texts.items()}
+        if any(isinstance(value, str) for value in values.values()):
+            found[name] = np.array([texts[key] for key in of_rows])
+        else:
+            found[name] = np.array([values[key] for key in of_rows], np.float64)
+    return found
+
+
 def _read_by_sentence(
     path: str | os.PathLike[str],
     column: str,

@@ -11,6 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.pipeline import make_pipeline
 
 from sklprep.activations.activation_set import ActivationSet
+from sklprep.sweeps.confounds import measure_sentences
 from sklprep.sweeps.problem import Problem, default_model
 
 
@@ -22,20 +23,22 @@ class Rival(NamedTuple):
     solves: bool = False
 
 
-def make_rivals(problem: Problem) -> dict[str, Rival]:
-    """The majority class or the mean; with sentences, their length and their words."""
+def make_rivals(problem: Problem, confounds: NDArray[np.float64] | None = None) -> dict[str, Rival]:
+    """The majority class or the mean; confounds; with sentences, their length and their words."""
     classify, nothing = problem.classify, np.zeros((len(problem.y), 1))
     rivals = (
         {"majority": Rival(DummyClassifier(strategy="most_frequent"), nothing)}
         if classify
         else {"mean": Rival(DummyRegressor(), nothing)}
     )
+    model = default_model(classify)
+    knows = problem.knows(model)
+    if confounds is not None:
+        rivals["confounds"] = Rival(model, confounds, knows)
     sentences = sentences_of(problem.acts)
     if sentences is None:
         return rivals
-    lengths = np.array([[len(text), len(text.split())] for text in sentences.tolist()], float)
-    by_length = default_model(classify)
-    rivals["sentence length"] = Rival(by_length, lengths, problem.knows(by_length))
+    rivals["sentence length"] = Rival(model, measure_sentences(sentences), knows)
     tfidf = TfidfVectorizer()
     if any(map(tfidf.build_analyzer(), sentences.tolist())):
         last = default_model(classify).steps[-1][1]

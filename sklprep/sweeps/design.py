@@ -207,9 +207,12 @@ class Design:
     def folds(self) -> list[Fold]:
         return self.repeats[0].folds
 
-    def baselines(self, *, nested: bool) -> list[SharedFolds]:
-        """List y on the folds of each repeat, without permutations; with inner folds if asked."""
-        return [replace(one, labels=one.labels[:1], n_nested=int(nested)) for one in self.repeats]
+    def observed(self, *, nested: bool) -> list[SharedFolds]:
+        """List y on the folds of each repeat, without permutations; with inner folds if nested."""
+        return [
+            replace(one, labels=one.labels[:1], n_nested=int(nested) and min(1, one.n_nested))
+            for one in self.repeats
+        ]
 
     def rounds(self, *, together: bool) -> list[SharedFolds]:
         """List what is fitted: labelings that share folds together, or each by itself."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn import config_context
 from sklearn.base import clone, is_regressor
 from sklearn.metrics import accuracy_score, make_scorer
@@ -18,6 +19,7 @@ from sklearn.utils.metaestimators import available_if
 
 from sklprep.exceptions import InsufficientDataError, UsageError
 from sklprep.sweeps.closed_forms import CLOSED_FORMS
+from sklprep.sweeps.confounds import residualize
 from sklprep.sweeps.solver import Candidates, Split, count_stacked, recognise_all
 from sklprep.sweeps.workers import RemoteRows
 
@@ -55,6 +57,8 @@ class Work(NamedTuple):
     aggregate : callable or None
         Makes of the answers about test rows, these rows and their y the answers and the y that are
         scored, see `sklprep.sweeps.aggregation`.
+    confounds : ndarray of shape (n_samples, n_numbers) or None
+        What X is residualized on, by the rows of each training set.
     keep_decisions : bool
         Keep what the models of two classes decide, instead of scoring it.
     """
@@ -69,7 +73,15 @@ class Work(NamedTuple):
     device: str | None = None
     shape: tuple[int, ...] = ()
     aggregate: Aggregate | None = None
+    confounds: NDArray[np.float64] | None = None
     keep_decisions: bool = False
+
+    def seen_by(self, training_set: TrainingSet) -> Work:
+        """Give the work on what the models of a training set see."""
+        if self.confounds is None:
+            return self
+        X = self.X.toarray() if issparse(self.X) else self.X
+        return self._replace(X=residualize(X, self.confounds, training_set.rows), confounds=None)
 
 
 class TrainingSet(NamedTuple):
@@ -130,7 +142,7 @@ def fit_training_sets(
     found = (
         _solve(work, models, labels, every)
         if work.solve
-        else (_fit(work, models, labels, one) for one in every)
+        else (_fit(work.seen_by(one), models, labels, one) for one in every)
     )
     return [list(islice(found, len(of_fold))) for of_fold in training_sets]
 
@@ -193,15 +205,16 @@ def _solve(
         some = training_sets[start : start + n_together]
         start += len(some)
         fits: list[dict[int, list[Any]]] = [{} for _ in some]  # by candidate, of all labelings
-        splits: list[Split] = []
+        works, splits = [work.seen_by(one) for one in some], list[Split]()
         for i, kind in enumerate(kinds):
             if not i or not _share_splits(kind, kinds[i - 1]):
-                splits = [_open_split(work, kind, one) for one in some]
+                pairs = zip(works, some, strict=True)
+                splits = [_open_split(seen, kind, one) for seen, one in pairs]
             _solve_kind(kind, labels, some, splits, fits)
         n_fits = len(models) * sum(one.n_labelings for one in some)
         seconds = (time.perf_counter() - started) / n_fits
-        for one, of_set in zip(some, fits, strict=True):
-            scores, decisions = _score_all(work, models, labels, one, of_set)
+        for seen, one, of_set in zip(works, some, fits, strict=True):
+            scores, decisions = _score_all(seen, models, labels, one, of_set)
             yield Fitted(scores, seconds, decisions)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
 from sklprep.sweeps.aggregation import SentenceScores, read_aggregate
 from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
+from sklprep.sweeps.confounds import read_confounds
 from sklprep.sweeps.design import (
     FEWEST_SHARED,
     INNER_IS_OUTER,
@@ -59,6 +61,7 @@ def layer_sweep(
     param_grid: Any = None,
     n_permutations: int = 0,
     baselines: bool = True,
+    confounds: Any = None,
     aggregate: str | None = None,
     aggregate_params: Mapping[str, int] | None = None,
     solver: str = "auto",
@@ -224,36 +227,47 @@ def layer_sweep(
     )
     if problem.scoring.fpr is not None:
         require_negatives(design, problem, problem.scoring.fpr)
-    rivals = make_rivals(problem) if baselines else {}
-    fits = _fit_all(problem, design, rivals, means, sentences, n_jobs, show_progress)
-    names = [spec.name for spec in problem.inputs]
-    best, chosen = None, None
-    if inner_cv is not None:
-        best = [argmax(of_inputs) for of_inputs in np.array([one.inner for one in fits.inputs]).T]
-        chosen = [
-            {"layer": names[i], **problem.candidates[fits.inputs[i].candidates[k]]}
-            for k, i in enumerate(best)
-        ]
+    known_by, numbers = (None, None) if confounds is None else read_confounds(confounds, acts)
+    rivals = make_rivals(problem, numbers) if baselines else {}
+    fits = _fit_all(problem, design, rivals, means, sentences, numbers, n_jobs, show_progress)
     reason = why_no_interval(design.folds, problem.groups)
-    return LayerSweep(
-        layers=names,
-        scores=np.array([one.scores for one in fits.inputs]),
-        fit_times=np.array([one.seconds for one in fits.inputs]),
+    found = LayerSweep(
+        **_read_fits(problem, fits.inputs, nested=inner_cv is not None),
         scoring=problem.scoring.name,
         n_samples=len(problem.y),
         n_groups=len(np.unique(problem.groups)),
         n_repeats=repeats,
         size_ratio=None if reason else size_ratio(design.folds),
         no_interval=reason,
-        best_layers=None if best is None else [names[i] for i in best],
-        chosen=chosen,
         permutation_scores=_stack_permuted(fits) if n_permutations else None,
         n_labelings=design.n_labelings,
         baselines=fits.baselines,
         solver=means.name,
-        details=_describe(problem, design, means, sentences),
+        details=_describe(problem, design, means, sentences) | {"confounds": known_by or ""},
         **_describe_detector(problem, fits),
     )
+    if numbers is None:
+        return found
+    of_residuals = _read_fits(problem, fits.residualized, nested=inner_cv is not None)
+    residualized = replace(found, **of_residuals, permutation_scores=None)
+    return replace(found, residualized=residualized)
+
+
+def _read_fits(problem: Problem, inputs: list[InputScores], *, nested: bool) -> dict[str, Any]:
+    """Give the fields of a `LayerSweep` that the fits of its inputs say."""
+    names = [spec.name for spec in problem.inputs]
+    best = [argmax(of_inputs) for of_inputs in np.array([one.inner for one in inputs]).T]
+    chosen = [
+        {"layer": names[i], **problem.candidates[inputs[i].candidates[k]]}
+        for k, i in enumerate(best)
+    ]
+    return {
+        "layers": names,
+        "scores": np.array([one.scores for one in inputs]),
+        "fit_times": np.array([one.seconds for one in inputs]),
+        "best_layers": [names[i] for i in best] if nested else None,
+        "chosen": chosen if nested else None,
+    }
 
 
 def _describe_detector(problem: Problem, fits: _Fits) -> dict[str, Any]:
@@ -306,6 +320,7 @@ def count_fits(
 
 class _Fits(NamedTuple):
     inputs: list[InputScores]
+    residualized: list[InputScores]
     baselines: dict[str, Baseline]
 
 
@@ -315,26 +330,27 @@ def _fit_all(
     rivals: dict[str, Rival],
     means: Means,
     sentences: SentenceScores | None,
+    confounds: NDArray[np.float64] | None,
     n_jobs: int | None,
     show_progress: bool | None,
 ) -> _Fits:
     """Fit for each input its folds and its permutations, then the baselines."""
-    works = _make_works(problem, rivals, means, sentences)
-    rounds = [design.rounds(together=solves) for solves in means.solves]
-    fpr = problem.scoring.fpr
-    rounds += [design.baselines(nested=fpr is not None)] * len(rivals)
-    solves = [*means.solves, *(rival.solves and any(means.solves) for rival in rivals.values())]
-    small = [fits and len(problem.y) <= _SMALL for fits in solves]
-    total = sum(
-        len(one.deal(small=is_small))
-        for of_input, is_small in zip(rounds, small, strict=True)
-        for one in of_input
-    )
+    fpr, few = problem.scoring.fpr, len(problem.y) <= _SMALL
+    plan: list[tuple[list[SharedFolds], bool]] = []
+    for solves in means.solves:
+        plan.append((design.rounds(together=solves), solves and few))
+        if confounds is not None:
+            plan.append((design.observed(nested=True), solves and few))
+    for rival in rivals.values():
+        solves = rival.solves and any(means.solves)
+        plan.append((design.observed(nested=fpr is not None), solves and few))
+    works = _make_works(problem, rivals, means, sentences, confounds)
+    total = sum(len(one.deal(small=small)) for of_one, small in plan for one in of_one)
     tasks = (
         (fit_training_sets, work, one.labels, training_sets)
-        for work, of_input, is_small in zip(works, rounds, small, strict=True)
-        for one in of_input
-        for training_sets in one.deal(small=is_small)
+        for work, (of_one, small) in zip(works, plan, strict=True)
+        for one in of_one
+        for training_sets in one.deal(small=small)
     )
     results = chain.from_iterable(run_all(tasks, total, means, n_jobs, show_progress))
 
@@ -345,19 +361,25 @@ def _fit_all(
             scores.append(one.read(fitted) if fpr is None else read_detections(one, fitted, fpr))
         return InputScores.merge(scores, len(design.repeats))
 
-    found = [read(of_input) for of_input in rounds]
-    n = len(problem.inputs)
-    of_rivals = zip(rivals, found[n:], strict=True)
-    return _Fits(found[:n], {name: Baseline(one.scores) for name, one in of_rivals})
+    found = [read(of_one) for of_one, _ in plan]
+    n, step = len(found) - len(rivals), 1 if confounds is None else 2
+    baselines = {name: Baseline(one.scores) for name, one in zip(rivals, found[n:], strict=True)}
+    return _Fits(found[:n:step], found[1:n:2] if step == 2 else [], baselines)
 
 
 def _make_works(
-    problem: Problem, rivals: dict[str, Rival], means: Means, sentences: SentenceScores | None
+    problem: Problem,
+    rivals: dict[str, Rival],
+    means: Means,
+    sentences: SentenceScores | None,
+    confounds: NDArray[np.float64] | None,
 ) -> Iterator[Work]:
-    """Give what is fitted for each input, and for each baseline."""
+    """Give what is fitted for each input, as it is and residualized, and for each baseline."""
     calibrates = problem.scoring.fpr is not None
     for work in make_works(problem, means):
-        yield work._replace(aggregate=sentences, keep_decisions=calibrates)
+        yield (done := work._replace(aggregate=sentences, keep_decisions=calibrates))
+        if confounds is not None:
+            yield done._replace(confounds=confounds)
     scorer, name = problem.scoring.scorer, problem.scoring.name
     for rival in rivals.values():
         solve = rival.solves and any(means.solves)

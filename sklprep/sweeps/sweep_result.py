@@ -111,6 +111,10 @@ class LayerSweep:
         Of ``"majority"`` or ``"mean"``, ``"sentence length"``, ``"TF-IDF"``.
     comparisons : dict of str to Comparison
         The nested score against each baseline, on the same folds. Empty where there is no interval.
+    residualized : LayerSweep or None
+        The sweep, on the same folds, of activations less what `confounds` predict of them.
+    confounded : Comparison or None
+        The nested score less that of `residualized`: what the confounds may have to do with it.
     table : DataFrame
         One row for each layer and fold: ``layer``, ``repeat``, ``fold``, ``score``, ``fit_time``,
         and of the layer ``band_low``, ``band_high``, ``adjusted_p``. Without pandas, a dict of
@@ -153,6 +157,7 @@ class LayerSweep:
     permutation_scores: NDArray[np.float64] | None = None
     n_labelings: float = np.inf
     baselines: dict[str, Baseline] = field(default_factory=dict)
+    residualized: LayerSweep | None = None
     solver: str = "scikit-learn"
     details: dict[str, str] = field(default_factory=dict)
     false_positive_rates: NDArray[np.float64] | None = None
@@ -226,6 +231,15 @@ class LayerSweep:
         differences = [scores - baseline.scores for baseline in self.baselines.values()]
         found = compare(differences, self.size_ratio)
         return dict(zip(self.baselines, found, strict=True))
+
+    @property
+    def confounded(self) -> Comparison | None:
+        if self.residualized is None or self.size_ratio is None:
+            return None
+        scores, others = self.nested_scores, self.residualized.nested_scores
+        if scores is None or others is None:
+            return None
+        return compare([scores - others], self.size_ratio)[0]
 
     def compare_layers(self) -> dict[tuple[int | str, int | str], Comparison]:
         """Compare each pair of inputs on the same folds, all pairs together.
@@ -332,6 +346,7 @@ class LayerSweep:
                 ", ".join(f"{name} {format_score(self.baselines[name].mean)}" for name in order)
             )
         parts += self._compared() if self.comparisons else self._unbeaten()
+        parts += self._describe_residualized()
         if self.p_value is not None:
             parts.append(
                 f"permutation p = {self.p_value:.3g} (smallest possible {self.p_value_min:.3g})"
@@ -394,6 +409,17 @@ class LayerSweep:
             *([f"not shown to be better {', '.join(others)}"] if others else []),
         ]
 
+    def _describe_residualized(self) -> list[str]:
+        """Say what is left without what confounds explain."""
+        if self.residualized is None:
+            return []
+        head = self.residualized._head().removeprefix("Honest ")
+        found = f"without what the confounds ({self.details['confounds']}) explain, {head}"
+        if self.confounded is not None:
+            low, high = map(format_score, self.confounded.interval)
+            found += f", lower by {format_score(self.confounded.difference)} [{low}, {high}]"
+        return [found]
+
     def methods_text(self) -> str:
         """Describe data, folds, model, controls and versions in one paragraph for a paper."""
         details = self.details
@@ -447,6 +473,12 @@ class LayerSweep:
             sentences.append(
                 "Paired differences from them, by the corrected t with p-values by Holm's method:"
                 f" {compared}."
+            )
+        if self.residualized is not None:
+            sentences.append(
+                "The confounds were a baseline by themselves, and each column was residualized on"
+                " them by least squares on the training rows of each fold:"
+                f" {self._describe_residualized()[0]}."
             )
         return " ".join([*sentences, f"Seed {details['seed']}; {details['versions']}."])
 

@@ -1,0 +1,123 @@
+"""What else might know the target: confounds, and activations without what these explain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklprep.activations.activation_set import ActivationSet
+from sklprep.activations.values import read_values
+from sklprep.exceptions import UsageError
+
+LENGTH, POSITION = "length", "position"
+NAMED = (LENGTH, POSITION)
+"""Confounds that a set knows by itself."""
+
+
+def read_confounds(confounds: Any, acts: Any) -> tuple[str, NDArray[np.float64]]:
+    """Give the names of confounds, and their numbers: (n_samples, n_numbers), float64.
+
+    Parameters
+    ----------
+    confounds : str, list of str, array-like, DataFrame or mapping of str to array-like
+        ``"length"``: characters and words of each sentence; ``"position"``: of the sentence in its
+        folder; or values of shape (n_samples,) or (n_samples, k). Text is a category, of which each
+        value becomes a column of 0 and 1.
+
+    Raises
+    ------
+    UsageError
+        If there are none, they have other rows than `acts`, or a set without sentences is asked
+        for their length.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> names, values = read_confounds({"source": ["a", "b", "a"], "year": [1, 2, 3]}, np.zeros(3))
+    >>> names, values.tolist()
+    ('source, year', [[1.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 0.0, 3.0]])
+    """
+    given: dict[str, Any]
+    if isinstance(confounds, str):
+        given = {confounds: None}
+    elif isinstance(confounds, Mapping):
+        given = dict(confounds)
+    elif isinstance(confounds, (list, tuple)) and confounds and set(confounds) <= set(NAMED):
+        given = dict.fromkeys(confounds)
+    elif hasattr(confounds, "columns"):
+        given = {str(name): confounds[name] for name in confounds.columns}
+    else:
+        given = {"confounds": confounds}
+    columns = [
+        _read_named(name, acts) if values is None else _read_given(name, values, len(acts))
+        for name, values in given.items()
+    ]
+    if not columns:
+        raise UsageError("confounds has no columns; expected at least one.")
+    return ", ".join(given), np.column_stack(columns)
+
+
+def _read_named(name: str, acts: Any) -> NDArray[np.float64]:
+    if name not in NAMED:
+        raise UsageError(
+            f"confounds={name!r} is not a confound that a set knows; expected 'length', 'position'"
+            " or values of each row."
+        )
+    if name == POSITION:
+        is_set = isinstance(acts, ActivationSet)
+        positions = acts.sentence_indices if is_set else np.arange(len(acts))
+        return np.asarray(positions, np.float64)[:, np.newaxis]
+    sentences = acts.sentences if isinstance(acts, ActivationSet) else None
+    if sentences is None:
+        raise UsageError("confounds='length' needs sentences, which acts does not have.")
+    return measure_sentences(sentences)
+
+
+def measure_sentences(sentences: NDArray[np.str_]) -> NDArray[np.float64]:
+    """Count the characters and the words of each sentence: (n_sentences, 2)."""
+    return np.array([[len(text), len(text.split())] for text in sentences.tolist()], np.float64)
+
+
+def _read_given(name: str, values: Any, n: int) -> NDArray[np.float64]:
+    values = read_values(values, "confounds")
+    if values.shape[:1] != (n,) or values.ndim > 2:
+        raise UsageError(
+            f"confounds {name!r} must have shape ({n},) or ({n}, k), one row a row of acts, got"
+            f" {values.shape}."
+        )
+    if values.dtype.kind == "U":
+        columns = values.reshape(n, -1).T
+        return np.column_stack([column[:, np.newaxis] == np.unique(column) for column in columns])
+    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        raise UsageError(f"confounds {name!r} must be finite numbers or text.")
+    return values.reshape(n, -1).astype(np.float64)
+
+
+def residualize(
+    X: NDArray[Any], confounds: NDArray[np.float64], train: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Subtract from each column of X what confounds predict of it, by the least squares of `train`.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    confounds : ndarray of shape (n_samples, n_numbers)
+    train : ndarray of int
+        Rows that the prediction is fitted on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> length = np.array([[1.0], [2.0], [3.0], [4.0]])
+    >>> residualize(5 * length, length, np.array([0, 1, 2])).round(9).tolist()
+    [[0.0], [0.0], [0.0], [0.0]]
+    """
+    center, spread = confounds[train].mean(axis=0), confounds[train].std(axis=0)
+    known = (confounds - center) / np.where(spread > 0, spread, 1)
+    design = np.column_stack([np.ones(len(X)), known])
+    X = np.asarray(X, np.float64)
+    coefficients = np.linalg.lstsq(design[train], X[train], rcond=None)[0]
+    return X - design @ coefficients
