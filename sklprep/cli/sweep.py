@@ -166,7 +166,9 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.aggregate is not None:
         options["aggregate"], options["aggregate_params"] = arguments.aggregate
     if not arguments.quiet:
-        n_fits = count_fits(acts, scoring=arguments.scoring, **counted)
+        n_fits = count_fits(
+            acts, scoring=arguments.scoring, confounds=arguments.confounds, **counted
+        )
         print(f"{n_fits} fits on {acts}")
     sweep = layer_sweep(
         model,

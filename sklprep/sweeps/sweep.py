@@ -297,6 +297,7 @@ def count_fits(
     n_permutations: int = 0,
     baselines: bool = True,
     scoring: Any = None,
+    confounds: Any = None,
 ) -> int:
     """Count the models that `layer_sweep` will fit with these arguments.
 
@@ -314,6 +315,9 @@ def count_fits(
     n_nested = n_repeats + (n_permutations if n_candidates > 1 or calibrates else 0)
     of_input = n_candidates * (cv * (n_repeats + n_permutations) + n_inner * n_nested)
     n_baselines = (3 if sentences_of(acts) is not None else 1) if baselines else 0
+    if confounds is not None:
+        n_baselines += int(baselines)
+        of_input += n_candidates * n_repeats * (cv + n_inner)
     of_baseline = n_repeats * (cv + (n_inner if calibrates else 0))
     return len(read_inputs(layers, acts)) * of_input + of_baseline * n_baselines
 

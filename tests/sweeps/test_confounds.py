@@ -10,6 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from sklprep import ActivationSet, layer_sweep, make_activations
 from sklprep.exceptions import UsageError
 from sklprep.sweeps.confounds import read_confounds, residualize
+from sklprep.sweeps.sweep import count_fits
 
 TIGHT = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=1_000))
 N = 90
@@ -66,6 +67,14 @@ def test_a_baseline_sees_the_confounds_alone(confounded, sweep):
 def test_texts_say_what_is_left(sweep):
     assert "without what the confounds (confounds) explain, accuracy 0." in sweep.summary()
     assert "residualized on them by least squares on the training rows" in sweep.methods_text()
+
+
+def test_fits_are_counted_with_those_of_the_residuals(confounded):
+    X, _, length = confounded
+    options = {"cv": 4, "n_repeats": 2}
+    plain, counted = (count_fits(X, confounds=c, **options) for c in (None, length))
+    of_nested = 2 * (4 + 6)
+    assert counted - plain == 2 * of_nested + 2 * 4
 
 
 def test_sweep_without_confounds_is_the_same_beside_them(confounded, sweep):
