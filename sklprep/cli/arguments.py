@@ -38,8 +38,11 @@ class CommandParser(Parser):
     """Knows its flags by parameter, and names a mistyped one first, whatever it leaves missing.
 
     A command finds them in its arguments as `flags`, for `sklprep.cli.messages.name_flags`: a flag
-    with another name than the parameter it sets has that parameter as its `dest`.
+    with another name than the parameter it sets has that parameter as its `dest`. Its help ends
+    with a worked `example`.
     """
+
+    example = ""
 
     def __init__(self, **kwargs: Any) -> None:
         self._flags: dict[str, str] = {}
@@ -51,6 +54,10 @@ class CommandParser(Parser):
         if action.option_strings:
             self._flags[action.dest] = action.option_strings[-1]
         return action
+
+    def format_help(self) -> str:
+        lines = "".join(f"  {line}\n" for line in self.example.splitlines())
+        return f"{super().format_help()}\nexample:\n{lines}"
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for text in itertools.takewhile(lambda text: text != "--", args or ()):

@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     _Failure: TypeAlias = tuple[DatasetPlan, Exception]
 
 
+EXAMPLE = """\
+# hidden states of layer 12 and the concept label of every sentence, standardized
+sklprep generate --strategy hidden-to-concept --input dishonesty_100_features --layer 12 \\
+  --output h12_to_concept.npz"""
+
 _FIELDS = """\
 fields of an output pattern:
   {input}, {trait}      name of the folder, and the same without _100_features

@@ -26,7 +26,7 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 the data, 2 the command line at fault."""
-    parser = _parser()
+    parser = make_parser()
     try:
         arguments = parser.parse_args(join_negative(sys.argv[1:] if argv is None else list(argv)))
     except SystemExit as stop:
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Build the parser of all commands."""
     parser = Parser(
         prog="sklprep",
         description="From LLM activation dumps to datasets, pipelines and leak-free answers.",
@@ -62,5 +63,7 @@ def _parser() -> Parser:
         dest="command", required=True, metavar="COMMAND", parser_class=CommandParser
     )
     for name, (module, summary) in _COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=summary))
+        command = commands.add_parser(name, help=summary)
+        module.add_arguments(command)
+        command.example = module.EXAMPLE
     return parser

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,23 +68,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--datasets", type=int, default=1_000, metavar="N", help="of each cell")
     parser.add_argument("--only", metavar="TEXT", default="", help="cells with this in their name")
     parser.add_argument("--jobs", type=int, default=-1, metavar="N")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into a page")
     arguments = parser.parse_args(argv)
     cells = [cell for cell in CELLS if arguments.only in cell.name]
     low, high = bounds(arguments.datasets, 0.95)
-    print(
+    lines = [
         f"{arguments.datasets:,} data sets a cell; a coverage of 95 % lies between {low:.1%} and"
-        f" {high:.1%} of them.\n\n{HEAD}",
-        flush=True,
-    )
+        f" {high:.1%} of them.\n\n{HEAD}"
+    ]
+    print(lines[0], flush=True)
     for cell, found in run(cells, arguments.datasets, arguments.jobs):
         null = cell.signal == 0
         rejects = f"{found['rejects']:.1%}" if null else f"power {found['rejects']:.0%}"
         better = f"{found['better']:.1%}" if null else f"power {found['better']:.0%}"
-        print(
+        lines.append(
             f"| {cell.name} | {found['covers']:.1%} | {found['width']:.3f} | {found['bias']:+.3f}"
-            f" | {found['spread']:.3f} | {rejects} | {better} |",
-            flush=True,
+            f" | {found['spread']:.3f} | {rejects} | {better} |"
         )
+        print(lines[-1], flush=True)
+    if arguments.page is not None:
+        from tests.pages import write_between  # pytest knows this package by another name
+
+        write_between(arguments.page, "calibration", "\n".join(lines))
 
 
 if __name__ == "__main__":
