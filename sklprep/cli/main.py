@@ -17,10 +17,10 @@ from sklprep.exceptions import SklprepWarning
 
 _COMMANDS = {
     "generate": (generate, "make datasets from sentence files"),
-    "sweep": (sweep, "ask which layer knows it, honestly"),
-    "pack": (pack, "make a folder of arrays, read in place"),
-    "inspect": (inspect, "say what a folder, pack or dataset holds; audit it"),
-    "demo": (demo, "see it all work on synthetic data"),
+    "sweep": (sweep, "cross-validate every layer, and the choice of the best"),
+    "pack": (pack, "write a folder of arrays that is read in place"),
+    "inspect": (inspect, "say what a folder, pack or dataset holds, and audit it"),
+    "demo": (demo, "run all of it on synthetic data"),
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from documents import PAGES, ROOT, TRAITS, blocks_of, split_command, write_folders
+from pages import write_between
 
 import sklprep
 from sklprep import STRATEGIES, load_activations, load_dataset
@@ -245,3 +246,26 @@ def test_every_format_has_a_page_of_its_own():
     pages = {path.stem for path in (ROOT / "docs/formats").glob("*.md")}
 
     assert pages >= FORMATS.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("fuzz", "docs/project/security.md"),
+        ("benchmarks", "docs/project/performance.md"),
+        ("calibration", "docs/sweeps.md"),
+    ],
+)
+def test_page_has_a_place_for_its_table(name, page, tmp_path):
+    copy = tmp_path / "page.md"
+    copy.write_text((ROOT / page).read_text())
+
+    for table in ("| old |", "| new |"):
+        write_between(copy, name, table)
+
+    text = copy.read_text()
+    assert f"<!-- {name}: begin -->\n| new |\n<!-- {name}: end -->" in text
+    assert "| old |" not in text
+    with pytest.raises(SystemExit, match="nothing was written"):
+        write_between(copy, "other", table)
+    assert text == copy.read_text()
