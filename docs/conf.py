@@ -1,6 +1,7 @@
 """Sphinx settings: ``python -m sphinx -W -b html docs docs/_build``."""
 
 import os
+import re
 import shutil
 import sys
 from importlib.util import find_spec
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import sklprep
 
+FITTED_NAME = re.compile(r"(?<![`\w])(\w+)_(?=[,)\s]|$)")
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "extensions"))
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -34,6 +36,8 @@ myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
+autodoc_typehints = "none"  # docstrings say what parameters are
+smartquotes = False  # would curl the quotes of commands
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 
@@ -86,3 +90,13 @@ sphinx_gallery_conf = {
     "copyfile_regex": "",
     "within_subsection_order": "FileNameSortKey",
 }
+
+
+def escape_fitted_names(app, what, name, obj, options, lines):
+    """Keep reStructuredText from reading ``n_components_`` in a shape as a link."""
+    lines[:] = [FITTED_NAME.sub(r"\1\\_", line) for line in lines]
+
+
+def setup(app):
+    """Run after numpydoc, which was connected first."""
+    app.connect("autodoc-process-docstring", escape_fitted_names)

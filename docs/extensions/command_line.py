@@ -42,7 +42,7 @@ class Command(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Build the nodes."""
         parser = find_parser(self.arguments[0])
-        lines = [" ".join(parser.description.split()), ""]
+        lines = [escape(" ".join(parser.description.split())), ""]
         lines += ["```bash", parser.example, "```", "", "| option | meaning |", "| --- | --- |"]
         for action in parser._actions:
             if action.help is argparse.SUPPRESS:

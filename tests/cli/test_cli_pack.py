@@ -49,7 +49,7 @@ def test_a_pack_with_joined_labels_does_not_grow(inputs, tmp_path, run_command):
     again = run_command(*argv, "--labels", inputs / "labels.csv")
     without = run_command(*argv)
 
-    assert (1, "") == again[:2]
+    assert (2, "") == again[:2]
     assert "is not empty; name a folder that does not exist yet" in again[2]
     assert (2, "") == without[:2]
     assert "so it does not grow" in without[2]
