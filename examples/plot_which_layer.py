@@ -37,6 +37,7 @@ print(acts)
 sweep = sklprep.layer_sweep(None, acts, acts.labels, n_permutations=19)
 print(sweep.summary())
 print(sweep.methods_text())
+sweep
 
 # %%
 # The picture

@@ -9,7 +9,7 @@ file hold? The data is synthetic, with a concept planted to peak at layer 15.
 # Sentence files
 # --------------
 # One NPZ file a sentence holds embeddings, hidden states of every layer and SAE features of every
-# token. Opening the folder reads labels and shapes only.
+# token. Opening the folder reads labels and shapes only. A notebook shows the set as a card.
 import tempfile
 from pathlib import Path
 
@@ -22,6 +22,7 @@ sklprep.make_activations(100, best_layer=15, random_state=0, output=folder)
 acts = sklprep.load_activations(folder)
 print(acts)
 print("labels", np.bincount(acts.labels), "first sentence:", acts.sentences[0])
+acts
 
 # %%
 # Transformers
@@ -54,3 +55,4 @@ dataset = sklprep.load_dataset(path)
 print("X again:", np.array_equal(dataset.pipeline.transform(acts), dataset.X))
 raw = dataset.pipeline["activationnormalizer"].inverse_transform(dataset.X)
 print("largest difference to the raw activations:", np.abs(raw - acts.layer(15)).max())
+dataset

@@ -1,3 +1,3 @@
 """The version, which files record and the build reads; it imports nothing."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

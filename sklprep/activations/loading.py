@@ -19,7 +19,7 @@ from sklprep.formats.members import Members
 from sklprep.formats.opening import open_source
 from sklprep.formats.pack_reader import Pack
 from sklprep.formats.rows import Rows
-from sklprep.formats.source import all_members
+from sklprep.formats.source import Source, all_members
 
 
 def load_activations(
@@ -222,10 +222,19 @@ def open_activations(
     """
     request = Request(Path(path), reading or Reading(), pooling, skip_bad)
     source = open_source(request, n_jobs=n_jobs, progress=progress)
+    return ActivationSet(join_tables(source, labels, groups))
+
+
+def join_tables(
+    source: Source,
+    labels: str | os.PathLike[str] | None = None,
+    groups: str | os.PathLike[str] | None = None,
+) -> Rows:
+    """Put labels and groups of CSV or Parquet files in place of the source's own."""
     joined: dict[str, NDArray[Any]] = {}
     others = {"file": lambda: source.file_names, "sentence": lambda: source.sentences}
     if labels is not None:
         joined["labels"] = read_labels(labels, source.sentence_indices, others)
     if groups is not None:
         joined["groups"] = read_groups(groups, source.sentence_indices, others)
-    return ActivationSet(Rows(source, joined=joined))
+    return Rows(source, joined=joined)

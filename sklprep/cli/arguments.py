@@ -38,8 +38,11 @@ class CommandParser(Parser):
     """Knows its flags by parameter, and names a mistyped one first, whatever it leaves missing.
 
     A command finds them in its arguments as `flags`, for `sklprep.cli.messages.name_flags`: a flag
-    with another name than the parameter it sets has that parameter as its `dest`.
+    with another name than the parameter it sets has that parameter as its `dest`. Its help ends
+    with a worked `example`.
     """
+
+    example = ""
 
     def __init__(self, **kwargs: Any) -> None:
         self._flags: dict[str, str] = {}
@@ -51,6 +54,10 @@ class CommandParser(Parser):
         if action.option_strings:
             self._flags[action.dest] = action.option_strings[-1]
         return action
+
+    def format_help(self) -> str:
+        lines = "".join(f"  {line}\n" for line in self.example.splitlines())
+        return f"{super().format_help()}\nexample:\n{lines}"
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         for text in itertools.takewhile(lambda text: text != "--", args or ()):
@@ -80,35 +87,42 @@ def add_target(parser: argparse.ArgumentParser, *, repeated: bool) -> None:
 def add_joined(parser: argparse.ArgumentParser) -> None:
     for name in ("label", "group"):
         parser.add_argument(
-            f"--{name}s", type=Path, metavar="CSV", help=f"columns sentence_index, {name}"
+            f"--{name}s",
+            type=Path,
+            metavar="CSV",
+            help=f"CSV or Parquet: sentence_index, {name}",
         )
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--format", metavar="NAME", help="of a dump of another tool, instead of looking")
-    add("--key", metavar="NAME", help="of its arrays, such as 'layer_{layer}'")
+    add(
+        "--format",
+        metavar="NAME",
+        help="format of a dump, instead of recognizing it",
+    )
+    add("--key", metavar="NAME", help="name of its arrays, such as 'layer_{layer}'")
     add(
         "--layer-offset",
         type=int,
         default=0,
         metavar="N",
-        help="added to its layer numbers; -1 is the embeddings",
+        help="added to its layer numbers, of which -1 then stands for the embeddings",
     )
 
 
 def add_skip_bad(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--skip-bad", action="store_true", help="go on without files faulty in what is used"
+        "--skip-bad", action="store_true", help="leave out files that are damaged in what is used"
     )
 
 
 def add_common(parser: argparse.ArgumentParser, *, pooling: bool = False) -> None:
     add = parser.add_argument
     if pooling:
-        rows = "what is a row; default: final (of a pack: its own)"
+        rows = "what becomes a row; default: final (a pack keeps its own)"
         add("--pooling", choices=POOLINGS, help=rows)
-    add("--jobs", type=n_jobs, default=-1, metavar="N", help="files read at once; default: all")
+    add("--jobs", type=n_jobs, default=-1, metavar="N", help="files or fits at once; default: all")
     add("--quiet", action="store_true", help="print nothing but warnings and errors")
     add("--debug", action="store_true", help="show the traceback of an error")
 

@@ -14,6 +14,10 @@ from sklprep.exceptions import SklprepError
 if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
 
+EXAMPLE = """\
+# writes 100 synthetic sentence files, makes five datasets of them and compares the layers
+sklprep demo sklprep_demo"""
+
 BEST_LAYER = 15
 
 _TRAIT = "demo_100_features"

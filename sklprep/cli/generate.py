@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     _Failure: TypeAlias = tuple[DatasetPlan, Exception]
 
 
+EXAMPLE = """\
+# hidden states of layer 12 and the concept label of every sentence, standardized
+sklprep generate --strategy hidden-to-concept --input dishonesty_100_features --layer 12 \\
+  --output h12_to_concept.npz"""
+
 _FIELDS = """\
 fields of an output pattern:
   {input}, {trait}      name of the folder, and the same without _100_features
@@ -56,11 +61,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
-    add("--test-size", type=test_size, metavar="SIZE", help="fit on training rows only")
-    add("--random-state", type=int, metavar="SEED", help="of the split; default: 42")
+    add(
+        "--test-size",
+        type=test_size,
+        metavar="SIZE",
+        help="fit the normalizer on a training set",
+    )
+    add("--random-state", type=int, metavar="SEED", help="seed of the split; default: 42")
     add("--stratify", action="store_true", help="split by label")
     add("--compress", action="store_true", help="deflate the dataset")
-    add("--dry-run", action="store_true", help="list what would be written")
+    add("--dry-run", action="store_true", help="only list what would be written")
     add("--force", action="store_true", help="write even what is there and unchanged")
     add_common(parser, pooling=True)
 
@@ -71,7 +81,7 @@ def _add_combined(parser: argparse.ArgumentParser) -> None:
     def add(flag: str, **options: Any) -> None:
         parser.add_argument(flag, action="append", **options)
 
-    add("--strategy", required=True, choices=STRATEGIES, metavar="NAME", help="*")
+    add("--strategy", required=True, choices=STRATEGIES, metavar="NAME", help="* see below")
     folder = "* folder of sentence_*.npz files, pack, or dump of another tool"
     add("--input", required=True, type=Path, metavar="DIR", help=folder)
     parser.add_argument(

@@ -47,6 +47,10 @@ from sklprep.formats.layers import format_layers, name_layers
 if TYPE_CHECKING:
     from sklprep.inspection.findings import Finding
 
+EXAMPLE = """\
+# what is in the folder, what would flatter a score, and groups that keep near-duplicates together
+sklprep inspect dishonesty_100_features --audit --groups-out groups.csv"""
+
 _FLAGS_OF_OTHERS = {"scoring": "--scoring", "labels": "--labels"}  # of generate and sweep
 _SHORT = 16  # digits of a fingerprint: 64 bits tell folders apart
 

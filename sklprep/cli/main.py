@@ -17,18 +17,18 @@ from sklprep.exceptions import SklprepWarning
 
 _COMMANDS = {
     "generate": (generate, "make datasets from sentence files"),
-    "sweep": (sweep, "ask which layer knows it, honestly"),
+    "sweep": (sweep, "cross-validate every layer, and the choice of the best"),
     "transfer": (transfer, "train on each set, score on each"),
     "probe": (probe, "keep a linear probe as a file without code"),
-    "pack": (pack, "make a folder of arrays, read in place"),
-    "inspect": (inspect, "say what a folder, pack or dataset holds; audit it"),
-    "demo": (demo, "see it all work on synthetic data"),
+    "pack": (pack, "write a folder of arrays that is read in place"),
+    "inspect": (inspect, "say what a folder, pack or dataset holds, and audit it"),
+    "demo": (demo, "run all of it on synthetic data"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code: 0 done, 1 the data, 2 the command line at fault."""
-    parser = _parser()
+    parser = make_parser()
     try:
         arguments = parser.parse_args(join_negative(sys.argv[1:] if argv is None else list(argv)))
     except SystemExit as stop:
@@ -53,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
 
 
-def _parser() -> Parser:
+def make_parser() -> Parser:
+    """Build the parser of all commands."""
     parser = Parser(
         prog="sklprep",
         description="From LLM activation dumps to datasets, pipelines and leak-free answers.",
@@ -64,5 +65,7 @@ def _parser() -> Parser:
         dest="command", required=True, metavar="COMMAND", parser_class=CommandParser
     )
     for name, (module, summary) in _COMMANDS.items():
-        module.add_arguments(commands.add_parser(name, help=summary))
+        command = commands.add_parser(name, help=summary)
+        module.add_arguments(command)
+        command.example = module.EXAMPLE
     return parser

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sklprep.cli.arguments import add_common, add_reading, add_skip_bad
+from sklprep.cli.arguments import add_common, add_joined, add_reading, add_skip_bad
 from sklprep.cli.interrupts import ExplainedInterrupt
 from sklprep.cli.messages import print_error
 from sklprep.exceptions import DataError, UsageError
@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from sklprep.formats.source import Source
 
 
+EXAMPLE = """\
+# hidden states that a Hugging Face loop wrote, with their labels; then use the pack as INPUT
+sklprep pack activations activations_pack --layer-offset -1 --labels labels.csv"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write a folder of sentence files as plain arrays that are read in place, or add its new\n"
         "files to such a pack. An interrupted run goes on where it stopped; a dump of another\n"
-        "tool is packed in one go."
+        "tool, and rows with --labels or --groups, are packed in one go."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
@@ -28,79 +33,99 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         type=Path,
         metavar="INPUT",
-        help="folder of sentence files, or dump of another tool; a pack to --verify",
+        help="folder of sentence files, or dump of another tool; a pack with --verify or --labels",
     )
     add("output", type=Path, nargs="?", metavar="OUT", help="the pack")
     add("--verify", action="store_true", help="compare every digest")
+    add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
     add_common(parser, pooling=True)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from sklprep.formats.dumps.dump import Reading, Request
-    from sklprep.formats.opening import open_source
-    from sklprep.formats.pack_manifest import MANIFEST
-    from sklprep.formats.pack_reader import Pack, is_pack
-    from sklprep.formats.pack_writer import build_pack, require_pack_output
-    from sklprep.formats.sentence_folder import SentenceFolder
+    from sklprep.formats.pack_reader import is_pack
 
-    n_before = 0
+    new = ""
     if arguments.output is None:
-        if not arguments.verify:
-            raise UsageError("Give INPUT and OUT; one path alone is a pack to --verify.")
-        if not is_pack(arguments.input):
-            raise DataError(
-                f"{arguments.input} is not a pack: it has no {MANIFEST}. Check the path, or make a"
-                f" pack with sklprep pack {arguments.input} OUT."
-            )
-        pack = Pack(arguments.input, pooling=None)
-    elif is_pack(arguments.input):
+        pack = _open_to_verify(arguments)
+    elif is_pack(arguments.input) and not _joins(arguments):
         raise UsageError(
             f"{arguments.input} is a pack already: copy the folder, or give the sentence files it"
             f" was made of. sklprep pack {arguments.input} --verify compares its digests."
         )
     else:
-        require_pack_output(arguments.output)
-        reading = Reading(arguments.format, arguments.key, arguments.layer_offset)
-        source = open_source(
-            Request(arguments.input, reading, arguments.pooling, arguments.skip_bad),
-            n_jobs=arguments.jobs,
-            progress=not arguments.quiet,
-        )
-        if not isinstance(source, SentenceFolder):
-            pack = _pack_in_one_go(source, arguments)
-        else:
-            if is_pack(arguments.output):
-                n_before = Pack(arguments.output, pooling=None).manifest.n_sentences
-            try:
-                pack = build_pack(source, arguments.output, skip_bad=arguments.skip_bad)
-            except KeyboardInterrupt:
-                raise ExplainedInterrupt(
-                    "Interrupted; the same command goes on where it stopped."
-                ) from None
+        pack, new = _write(arguments)
     faults = pack.verify() if arguments.verify else []
     for fault in faults:
         print_error(fault, arguments.flags)
     if not arguments.quiet and not faults:
-        n_files = pack.manifest.n_sentences
-        new = f", {n_files - n_before or 'nothing'} new" if n_before else ""
         verified = ", every digest is right" if arguments.verify else ""
-        print(f"{pack.path}: {n_files} sentences, {pack.n_rows} rows{new}{verified}")
+        n_sentences = pack.manifest.n_sentences
+        print(f"{pack.path}: {n_sentences} sentences, {pack.n_rows} rows{new}{verified}")
     return 1 if faults else 0
 
 
+def _joins(arguments: argparse.Namespace) -> bool:
+    return arguments.labels is not None or arguments.groups is not None
+
+
+def _open_to_verify(arguments: argparse.Namespace) -> Pack:
+    from sklprep.formats.pack_manifest import MANIFEST
+    from sklprep.formats.pack_reader import Pack, is_pack
+
+    if not arguments.verify or _joins(arguments):
+        raise UsageError("Give INPUT and OUT; one path alone is a pack to --verify.")
+    if not is_pack(arguments.input):
+        raise DataError(
+            f"{arguments.input} is not a pack: it has no {MANIFEST}. Check the path, or make a"
+            f" pack with sklprep pack {arguments.input} OUT."
+        )
+    return Pack(arguments.input, pooling=None)
+
+
+def _write(arguments: argparse.Namespace) -> tuple[Pack, str]:
+    """Give the pack, and how much of it is new where it was there before."""
+    from sklprep.formats.dumps.dump import Reading, Request
+    from sklprep.formats.opening import open_source
+    from sklprep.formats.pack_reader import Pack, is_pack
+    from sklprep.formats.pack_writer import build_pack, require_pack_output
+    from sklprep.formats.sentence_folder import SentenceFolder
+
+    require_pack_output(arguments.output)
+    reading = Reading(arguments.format, arguments.key, arguments.layer_offset)
+    source = open_source(
+        Request(arguments.input, reading, arguments.pooling, arguments.skip_bad),
+        n_jobs=arguments.jobs,
+        progress=not arguments.quiet,
+    )
+    if not isinstance(source, SentenceFolder) or _joins(arguments):
+        return _pack_in_one_go(source, arguments), ""
+    n_before = 0
+    if is_pack(arguments.output):
+        n_before = Pack(arguments.output, pooling=None).manifest.n_sentences
+    try:
+        pack = build_pack(source, arguments.output, skip_bad=arguments.skip_bad)
+    except KeyboardInterrupt:
+        raise ExplainedInterrupt(
+            "Interrupted; the same command goes on where it stopped."
+        ) from None
+    n_new = pack.manifest.n_sentences - n_before
+    return pack, f", {n_new or 'nothing'} new" if n_before else ""
+
+
 def _pack_in_one_go(source: Source, arguments: argparse.Namespace) -> Pack:
-    """Pack the rows of a dump of another tool, which does not grow."""
+    """Pack rows that are not all of a folder of sentence files, so that the pack does not grow."""
     from sklprep.activations.activation_set import ActivationSet
-    from sklprep.activations.loading import leave_out_faulty, warn_of_left_out
+    from sklprep.activations.loading import join_tables, leave_out_faulty, warn_of_left_out
+    from sklprep.files.atomic import require_new_folder
     from sklprep.formats.pack_reader import Pack
-    from sklprep.formats.rows import Rows
     from sklprep.formats.source import all_members
 
-    acts = ActivationSet(Rows(source))
+    require_new_folder(arguments.output)
+    acts = ActivationSet(join_tables(source, arguments.labels, arguments.groups))
     if arguments.skip_bad:
-        acts = leave_out_faulty(acts, all_members(source))
+        acts = leave_out_faulty(acts, all_members(source), labels=None)
         warn_of_left_out(acts)
     acts.to_pack(arguments.output)
     return Pack(arguments.output, pooling=None)

@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     from sklprep.sweeps.feature_result import FeatureSweep
     from sklprep.sweeps.sweep_result import LayerSweep
 
+EXAMPLE = """\
+# scores of every layer to a CSV file, the curve to a picture, the answer in the last line
+sklprep sweep dishonesty_100_features --output sweep.csv --plot sweep.png"""
+
 _INNER = (
     "folds within each training set, which choose the layer; 'outer' takes the other outer folds;"
     " auto is outer from 4 outer folds on, and otherwise 5; default: auto"

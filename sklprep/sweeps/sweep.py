@@ -78,8 +78,7 @@ def layer_sweep(
         Everything behind the selector; cloned and refitted in each fold. None is
         `ActivationNormalizer` (by ``"maxabs"`` for SAE features) with `LogisticRegression` for
         labels (integers, booleans, strings), with `Ridge` for floats.
-    acts : ActivationSet of shape (n_samples,), or array-like of shape \
-(n_samples, n_layers, d_model)
+    acts : ActivationSet, or array-like of shape (n_samples, n_layers, d_model)
         An array's layers are numbered from 0.
     y : array-like of shape (n_samples,)
         Labels for a classifier, numbers for a regressor.

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ..pages import write_between
 from . import commands, growth, packing, reading, row_space, solving, sweeping, ways
 from .data import REAL, SMALL, Data
 from .measure import ROOT, describe_machine
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw the curves of growth there (.png)"
     )
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into a page")
     arguments = parser.parse_args(argv)
     if arguments.repeats < 1:
         parser.error("--repeats must be at least 1")
@@ -70,16 +72,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         root = (arguments.data or Path(temporary)).resolve()
         root.mkdir(parents=True, exist_ok=True)
         run = Run(Data(root, shapes), arguments.repeats, arguments.plot)
-        print(
+        lines = [
             f"Measured on {describe_machine()}.\n\n26 layers, d_model {shapes.d_model:,},"
             f" {shapes.n_features:,} features, {shapes.n_files} files of 8 to 30 tokens. Every run"
             f" is a fresh process with the files in the page cache; best of {run.repeats}, for"
-            f" two jobs the median of {2 * run.repeats + 1}.\n\n{HEAD}",
-            flush=True,
-        )
+            f" two jobs the median of {2 * run.repeats + 1}.\n\n{HEAD}"
+        ]
+        print(lines[0], flush=True)
         for name in arguments.only or BENCHMARKS:
             for row in BENCHMARKS[name](run):
-                print(to_line(row), flush=True)
+                lines.append(to_line(row))
+                print(lines[-1], flush=True)
+    if arguments.page is not None:
+        write_between(arguments.page, "benchmarks", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,17 +86,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--datasets", type=int, default=1_000, metavar="N", help="of each cell")
     parser.add_argument("--only", metavar="TEXT", default="", help="cells with this in their name")
     parser.add_argument("--jobs", type=int, default=-1, metavar="N")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into a page")
     arguments = parser.parse_args(argv)
     cells = [cell for cell in CELLS if arguments.only in cell.name]
     n = arguments.datasets
     low, high = bounds(n, 0.95)
-    print(
+    lead = (
         f"{n:,} data sets a row. What is 95 % lies between {low:.1%} and {high:.1%} of them, what"
-        f" is 5 % below {bounds(n, 0.05)[1]:.1%}, each with a probability of 99 %.\n\n{HEAD}",
-        flush=True,
+        f" is 5 % below {bounds(n, 0.05)[1]:.1%}, each with a probability of 99 %.\n\n{HEAD}"
     )
+    print(lead, flush=True)
+    lines = [lead]
     for cell, found in run(cells, n, arguments.jobs):
-        print(to_line(cell, found), flush=True)
+        lines.append(to_line(cell, found))
+        print(lines[-1], flush=True)
+    if arguments.page is not None:
+        from tests.pages import write_between  # pytest knows this package by another name
+
+        write_between(arguments.page, "calibration", "\n".join(lines))
 
 
 def to_line(cell: Cell, found: dict[str, Any]) -> str:

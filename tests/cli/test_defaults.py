@@ -1,15 +1,17 @@
-"""Every default that a help text names can be typed, and changes nothing."""
+"""What a help text says can be typed: its defaults, which change nothing, and its example."""
 
 import argparse
 import re
+import shlex
+import textwrap
 
 import pytest
 
 from sklprep import make_activations
-from sklprep.cli.main import _parser, main
+from sklprep.cli.main import main, make_parser
 
 COMMANDS = next(
-    action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction)
+    action for action in make_parser()._actions if isinstance(action, argparse._SubParsersAction)
 ).choices
 NEEDED = {
     "generate": ["--strategy", "hidden-to-concept", "--input", "in", "--output", "out.npz"],
@@ -48,7 +50,19 @@ def test_defaults_are_found_in_the_help_texts():
 def test_default_that_a_help_text_names_can_be_typed(command, option, typed):
     arguments = [typed] if option is None else [option, typed]
 
-    _parser().parse_args([command, *NEEDED[command], *arguments])  # exits where it cannot
+    make_parser().parse_args([command, *NEEDED[command], *arguments])  # exits where it cannot
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_ends_with_an_example_that_can_be_typed(command):
+    head, _, example = COMMANDS[command].format_help().rpartition("\nexample:\n")
+    comment, *lines = textwrap.dedent(example).splitlines()
+
+    assert head
+    assert comment.startswith("# ")
+    program, *arguments = shlex.split(" ".join(lines).replace("\\ ", " "))
+    assert "sklprep" == program
+    assert command == make_parser().parse_args(arguments).command
 
 
 @pytest.fixture(scope="module")

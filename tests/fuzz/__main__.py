@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..benchmarks.measure import describe_machine
+from ..pages import write_between
 from . import corpus, flips, full_disks, kills, malicious, mutants, semantics, writers
 from .table import HEAD, Row, Run
 
@@ -50,12 +51,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="NAME", help="run just these")
     parser.add_argument("--seed", type=int, default=SEED, metavar="N", help="default: %(default)s")
     parser.add_argument("--case", type=int, metavar="N", help="run one case of one part again")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into a page")
     arguments = parser.parse_args(argv)
     parts = arguments.only or list(PARTS)
     if arguments.case is not None and len(parts) > 1:
         parser.error("--case needs --only with one part")
-    print(f"Seed {arguments.seed}; {describe_machine()}.\n\n{HEAD}", flush=True)
-    failed = False
+    ran_on = f"Seed {arguments.seed}; measured on {describe_machine()}."
+    print(f"{ran_on}\n\n{HEAD}", flush=True)
+    table, failed = [HEAD], False
     with tempfile.TemporaryDirectory(prefix="sklprep_fuzz_") as scratch:
         run = Run(
             arguments.seed,
@@ -68,7 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for part in parts:
             for row in PARTS[part](run):
                 print(row, flush=True)
+                table.append(str(row))
                 failed |= bool(row.faults)
+    if arguments.page is not None:
+        write_between(arguments.page, "fuzz", "\n".join([*table, "", ran_on]))
     return int(failed)
 
 

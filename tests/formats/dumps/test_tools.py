@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from dump_files import write_safetensors
+from dump_files import write_datasets, write_safetensors
 
 from sklprep import ActivationSet, from_hidden_states, load_activations
 from sklprep.exceptions import (
@@ -106,33 +106,6 @@ class TestVllm:
             acts = load_activations(folder, key="hidden_states[0-2]", skip_bad=True)
 
         assert 14 == len(acts)
-
-
-def write_datasets(folder, columns, *, batch_rows=4, files=2, wide=False):
-    """Write columns as `datasets` does: Arrow streams of lists in lists, and a list of files."""
-    pa = pytest.importorskip("pyarrow")
-    folder.mkdir()
-    n = len(next(iter(columns.values())))
-    names = []
-    for number, rows in enumerate(np.array_split(np.arange(n), files)):
-        arrays = {}
-        for name, values in columns.items():
-            kind = None
-            if values.ndim > 1:
-                kind = pa.from_numpy_dtype(values.dtype)
-                for _ in values.shape[1:]:
-                    kind = pa.large_list(kind) if wide else pa.list_(kind)
-            arrays[name] = pa.array(values[rows].tolist(), kind)
-        table = pa.table(arrays)
-        names.append(f"data-{number:05d}-of-{files:05d}.arrow")
-        with (
-            pa.OSFile(str(folder / names[-1]), "wb") as sink,
-            pa.ipc.new_stream(sink, table.schema) as writer,
-        ):
-            writer.write_table(table, max_chunksize=batch_rows)
-    state = {"_data_files": [{"filename": name} for name in names]}
-    (folder / "state.json").write_text(json.dumps(state))
-    return folder
 
 
 class TestSaelens:
