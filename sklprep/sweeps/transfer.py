@@ -105,8 +105,8 @@ def transfer_matrix(
     Intervals are the corrected t of `sklprep.sweeps.intervals`, with the size ratio of the folds of
     B; where A has fewer groups than B, times the root of :math:`n_B / n_A`, because the scores then
     vary less between folds than models between samples of A. Simulated on 150 to 250 pairs of sets
-    a case (40 to 300 rows, cosines of 0 to 1), they covered 93 to 98 %; without that factor,
-    where it applies, 83 to 96 %.
+    a case (40 to 300 rows, cosines of 0 to 1), they covered 92 to 98 %; without that factor,
+    where it applies, 81 to 96 %.
 
     Cosines compare directions of models that were fitted on different halves of the groups: those
     of A on one half with those of B on the other. On the diagonal they say how well a direction
