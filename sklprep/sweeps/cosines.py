@@ -71,10 +71,9 @@ def compare_directions(
 
 
 def _cosine(one: NDArray[np.float64] | str, other: NDArray[np.float64] | str) -> float:
-    for direction in (one, other):
-        if isinstance(direction, str):
-            raise UsageError(direction)
+    if isinstance(one, str) or isinstance(other, str):
+        raise UsageError(one if isinstance(one, str) else str(other))
     if np.shape(one) != np.shape(other):
         raise UsageError("The sets have different classes, and so different directions.")
-    lengths = np.linalg.norm(one) * np.linalg.norm(other)  # type: ignore[arg-type]
-    return float(np.dot(one, other) / lengths) if lengths > 0 else np.nan  # type: ignore[arg-type]
+    lengths = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(np.dot(one, other) / lengths) if lengths > 0 else np.nan

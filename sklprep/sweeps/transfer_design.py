@@ -124,15 +124,17 @@ def require_scorable(joined: JoinedSets, sources: Sequence[Source], one: Round) 
                 name = joined.names[column]
                 require(own, of_set, f"fold {k} of {name}, trained on {source.name}")
         restricted = [source.restrict(fold) for fold in one.folds]
-        inner = one.inner and [source.restrict(fold) for folds in one.inner for fold in folds]
-        if inner is None:
+        inner: list[Fold]
+        if one.inner is None:
             inner = [
                 (np.intersect1d(a[0], b[0], assume_unique=True), test)
                 for a, b in combinations(restricted, 2)
                 for test in (a[1], b[1])
             ]
-        for fold in inner:
-            require(*fold, f"an inner fold of {source.name}")
+        else:
+            inner = [source.restrict(fold) for folds in one.inner for fold in folds]
+        for train, test in inner:
+            require(train, test, f"an inner fold of {source.name}")
 
 
 class Half(NamedTuple):
@@ -151,14 +153,16 @@ def draw_halves(joined: JoinedSets, seed: int) -> list[Half]:
     ]
 
 
+def _find(part: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions among `rows` of those that are in `part`."""
+    return np.searchsorted(rows, np.intersect1d(part, rows)).astype(np.int64)
+
+
 def describe_folds(joined: JoinedSets, folds: list[Fold]) -> tuple[dict[str, str], list[float]]:
     """Say for each set why scores on it have no interval, if so, and the size ratio."""
     reasons, ratios = {}, []
     for name, rows in zip(joined.names, joined.members, strict=True):
-        own = [
-            tuple(np.searchsorted(rows, np.intersect1d(part, rows)) for part in fold)
-            for fold in folds
-        ]
+        own = [(_find(train, rows), _find(test, rows)) for train, test in folds]
         if reason := why_no_interval(own, joined.problem.groups[rows]):
             reasons[name] = reason
         ratios.append(size_ratio(own))

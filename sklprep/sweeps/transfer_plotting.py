@@ -121,10 +121,8 @@ class TransferMatrixDisplay:
             width = 1.3 + 1.15 * len(matrix.sets)
             size = (width * n_panels, 1.6 + 0.75 * len(matrix.rows))
             pyplot = import_pyplot("TransferMatrixDisplay")
-            _, axes = pyplot.subplots(
-                1, n_panels, figsize=size, layout="constrained", squeeze=False
-            )
-            axes = axes[0]  # type: ignore[index]
+            figure = pyplot.figure(figsize=size, layout="constrained")
+            axes = [figure.add_subplot(1, n_panels, i + 1) for i in range(n_panels)]
         self.axes_ = np.atleast_1d(np.asarray(axes, dtype=object))
         self.figure_: Any = self.axes_[0].figure
         self.scores_ = self._draw_scores(self.axes_[0])

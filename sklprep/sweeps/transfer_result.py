@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklprep.files.atomic import atomic_write
 from sklprep.notebook.cards import card, table
 from sklprep.sweeps.intervals import interval_of_scores
-from sklprep.sweeps.sweep_result import argmax, format_score, name_input, name_score
+from sklprep.sweeps.sweep_result import format_score, name_input, name_score
 
 ALL_OTHERS = "all others"
 """The row of models that were trained on all sets but the one they are scored on."""
@@ -134,7 +134,7 @@ class TransferMatrix:
     def cosine_layer(self) -> int | str:
         n = len(self.sets)
         counts = np.bincount(self.chosen[range(n), range(n)].ravel(), minlength=len(self.layers))
-        return self.layers[argmax(counts)]
+        return self.layers[int(counts.argmax())]
 
     def chosen_most(self, row: int, column: int) -> int | str:
         """Give the layer that was chosen most often for a cell, by its row and column."""
