@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
 
 
+EXAMPLE = """\
+# a probe of layer 12, with its score, as a file that numpy or torch apply
+sklprep probe dishonesty_100_features --layer 12 --output probe.safetensors"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Fit a linear probe on one layer and write it as a safetensors file without code: weight\n"

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from sklprep.sweeps.transfer_result import TransferMatrix
 
 
+EXAMPLE = """\
+# does what is learned about one concept hold for another? a table, and a heat map
+sklprep transfer dishonesty_100_features caring_100_features --plot transfer.png"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train a model on each set and score it on each: on its own by nested cross-validation,\n"

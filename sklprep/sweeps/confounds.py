@@ -112,8 +112,8 @@ def residualize(
     --------
     >>> import numpy as np
     >>> length = np.array([[1.0], [2.0], [3.0], [4.0]])
-    >>> residualize(5 * length, length, np.array([0, 1, 2])).round(9).tolist()
-    [[0.0], [0.0], [0.0], [0.0]]
+    >>> np.abs(residualize(5 * length, length, np.array([0, 1, 2]))).max() < 1e-12
+    np.True_
     """
     center, spread = confounds[train].mean(axis=0), confounds[train].std(axis=0)
     known = (confounds - center) / np.where(spread > 0, spread, 1)

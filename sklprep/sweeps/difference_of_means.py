@@ -27,7 +27,7 @@ class DifferenceOfMeans(NearestCentroid):
     Examples
     --------
     >>> import numpy as np
-    >>> X, y = np.array([[0.0, 0.0], [0.0, 2.0], [4.0, 0.0], [4.0, 2.0]]), [0, 0, 1, 1]
+    >>> X, y = np.array([[-1.0, 0.0], [1.0, 2.0], [3.0, 0.0], [5.0, 2.0]]), [0, 0, 1, 1]
     >>> probe = DifferenceOfMeans().fit(X, y)
     >>> probe.coef_
     array([[4., 0.]])
