@@ -83,7 +83,12 @@ print(tokens)
 # ---------------------------
 # A probe of tokens learns from all tokens of the training sentences, each with the label of its
 # sentence. What it decides for the tokens of a held-out sentence is then combined.
-options = {"scoring": "roc_auc", "n_repeats": 1, "baselines": False}
+options = {
+    "layers": ["embeddings", 1, 3, 5],
+    "scoring": "roc_auc",
+    "n_repeats": 1,
+    "baselines": False,
+}
 sweeps = {"activations, mean": sklprep.layer_sweep(None, pooled, pooled.labels, **options)}
 for method in ("mean", "rolling_mean_max", "max"):
     sweeps[f"decisions, {method}"] = sklprep.layer_sweep(

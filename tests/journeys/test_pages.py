@@ -33,8 +33,6 @@ def test_page_runs_from_a_clean_interpreter(page, tmp_path, monkeypatch, capsys)
 
     for name, (acts, _) in mine.get("sets", {}).items():
         acts.to_pack(name)
-    if "tokens" in mine:
-        mine["tokens"].to_pack("tokens")
     make_activations(
         40, n_layers=2, d_model=4, n_features=8, n_tokens=(2, 3), random_state=0,
         output="dishonesty_100_features",
