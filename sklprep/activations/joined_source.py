@@ -16,6 +16,7 @@ from sklprep.formats.layers import format_layers
 from sklprep.formats.members import Block, Members
 from sklprep.formats.rows import Rows
 from sklprep.formats.source import all_members, blocks_in_place
+from sklprep.formats.texts import merge_by_text
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -36,6 +37,7 @@ class JoinedSource:
     """
 
     place: Path | None = None
+    groups_are_sentences = False
 
     def __init__(self, parts: Mapping[str, Rows]) -> None:
         if not parts:
@@ -88,7 +90,7 @@ class JoinedSource:
             numbers.append(inverse.reshape(-1) + offset)
             offset += len(distinct)
         groups = np.concatenate(numbers)
-        return _merge_by_text(groups, self._joined(_texts_of))
+        return merge_by_text(groups, self._joined(_texts_of))
 
     @property
     def labels(self) -> NDArray[Any]:
@@ -260,17 +262,3 @@ def _brief(value: Any, what: str) -> str:
         return format_layers(value.tolist())
     text = str(np.asarray(value).tolist() if value is not None else "none")
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _merge_by_text(groups: NDArray[np.int64], texts: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Put groups together that share a text; rows without one keep their groups."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    has_text = texts != ""
-    numbers = np.unique(texts, return_inverse=True)[1].reshape(-1)
-    n_groups, n_texts = groups.max() + 1, numbers.max() + 1
-    edges = (groups[has_text], numbers[has_text] + n_groups)
-    graph = coo_array((np.ones(len(edges[0])), edges), (n_groups + n_texts,) * 2)
-    component = connected_components(graph, directed=False)[1]
-    return np.unique(component[groups], return_inverse=True)[1].reshape(-1)

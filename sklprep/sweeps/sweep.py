@@ -33,6 +33,7 @@ from sklprep.sweeps.design import (
 from sklprep.sweeps.fitting import Work, fit_training_sets
 from sklprep.sweeps.inputs import members_of, read_inputs
 from sklprep.sweeps.intervals import size_ratio, why_no_interval
+from sklprep.sweeps.leaks import require_unfitted, warn_of_leaks
 from sklprep.sweeps.problem import Problem, read_problem
 from sklprep.sweeps.solver import require_device
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
@@ -47,7 +48,7 @@ where that of one repeat moves by 0.04."""
 def layer_sweep(
     estimator: Any,
     acts: Any,
-    y: ArrayLike,
+    y: ArrayLike | None = None,
     *,
     layers: Any = EACH,
     cv: Any = 5,
@@ -72,11 +73,12 @@ def layer_sweep(
         Everything behind the selector; cloned and refitted in each fold. None is
         `ActivationNormalizer` (by ``"maxabs"`` for SAE features) with `LogisticRegression` for
         labels (integers, booleans, strings), with `Ridge` for floats.
-    acts : ActivationSet of shape (n_samples,), or array-like of shape \
+    acts : ActivationSet of shape (n_samples,), ProbeDataset, or array-like of shape \
 (n_samples, n_layers, d_model)
-        An array's layers are numbered from 0.
-    y : array-like of shape (n_samples,)
-        Labels for a classifier, numbers for a regressor.
+        An array's layers are numbered from 0. A dataset is one input, its X, which keeps its groups
+        and is normalized anew in each fold; it is refused if another step learned from its rows.
+    y : array-like of shape (n_samples,), default=None
+        Labels for a classifier, numbers for a regressor. Of a dataset None is its own.
     layers : "each", "each sae" or list of layer specifications, default="each"
         Each item is one input: ``["embeddings", 0, "0-5", "0,12,25"]``, or SAE features:
         ``["sae 12", "sae 0-5"]``, where a layer has several SAEs ``"sae 12 l0 82"``. ``"each"`` is
@@ -94,8 +96,8 @@ def layer_sweep(
         How often the whole nested cross-validation is repeated with folds drawn anew. ``"auto"``:
         10 where the solver fits every input and folds can be drawn anew, otherwise 1.
     groups : array-like of shape (n_samples,), default=None
-        Rows that must not straddle a split. By default ``acts.groups``; for an array, each row by
-        itself.
+        Rows that must not straddle a split. By default those of `acts`, where rows of one text are
+        together; for an array, each row by itself.
     scoring : str or callable, default=None
         As scikit-learn takes it; by default accuracy or R2.
     param_grid : dict of str to list, or list of dict, default=None
@@ -133,12 +135,15 @@ def layer_sweep(
         If y is constant or has missing values, a class is in fewer groups than there are folds, a
         sparse y is active in fewer than 10 groups, or too few groups can be permuted.
     UsageError
-        If the arguments do not fit together, or the splits of `cv` break up groups.
+        If the arguments do not fit together, the splits of `cv` break up groups, or a part of the
+        estimator is frozen and was fitted before.
 
     Warns
     -----
     SklprepWarning
-        If `groups` separates rows that `acts.groups` holds together, such as tokens of a sentence.
+        If `groups` separates rows that `acts.groups` holds together, such as tokens of a sentence;
+        if texts of different groups are near-duplicates; and, where there are no texts, if rows of
+        different groups are nearly equal, or nearest to the row before or behind them.
 
     Notes
     -----
@@ -189,6 +194,7 @@ def layer_sweep(
     """
     if n_permutations < 0:
         raise UsageError(f"n_permutations must be at least 0, got {n_permutations}.")
+    require_unfitted(estimator)
     problem = read_problem(estimator, acts, y, layers, groups, scoring, param_grid)
     means = _read_means(problem, solver, device)
     if problem.has_grid and inner_cv is None:
@@ -205,6 +211,7 @@ def layer_sweep(
         n_repeats=repeats,
         random_state=random_state,
     )
+    warn_of_leaks(problem)
     rivals = make_rivals(problem) if baselines else {}
     fits = _fit_all(problem, design, rivals, means, n_jobs, show_progress)
     names = [spec.name for spec in problem.inputs]
@@ -392,13 +399,7 @@ def _with_progress(tasks: Iterator[Task], total: int, show: bool | None) -> Iter
 
 
 def _describe(problem: Problem, design: Design, means: _Means) -> dict[str, str]:
-    acts, y = problem.acts, problem.y
-    if isinstance(acts, ActivationSet):
-        data = f"{acts.name} (pooling {acts.pooling}, fingerprint {acts.fingerprint[:16]})"
-        if acts.left_out:
-            data += f" without {len(acts.left_out)} faulty files"
-    else:
-        data = f"An array of shape {acts.shape}"
+    y = problem.y
     if problem.classify:
         values, counts = np.unique(y, return_counts=True)
         sizes = ", ".join(f"{v}: {n:,}" for v, n in zip(values[:10], counts[:10], strict=True))
@@ -407,7 +408,7 @@ def _describe(problem: Problem, design: Design, means: _Means) -> dict[str, str]
         target = f"a numeric target, not zero in {np.count_nonzero(y):,} rows"
     models = dict.fromkeys(repr(problem.model_for(spec)) for spec in problem.inputs)
     return {
-        "data": data,
+        "data": problem.origin,
         "target": target,
         "estimator": ", for other inputs ".join(" ".join(m.split()) for m in models),
         "folds": design.outer_cv,
