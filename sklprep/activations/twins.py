@@ -12,7 +12,9 @@ from sklprep.activations.duplicates import NEAR_TEXTS, ROUNDING, find_nearest, t
 MOST_COMPARED = 2_000
 """Rows or texts that are compared with all others: with 20,000 rows of 2,304 columns in 3 s."""
 
-FLATTERED = "a test row whose twin was trained on is recognized, not understood, and scores too high"
+FLATTERED = (
+    "a test row whose twin was trained on is recognized, not understood, and scores too high"
+)
 
 _SHOWN = 60
 """Characters of a text in a message."""

@@ -326,7 +326,7 @@ def _warn(meta: Mapping[str, Any], y: NDArray[Any], pipeline: Pipeline) -> None:
             " that scores on X are too high, those of noise too. Cross-validate the whole pipeline"
             " on the activations, or fit on some rows, fit_rows=..., and score on the others."
             for name, step in pipeline.steps
-            if hasattr(step, "__sklearn_tags__") and step.__sklearn_tags__().target_tags.required
+            if hasattr(step, "score_func")  # columns chosen by y, as SelectKBest does
         ]
     for message in messages:
         warnings.warn(message, SklprepWarning, stacklevel=3)

@@ -90,7 +90,7 @@ def _find_near(texts: NDArray[np.str_], groups: NDArray[np.int64], place: Any) -
     command = f"sklprep inspect {shlex.quote(str(place))} --audit --groups-out groups.csv"
     yield (
         f"{near.n_near:,} of {near.n_compared:,} texts nearly repeat one of another group, such as"
-        f" {near.example}: {FLATTERED}. Give groups that hold them together as groups=...:"
+        f" {near.example}: {FLATTERED}. Give groups=... that hold them together:"
         f" audit_activations(acts).groups{'' if place is None else f', or what {command} writes'}."
     )
 
@@ -112,13 +112,15 @@ def _find_alike(
     near = find_nearest(row_vectors(means), np.arange(len(means)), most=MOST_COMPARED)
     of = f"of {len(near.rows):,} {'rows' if len(means) == len(y) else 'groups of rows'}"
     where = spec if spec.is_sae else f"layer {spec}"
-    n_near = int((near.cosines >= NEAR_ROWS - ROUNDING).sum())
-    if n_near:
-        i = int(near.cosines.argmax())
+    # of SAE features few are active, so that unrelated rows are alike, and rows of none are equal
+    least = 1 if spec.is_sae else NEAR_ROWS
+    is_near = (near.cosines >= least - ROUNDING) & means[near.rows].any(axis=1)
+    if n_near := int(is_near.sum()):
+        i = int(np.where(is_near, near.cosines, -1).argmax())
         one, other = sorted(first[[near.rows[i], near.others[i]]].tolist())
         yield (
             f"{n_near:,} {of} repeat another one, or nearly (cosine of {where} at least"
-            f" {NEAR_ROWS}), such as rows {one} and {other}: {FLATTERED}. Give groups=... that hold"
+            f" {least}), such as rows {one} and {other}: {FLATTERED}. Give groups=... that hold"
             " them together, or leave copies out."
         )
     n_beside, expected = _count_beside(near, y[first])

@@ -26,12 +26,11 @@ from sklprep import (
     make_activations,
     make_strategy,
 )
+from sklprep.activations.duplicates import find_nearest, row_vectors
 from sklprep.exceptions import SklprepWarning, UsageError
 from sklprep.sweeps.leaks import _count_beside
-from sklprep.activations.duplicates import find_nearest, row_vectors
 
 ONE = {"n_repeats": 1, "inner_cv": None, "baselines": False}
-RNG = np.random.default_rng(0)
 WORDS = np.array(["lamp", "river", "idea", "stone", "cloud", "ladder", "garden", "engine", "paper"])
 
 
@@ -48,11 +47,14 @@ def tokens(n_sentences=40, n_tokens=6, width=40):
 
 
 def sets_of(texts, width=20):
-    """A set of noise whose equal texts have equal rows."""
+    """A set of noise whose equal texts have equal rows, with a group for each."""
     distinct, number = np.unique(texts, return_inverse=True)
     rows = np.random.default_rng(2).normal(size=(len(distinct), 1, width))[number]
     return ActivationSet.from_arrays(
-        hidden_states=rows, sentences=list(texts), labels=noise_labels(len(distinct))[number]
+        hidden_states=rows,
+        sentences=list(texts),
+        labels=noise_labels(len(distinct))[number],
+        groups=range(len(texts)),
     )
 
 
@@ -114,15 +116,16 @@ def test_input_of_a_dataset_has_its_name(steps, layers):
 
 
 def test_independent_rows_are_not_warned_about_sorted_by_label_or_not():
-    X = RNG.normal(size=(120, 1, 30))
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 1, 30))
     y = np.sort(np.arange(120) % 3)
-    X[:, 0, :5] += 2 * np.eye(3)[y] @ RNG.normal(size=(3, 5))
+    X[:, 0, :5] += 2 * np.eye(3)[y] @ rng.normal(size=(3, 5))
     layer_sweep(None, X, y, **ONE)
     layer_sweep(None, X, X[:, 0, 0], **ONE)
 
 
 def test_neighbours_by_chance_are_counted_within_labels():
-    X, y = RNG.normal(size=(3_000, 3)), np.arange(3_000) // 1_500
+    X, y = np.random.default_rng(0).normal(size=(3_000, 3)), np.arange(3_000) // 1_500
     X += 9 * y[:, np.newaxis]
     near = find_nearest(row_vectors(X), np.arange(3_000), most=10_000)
     found, expected = _count_beside(near, y)
@@ -177,7 +180,7 @@ def test_near_duplicates_are_named_with_the_command_that_groups_them(tmp_path, r
     assert "audit_activations(acts).groups" in message
     code, _, err = run_command("sweep", folder, "--repeats", 1)
     assert (0, 1) == (code, err.count("\n"))
-    assert "as --groups: audit_activations(acts).groups, or what sklprep inspect" in err
+    assert "Give --groups that hold them together: audit_activations(acts).groups, or what" in err
 
     table = tmp_path / "groups.csv"
     words = [str(table) if word == "groups.csv" else word for word in shlex.split(command)[1:]]
@@ -189,13 +192,13 @@ def test_near_duplicates_are_named_with_the_command_that_groups_them(tmp_path, r
 
 @pytest.mark.parametrize("noise", [0, 0.01])
 def test_rows_that_were_oversampled_are_warned_about(noise):
-    X, y = RNG.normal(size=(60, 2, 30)), noise_labels(60)
-    again = RNG.integers(0, 60, 60)
-    X = np.concatenate([X, X[again] + noise * RNG.normal(size=X.shape)])
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 1, 30)), noise_labels(60)
+    again = np.tile(np.arange(50), 3)
+    X = np.concatenate([X, X[again] + noise * rng.normal(size=(150, 1, 30))])
     y = np.concatenate([y, y[again]])
-    n = 60 + len(np.unique(again))
-    with pytest.warns(SklprepWarning, match=rf"{n} of 120 rows repeat another one, or nearly"):
-        assert score_of(layer_sweep(None, X, y, **ONE)) > 0.65
+    with pytest.warns(SklprepWarning, match="200 of 210 rows repeat another one, or nearly"):
+        assert score_of(layer_sweep(None, X, y, **ONE)) > 0.75
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kept = layer_sweep(None, X, y, groups=np.r_[np.arange(60), again], **ONE)
@@ -203,8 +206,9 @@ def test_rows_that_were_oversampled_are_warned_about(noise):
 
 
 def test_rows_of_a_set_that_repeat_share_their_group():
-    acts = ActivationSet.from_arrays(hidden_states=RNG.normal(size=(60, 1, 30)))
-    again = np.r_[np.arange(60), RNG.integers(0, 60, 60)]
+    rng = np.random.default_rng(0)
+    acts = ActivationSet.from_arrays(hidden_states=rng.normal(size=(60, 1, 30)))
+    again = np.r_[np.arange(60), rng.integers(0, 60, 60)]
     y = noise_labels(60)[again]
     assert score_of(layer_sweep(None, acts[again], y, **ONE)) < 0.65
 
@@ -213,12 +217,14 @@ def test_rows_of_a_set_that_repeat_share_their_group():
 
 
 def wide_noise():
+    rng = np.random.default_rng(0)
     acts = ActivationSet.from_arrays(
-        hidden_states=RNG.normal(size=(60, 1, 400)), labels=noise_labels(60)
+        hidden_states=rng.normal(size=(60, 1, 400)), labels=noise_labels(60)
     )
     return acts, make_pipeline(LayerSelector(0), SelectKBest(k=10))
 
 
+@pytest.mark.filterwarnings("ignore:Only 60 samples")
 def test_selection_by_all_labels_is_refused_in_a_dataset_and_said_when_it_is_made():
     acts, pipeline = wide_noise()
     target = make_strategy("hidden-to-concept", layers=0)[1]
@@ -231,7 +237,6 @@ def test_selection_by_all_labels_is_refused_in_a_dataset_and_said_when_it_is_mad
         layer_sweep(Ridge(), ds, ds.y.astype(float))
 
 
-@pytest.mark.filterwarnings("ignore:Only 60 samples")
 def test_what_was_fitted_before_and_is_frozen_is_refused():
     acts, pipeline = wide_noise()
     best = pipeline[-1].fit(acts.layer(0), acts.labels)
@@ -278,7 +283,7 @@ def test_near_duplicates_on_both_sides_of_a_split_are_said(tmp_path, run_command
 
 
 def test_a_layer_that_was_chosen_elsewhere_is_not_called_honest():
-    X, y = RNG.normal(size=(60, 26, 20)), noise_labels(60)
+    X, y = np.random.default_rng(0).normal(size=(60, 26, 20)), noise_labels(60)
     curve = layer_sweep(None, X, y, **ONE)
     best = curve.naive_best_layer
     again = layer_sweep(None, X, y, layers=[best], n_permutations=9, n_repeats=1)
