@@ -44,8 +44,13 @@ _REPEATS = (
     "how often to repeat all folds, drawn anew; auto is 10 for logistic and ridge on hidden states"
     " and embeddings, and otherwise 1; default: auto"
 )
+_SCORING = (
+    "* score: of scikit-learn, quadratic_kappa, spearman, pooled_r2 or roc_auc_active; the first"
+    " chooses; default: accuracy or r2, but what suits y where over 60 %% of it is one value"
+)
 _SHOWN_SCORERS = 5  # all that begin with "balanced", "roc_auc" or "f1"
-_ESTIMATORS = ("logistic", "ridge", "svm", "random-forest")
+_OF_LABELS = ("logistic", "ridge-classifier")
+_ESTIMATORS = ("logistic", "ridge", "ridge-classifier", "svm", "random-forest")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--estimator",
         choices=_ESTIMATORS,
-        help="default: logistic for labels, or ridge for quantities",
+        help="default: logistic for labels, or ridge for quantities; ridge takes labels as numbers",
     )
     add(
         "--layers",
@@ -93,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--inner-cv", type=inner_folds, default="auto", metavar="N", help=_INNER)
     add("--repeats", type=repeats, default="auto", metavar="N", help=_REPEATS)
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
-    add("--scoring", metavar="NAME", help="a scikit-learn scorer; default: accuracy or r2")
+    add("--scoring", action="append", metavar="NAME", help=_SCORING)
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
@@ -208,17 +213,17 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
     )
     if arguments.plot is not None:
         _picture_format(arguments.plot)
-    if arguments.scoring is not None:
-        _check_scorer(arguments.scoring)
+    for name in arguments.scoring or ():
+        _check_scorer(name)
 
 
 def _choose_estimator(arguments: argparse.Namespace, *, classify: bool) -> str:
-    fitting, other = ("logistic", "ridge") if classify else ("ridge", "logistic")
-    if arguments.estimator == other:
+    name: str = arguments.estimator or ("logistic" if classify else "ridge")
+    if name in _OF_LABELS and not classify:
         raise UsageError(
-            f"--estimator {other} does not fit this target; use {fitting}, svm or random-forest."
+            f"--estimator {name} does not fit this target; use ridge, svm or random-forest."
         )
-    return arguments.estimator or fitting
+    return name
 
 
 def _read(
@@ -318,16 +323,13 @@ def _save_plot(sweep: LayerSweep, path: Path) -> None:
 def _check_scorer(name: str) -> None:
     from difflib import get_close_matches
 
-    from sklearn.metrics import get_scorer_names
+    from sklprep.sweeps.scorers import scorer_names
 
-    names = get_scorer_names()
+    names = scorer_names()
     if name not in names:
         near = [known for known in names if known.startswith(name)][:_SHOWN_SCORERS]
         near = near or get_close_matches(name, names) or ["accuracy", "balanced_accuracy", "r2"]
-        raise UsageError(
-            f"--scoring {name} is not a scorer of scikit-learn; choose one such as"
-            f" {', '.join(near)}."
-        )
+        raise UsageError(f"--scoring {name} is not a scorer; choose one such as {', '.join(near)}.")
 
 
 def _picture_format(path: Path) -> str:
@@ -348,14 +350,17 @@ def _picture_format(path: Path) -> str:
 def _print_sweep(sweep: LayerSweep) -> None:
     spread = "fold spread" if sweep.band is None else "95 % band"
     p_head = "" if sweep.adjusted_p_values is None else "adjusted p  "
-    print(f"\n{'layer':<12}{sweep.scoring:<10}  {spread:<14}{p_head}")
+    others = sweep.other_scores
+    heads = "".join(f"{name:<{len(name) + 2}}" for name in others)
+    print(f"\n{'layer':<12}{sweep.scoring:<10}  {spread:<14}{p_head}{heads}")
     for i, (layer, scores) in enumerate(zip(sweep.layers, sweep.scores, strict=True)):
         bar = "#" * round(40 * max(0.0, scores.mean()))
         around = f"{scores.std():.3f}"
         if sweep.band is not None:
             around = f"{sweep.band[0, i]:.3f}, {sweep.band[1, i]:.3f}"
         p = "" if sweep.adjusted_p_values is None else f"{sweep.adjusted_p_values[i]:<12.3g}"
-        print(f"{layer!s:<12}{scores.mean():<10.3f}  {around:<14}{p}{bar}")
+        more = [f"{one.mean_scores[i]:<{len(name) + 2}.3f}" for name, one in others.items()]
+        print(f"{layer!s:<12}{scores.mean():<10.3f}  {around:<14}{p}{''.join(more)}{bar}")
     for name, baseline in sweep.baselines.items():
         print(f"{name:<16}{baseline.mean:.3f}")
     print()
@@ -363,7 +368,7 @@ def _print_sweep(sweep: LayerSweep) -> None:
 
 def _make_estimator(arguments: argparse.Namespace, *, classify: bool) -> Any:
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.svm import LinearSVC, LinearSVR
 
@@ -375,6 +380,7 @@ def _make_estimator(arguments: argparse.Namespace, *, classify: bool) -> Any:
     model = {
         "logistic": lambda: LogisticRegression(solver="newton-cg", max_iter=1000),
         "ridge": Ridge,
+        "ridge-classifier": RidgeClassifier,
         "svm": lambda: (
             LinearSVC(dual=True, max_iter=10_000, random_state=seed)
             if classify

@@ -53,6 +53,8 @@ class Work(NamedTuple):
         Whether the models are those that the solver knows, and it is wanted.
     device : str or None
         Where the solver computes.
+    others : tuple of Scorer
+        More scorers, for the first labeling alone.
     """
 
     model: Any
@@ -63,6 +65,12 @@ class Work(NamedTuple):
     groups: NDArray[np.int64] | None = None
     solve: bool = False
     device: str | None = None
+    others: tuple[Scorer, ...] = ()
+
+    @property
+    def are_made(self) -> bool:
+        """Whether `make_scorer` made all of its scorers."""
+        return all(map(is_made_scorer, (self.scorer, *self.others)))
 
 
 class TrainingSet(NamedTuple):
@@ -85,11 +93,14 @@ class Fitted(NamedTuple):
     Attributes
     ----------
     scores : ndarray of shape (n_tests, n_candidates, n_labelings)
+    others : ndarray of shape (n_others, n_tests, n_candidates)
+        Of the first labeling, by the other scorers.
     seconds : float
         Of fitting, for one model: those that are fitted together share it equally.
     """
 
     scores: NDArray[np.float64]
+    others: NDArray[np.float64]
     seconds: float
 
 
@@ -112,10 +123,13 @@ def fit_training_sets(
     work : Work
     labels : ndarray of shape (n_labelings, n_samples)
     training_sets : list of TrainingSet
+        That of an outer fold, which the other scorers are for, then those of its inner folds.
     """
     work = work._replace(X=work.X.read()) if isinstance(work.X, RemoteRows) else work
     fit = _solve if work.solve and not _repeats_itself(work.X) else _fit
-    return [fit(work, labels, one) for one in training_sets]
+    outer, *inner = training_sets
+    inside = work._replace(others=())
+    return [fit(work, labels, outer), *(fit(inside, labels, one) for one in inner)]
 
 
 def _repeats_itself(X: Any) -> bool:
@@ -133,6 +147,7 @@ def _fit(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     train, tests, n_labelings = training_set
     models = make_models(work.model, work.candidates)
     scores = np.empty((len(tests), len(models), n_labelings))
+    others = np.empty((len(work.others), len(tests), len(models)))
     seconds = 0.0
     for c, labeling in np.ndindex(len(models), n_labelings):
         started = time.perf_counter()
@@ -140,16 +155,20 @@ def _fit(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
         seconds += time.perf_counter() - started
         for t, test in enumerate(tests):
             seen, X = fitted, work.X[test]
-            if is_made_scorer(work.scorer) and hasattr(fitted, "__sklearn_tags__"):
+            if work.are_made and hasattr(fitted, "__sklearn_tags__"):
                 seen, X = Answers(fitted, X), np.arange(len(test))
-            scores[t, c, labeling] = _score(work.scorer, seen, X, labels[labeling][test])
-    return Fitted(scores, seconds / scores[0].size)
+            y = labels[labeling][test]
+            scores[t, c, labeling] = _score(work.scorer, seen, X, y)
+            if labeling == 0:
+                others[:, t, c] = [_score(other, seen, X, y) for other in work.others]
+    return Fitted(scores, others, seconds / scores[0].size)
 
 
 def _solve(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     """Fit all at once; by scikit-learn, which takes longer, what the solver could not."""
     train, tests, n_labelings = training_set
     scores = np.empty((len(tests), len(work.candidates), n_labelings))
+    others = np.empty((len(work.others), len(tests), len(work.candidates)))
     positions = np.split(np.arange(sum(map(len, tests))), np.cumsum([len(test) for test in tests]))
     models = make_models(work.model, work.candidates)
     seconds, splits = 0.0, {}
@@ -172,7 +191,10 @@ def _solve(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitte
                     again = _fit_one(models[c], work, labels[labeling], train)
                     answers = Answers(again, work.X[test])
                 scores[t, c, labeling] = _score_answers(work, answers, y, permuted=labeling > 0)
-    return Fitted(scores, seconds / scores[0].size)
+                if labeling == 0:
+                    rows = np.arange(len(y))
+                    others[:, t, c] = [_score(other, answers, rows, y) for other in work.others]
+    return Fitted(scores, others, seconds / scores[0].size)
 
 
 def _score_answers(work: Work, answers: Answers, y: NDArray[Any], *, permuted: bool) -> float:

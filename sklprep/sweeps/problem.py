@@ -22,7 +22,7 @@ from sklprep.sweeps.estimator import read_layers, wants_groups, without_selector
 from sklprep.sweeps.fitting import is_made_scorer, make_models
 from sklprep.sweeps.inputs import InputSpec, read_inputs
 from sklprep.sweeps.probe_data import input_of, is_dataset, normalize_anew
-from sklprep.sweeps.scoring import Scoring
+from sklprep.sweeps.scoring import Scoring, read_scorings
 from sklprep.sweeps.solver import recognise_all
 from sklprep.transformers.normalizers import ActivationNormalizer
 
@@ -37,6 +37,10 @@ class Problem:
         What no split tears apart, numbered from 0; what the rows would have by themselves.
     origin : str
         What the rows are, for `methods_text`.
+    scoring, other_scorings
+        The score that chooses and is permuted, and those of the same fits.
+    score_reason : str
+        Why the default is not the usual score.
     """
 
     acts: Any
@@ -49,6 +53,8 @@ class Problem:
     sae_model: Any
     needs_groups: bool
     scoring: Scoring
+    other_scorings: list[Scoring]
+    score_reason: str
     classify: bool
     candidates: list[dict[str, Any]]
 
@@ -67,7 +73,9 @@ class Problem:
     def knows(self, model: Any, candidates: Sequence[dict[str, Any]] = ({},)) -> bool:
         """Whether the solver knows a model with any parameters that compete, and its scorer."""
         models = make_models(model, candidates)
-        return is_made_scorer(self.scoring.scorer) and recognise_all(models) is not None
+        scorings = [self.scoring, *self.other_scorings]
+        are_made = all(is_made_scorer(one.scorer) for one in scorings)
+        return are_made and recognise_all(models) is not None
 
 
 def read_problem(
@@ -86,14 +94,14 @@ def read_problem(
         estimator, selector = without_selector(estimator)
         layers = read_layers(layers, selector)
     classify = _is_classification(estimator, y)
+    if not classify and y.dtype.kind == "b":
+        y = y.astype(np.int64)
     model = default_model(classify) if estimator is None else estimator
     sae_model = default_model(classify, "maxabs") if estimator is None else estimator
     if dataset is not None:
         model = sae_model = normalize_anew(dataset, model[-1] if estimator is None else model)
     own_groups = _read_groups(_own_groups(acts) if dataset is None else dataset.groups, acts)
-    scored = Scoring(scoring, model, classify=classify)
-    if len(np.unique(y)) > 1:  # otherwise no folds can be drawn, which is the better message
-        scored.require_fit(y)
+    scorings = read_scorings(scoring, model, y, classify=classify)
     return Problem(
         acts=acts,
         origin=_describe_rows(acts) if dataset is None else f"A dataset, X of shape {acts.shape}",
@@ -104,7 +112,9 @@ def read_problem(
         model=model,
         sae_model=sae_model,
         needs_groups=wants_groups(model),
-        scoring=scored,
+        scoring=scorings.lead,
+        other_scorings=scorings.others,
+        score_reason=scorings.reason,
         classify=classify,
         candidates=_read_grid(param_grid, model),
     )

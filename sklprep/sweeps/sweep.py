@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from sklprep.sweeps.design import (
     SharedFolds,
     can_repeat,
     draw_design,
+    keep_scorable,
 )
 from sklprep.sweeps.fitting import Work, fit_training_sets
 from sklprep.sweeps.inputs import members_of, read_inputs
@@ -98,8 +100,13 @@ def layer_sweep(
     groups : array-like of shape (n_samples,), default=None
         Rows that must not straddle a split. By default those of `acts`, where rows of one text are
         together; for an array, each row by itself.
-    scoring : str or callable, default=None
-        As scikit-learn takes it; by default accuracy or R2.
+    scoring : str, callable or list of them, default=None
+        As scikit-learn takes it; also ``"quadratic_kappa"``, ``"spearman"``, ``"pooled_r2"`` and
+        ``"roc_auc_active"``, see `sklprep.sweeps.scorers`. The first of several chooses layers and
+        parameters and is permuted; the others score the same models (`LayerSweep.other_scores`).
+        By default accuracy or R2. Where more than 60 % of the rows are of one class, ROC AUC (two
+        classes) or balanced accuracy; where more than 60 % of the numbers are zero, pooled R2,
+        Spearman's correlation and ROC AUC of "not zero".
     param_grid : dict of str to list, or list of dict, default=None
         Parameters of the estimator that compete, as `GridSearchCV` takes them, for example
         ``{"logisticregression__C": [0.01, 0.1, 1]}``. The inner folds choose layer and parameters
@@ -211,6 +218,7 @@ def layer_sweep(
         n_repeats=repeats,
         random_state=random_state,
     )
+    problem = keep_scorable(problem, design, required=scoring is not None)
     warn_of_leaks(problem)
     rivals = make_rivals(problem) if baselines else {}
     fits = _fit_all(problem, design, rivals, means, n_jobs, show_progress)
@@ -223,7 +231,7 @@ def layer_sweep(
             for k, i in enumerate(best)
         ]
     reason = why_no_interval(design.folds, problem.groups)
-    return LayerSweep(
+    sweep = LayerSweep(
         layers=names,
         scores=np.array([one.scores for one in fits.inputs]),
         fit_times=np.array([one.seconds for one in fits.inputs]),
@@ -237,10 +245,22 @@ def layer_sweep(
         chosen=chosen,
         permutation_scores=_stack_permuted(fits) if n_permutations else None,
         n_labelings=design.n_labelings,
-        baselines=fits.baselines,
+        baselines={name: Baseline(rival.scores) for name, rival in fits.rivals.items()},
         solver=means.name,
         details=_describe(problem, design, means),
+        score_reason=problem.score_reason,
     )
+    others = {}
+    for i, one in enumerate(problem.other_scorings):
+        others[one.name] = replace(
+            sweep,
+            scoring=one.name,
+            scores=np.array([of_input.others[i] for of_input in fits.inputs]),
+            baselines={name: Baseline(rival.others[i]) for name, rival in fits.rivals.items()},
+            permutation_scores=None,
+            score_reason="",
+        )
+    return replace(sweep, other_scores=others)
 
 
 def _read_repeats(n_repeats: int | str, cv: Any, means: _Means) -> int:
@@ -318,7 +338,7 @@ def _read_means(problem: Problem, solver: str, device: str | None) -> _Means:
 
 class _Fits(NamedTuple):
     inputs: list[InputScores]
-    baselines: dict[str, Baseline]
+    rivals: dict[str, InputScores]
 
 
 def _fit_all(
@@ -342,12 +362,21 @@ def _fit_all(
         n_jobs = 1  # the device is one, and keeps itself busy
     results = iter(run_tasks(_with_progress(tasks, total, show_progress), total, n_jobs))
 
+    n_observed = len(design.repeats)
+    are_pooled = [one.is_pooled for one in (problem.scoring, *problem.other_scorings)]
+
     def read(of_input: list[SharedFolds]) -> InputScores:
-        scores = [one.read(list(islice(results, len(one.folds)))) for one in of_input]
-        return InputScores.merge(scores, len(design.repeats))
+        scores = [
+            one.read(
+                list(islice(results, len(one.folds))),
+                are_pooled if i < n_observed else are_pooled[:1],
+            )
+            for i, one in enumerate(of_input)
+        ]
+        return InputScores.merge(scores, n_observed)
 
     inputs = [read(of_input) for of_input in rounds]
-    return _Fits(inputs, {name: Baseline(read(of_rival).scores) for name in rivals})
+    return _Fits(inputs, {name: read(of_rival) for name in rivals})
 
 
 def _make_tasks(
@@ -358,17 +387,20 @@ def _make_tasks(
     rows: Iterator[Any],
 ) -> Iterator[Task]:
     scorer, name = problem.scoring.scorer, problem.scoring.name
+    others = tuple(one.scorer for one in problem.other_scorings)
     groups = problem.groups if problem.needs_groups else None
     for spec, X, solves in zip(problem.inputs, rows, means.solves, strict=True):
         model = problem.model_for(spec)
-        work = Work(model, problem.candidates, scorer, name, X, groups, solves, means.device)
-        for one in design.rounds(together=solves):
-            for training_sets in one.training_sets():
-                yield fit_training_sets, work, one.labels, training_sets
-    for rival in rivals.values():
         work = Work(
-            rival.model, [{}], scorer, name, rival.X, solve=rival.solves and any(means.solves)
+            model, problem.candidates, scorer, name, X, groups, solves, means.device, others
         )
+        for i, one in enumerate(design.rounds(together=solves)):
+            of_y = work if i < len(design.repeats) else work._replace(others=())
+            for training_sets in one.training_sets():
+                yield fit_training_sets, of_y, one.labels, training_sets
+    for rival in rivals.values():
+        solve = rival.solves and any(means.solves)
+        work = Work(rival.model, [{}], scorer, name, rival.X, solve=solve, others=others)
         for one in design.baselines():
             for training_sets in one.training_sets():
                 yield fit_training_sets, work, one.labels, training_sets

@@ -27,6 +27,7 @@ from sklprep.sweeps.intervals import (
     exact_interval,
     max_t_band,
 )
+from sklprep.sweeps.scorers import name_score, score_of
 
 _SOLVERS = {
     "sklprep": "a solver that reaches scikit-learn's optimum for all folds and labelings at once",
@@ -102,9 +103,15 @@ class LayerSweep:
         The nested score against each baseline, on the same folds. Empty where there is no interval.
     table : DataFrame
         One row for each layer and fold: ``layer``, ``repeat``, ``fold``, ``score``, ``fit_time``,
-        and of the layer ``band_low``, ``band_high``, ``adjusted_p``. Without pandas, a dict of
-        these columns.
+        of the layer ``band_low``, ``band_high``, ``adjusted_p``, and a column for each of
+        `other_scores`. Without pandas, a dict of these columns.
     scoring : str
+        The score that chose.
+    score_reason : str
+        Why it is not accuracy or R2, where nobody asked for another one.
+    other_scores : dict of str to LayerSweep
+        By the other scorers: the same fits and choices with their scores, so that ``nested_score``,
+        ``nested_interval``, ``band``, ``baselines`` and ``comparisons`` are theirs.
     solver : str
         What fitted: ``"sklprep"``, ``"scikit-learn"``, or both, in the order of the inputs.
     n_samples, n_groups, n_repeats, n_permutations : int
@@ -144,6 +151,8 @@ class LayerSweep:
     baselines: dict[str, Baseline] = field(default_factory=dict)
     solver: str = "scikit-learn"
     details: dict[str, str] = field(default_factory=dict)
+    score_reason: str = ""
+    other_scores: dict[str, LayerSweep] = field(default_factory=dict)
 
     __module__ = "sklprep"
 
@@ -182,7 +191,8 @@ class LayerSweep:
         if self.scoring == "accuracy" and scores.min() == scores.max() and scores[0] in (0, 1):
             return exact_interval(bool(scores[0]), self.n_groups)
         low, high = corrected_t(scores, self.size_ratio)
-        return (max(low, 0.0), min(high, 1.0)) if self.scoring == "accuracy" else (low, high)
+        least, largest = score_of(self.scoring).bounds
+        return max(low, least), min(high, largest)
 
     @property
     def repeat_spread(self) -> float | None:
@@ -275,6 +285,7 @@ class LayerSweep:
             "band_low": of_layers(low),
             "band_high": of_layers(high),
             "adjusted_p": of_layers(self.adjusted_p_values),
+            **{name: one.scores.reshape(-1).tolist() for name, one in self.other_scores.items()},
         }
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -308,21 +319,29 @@ class LayerSweep:
             parts.append(
                 f"permutation p = {self.p_value:.3g} (smallest possible {self.p_value_min:.3g})"
             )
+        best = argmax(self.mean_scores)
+        parts += [one._say(best) for one in self.other_scores.values()]
+        if self.score_reason:
+            parts.append(f"scored by {self._score_name} as {self.score_reason}")
         return f"{head}: {'; '.join(parts)}"
+
+    def _say(self, best: int) -> str:
+        """Say the nested score and its interval, without nesting that of the layer at `best`."""
+        score = self.mean_scores[best] if self.nested_score is None else self.nested_score
+        if self.nested_interval is None:
+            return f"{self._score_name} {format_score(score)}"
+        low, high = map(format_score, self.nested_interval)
+        return f"{self._score_name} {format_score(score)} [{low}, {high}]"
 
     @property
     def _had_a_choice(self) -> bool:
         return len(self.layers) > 1 or any(len(one) > 1 for one in self.chosen or ())
 
     def _head(self) -> str:
-        word = "Honest " if self._had_a_choice else ""
-        head = f"{word}{self._score_name} {format_score(self.nested_score)}"
-        head = head if word else f"{head[0].upper()}{head[1:]}"
+        said = self._say(0)
+        head = f"Honest {said}" if self._had_a_choice else f"{said[0].upper()}{said[1:]}"
         if self.nested_interval is None:
             head += f" (no interval: {self.no_interval})"
-        else:
-            low, high = map(format_score, self.nested_interval)
-            head += f" [{low}, {high}]"
         if self.repeat_spread is None:
             return head
         return f"{head} over {self.n_repeats} repeats (s.d. {format_score(self.repeat_spread, 3)})"
@@ -379,6 +398,12 @@ class LayerSweep:
             )
         if not self._had_a_choice:
             sentences.append("That this input was chosen elsewhere is not accounted for.")
+        if self.score_reason:
+            sentences.append(f"The score is {self._score_name}, as {self.score_reason}.")
+        if self.other_scores:
+            best = argmax(self.mean_scores)
+            said = ", ".join(one._say(best) for one in self.other_scores.values())
+            sentences.append(f"The same models had, by scores that chose nothing: {said}.")
         if self.permutation_scores is not None:
             sentences.append(
                 f"In a permutation control labels were permuted between groups"
@@ -424,7 +449,7 @@ class LayerSweep:
 
     @property
     def _score_name(self) -> str:
-        return "R2" if self.scoring == "r2" else self.scoring.replace("_", " ")
+        return name_score(self.scoring)
 
     def _repr_html_(self) -> str:
         """Show in a notebook the honest answer and the curve."""
