@@ -55,7 +55,8 @@ class ActivationSet:
     sources : ndarray of str of shape (n_rows,), or None
         The set that each row comes from, where `concatenate` joined several.
     groups : ndarray of shape (n_rows,), int64
-        The sentence of each row unless given: what must not straddle a split.
+        The sentence of each row unless given, those of one text together: what must not straddle a
+        split.
     layers : ndarray of shape (n_layers,), int64
         Distinct layer numbers, ascending.
     sae_layers, average_l0s : ndarray of shape (n_configs,)
@@ -302,7 +303,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        return self.rows.groups.copy()
+        return self.rows.split_groups.copy()
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:

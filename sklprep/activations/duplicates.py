@@ -6,7 +6,7 @@ Nothing here knows of sets or files: texts, rows and groups come as arrays.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ NEAR_ROWS = 0.95
 _BLOCK_ROWS = 256
 """Rows that are compared with all others at a time: 205 MB of cosines where there are 100,000."""
 
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 """How far a cosine may fall short of the threshold: that of equal rows is not always 1."""
 
 
@@ -58,6 +58,52 @@ class Components:
         """For each position the first one of its component."""
         _, first, inverse = np.unique(self._number, return_index=True, return_inverse=True)
         return first[inverse.reshape(-1)]
+
+
+class Nearest(NamedTuple):
+    """The nearest neighbours of some rows among those of other groups.
+
+    Attributes
+    ----------
+    rows, others : ndarray of shape (n_compared,), int
+        Positions of a row and of its nearest.
+    cosines : ndarray of shape (n_compared,)
+        Minus infinity where there are no other groups.
+    """
+
+    rows: NDArray[np.int64]
+    others: NDArray[np.int64]
+    cosines: NDArray[np.float64]
+
+
+def find_nearest(vectors: Any, groups: NDArray[Any], *, most: int) -> Nearest:
+    """Find the nearest neighbours of at most so many rows, evenly spread, in other groups.
+
+    Parameters
+    ----------
+    vectors : ndarray or CSR of shape (n, d)
+        Of length 1, as `text_vectors` and `row_vectors` give them.
+    groups : ndarray of shape (n,)
+    most : int
+
+    Examples
+    --------
+    >>> texts = np.array(["a cat sat here", "it rained", "a cat sat there"])
+    >>> find_nearest(text_vectors(texts), np.arange(3), most=10).others
+    array([2, 0, 0])
+    """
+    n = vectors.shape[0]
+    rows = np.arange(0, n, -(-n // most))
+    others, cosines = np.zeros(len(rows), np.int64), np.zeros(len(rows))
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        found = vectors[block] @ vectors.T
+        found = found if isinstance(found, np.ndarray) else found.toarray()
+        found[groups[block, np.newaxis] == groups] = -np.inf
+        here = slice(start, start + len(block))
+        others[here] = found.argmax(axis=1)
+        cosines[here] = found.max(axis=1)
+    return Nearest(rows, others, cosines)
 
 
 def find_equal(items: Iterable[Hashable]) -> list[NDArray[np.int64]]:
@@ -131,6 +177,6 @@ def find_near(
     for start in range(0, vectors.shape[0], _BLOCK_ROWS):
         cosines = vectors[start : start + _BLOCK_ROWS] @ vectors[start:].T
         cosines = np.triu(cosines if isinstance(cosines, np.ndarray) else cosines.toarray(), 1)
-        one, other = np.nonzero(cosines >= threshold - _ROUNDING)
+        one, other = np.nonzero(cosines >= threshold - ROUNDING)
         if len(one):
             yield start + one, start + other, cosines[one, other]

@@ -77,7 +77,7 @@ def gather_facts(rows: Rows) -> SetFacts:
         source.pooling,
         len(rows),
         len(sentences),
-        len(np.unique(rows.groups)),
+        len(np.unique(rows.split_groups)),
         [] if source.d_model is None else source.layers.tolist(),
         list(saes),
         source.d_embed,

@@ -37,6 +37,7 @@ class JoinedSource:
     """
 
     place: Path | None = None
+    groups_are_sentences = False
 
     def __init__(self, parts: Mapping[str, Rows]) -> None:
         if not parts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sklprep.exceptions import UsageError
@@ -10,10 +11,9 @@ from sklprep.exceptions import UsageError
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
-LINEAR = ("logistic", "ridge", "difference-of-means", "lda", "svm")
+LINEAR = ("logistic", "ridge", "ridge-classifier", "difference-of-means", "lda", "svm")
 ESTIMATORS = (*LINEAR, "random-forest")
 
-_OF_LABELS = ("logistic", "difference-of-means", "lda", "svm", "random-forest")
 _OF_QUANTITIES = ("ridge", "svm", "random-forest")
 
 
@@ -21,19 +21,18 @@ def add_estimator(parser: argparse.ArgumentParser, choices: tuple[str, ...]) -> 
     parser.add_argument(
         "--estimator",
         choices=choices,
-        help="default: logistic for labels, or ridge for quantities",
+        help="default: logistic for labels, or ridge for quantities; ridge takes labels as numbers",
     )
 
 
 def choose_estimator(name: str | None, *, classify: bool) -> str:
     """Give the name of a model for labels or quantities; refuse one for the other."""
-    fitting = _OF_LABELS if classify else _OF_QUANTITIES
-    if name is not None and name not in fitting:
-        *most, last = fitting
+    if name is not None and not classify and name not in _OF_QUANTITIES:
+        *most, last = _OF_QUANTITIES
         raise UsageError(
             f"--estimator {name} does not fit this target; use {', '.join(most)} or {last}."
         )
-    return name or fitting[0]
+    return name or ("logistic" if classify else "ridge")
 
 
 def make_estimator(
@@ -58,23 +57,22 @@ def make_estimator(
 def _make_model(name: str, *, classify: bool, seed: int) -> Any:
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
-    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.linear_model import LogisticRegression, Ridge, RidgeClassifier
     from sklearn.svm import LinearSVC, LinearSVR
 
     from sklprep.sweeps.difference_of_means import DifferenceOfMeans
 
-    match name:
-        case "logistic":
-            return LogisticRegression(solver="newton-cg", max_iter=1000)
-        case "ridge":
-            return Ridge()
-        case "difference-of-means":
-            return DifferenceOfMeans()
-        case "lda":
-            return LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        case "svm":
-            kind = LinearSVC if classify else LinearSVR
-            return kind(dual=True, max_iter=10_000, random_state=seed)
-        case _:
-            kind = RandomForestClassifier if classify else RandomForestRegressor
-            return kind(random_state=seed)
+    models: dict[str, Callable[[], Any]] = {
+        "logistic": lambda: LogisticRegression(solver="newton-cg", max_iter=1000),
+        "ridge": Ridge,
+        "ridge-classifier": RidgeClassifier,
+        "difference-of-means": DifferenceOfMeans,
+        "lda": lambda: LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+        "svm": lambda: (LinearSVC if classify else LinearSVR)(
+            dual=True, max_iter=10_000, random_state=seed
+        ),
+        "random-forest": lambda: (RandomForestClassifier if classify else RandomForestRegressor)(
+            random_state=seed
+        ),
+    }
+    return models[name]()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from sklprep.exceptions import UsageError
 
 SCORING_HELP = (
-    "a scikit-learn scorer, or recall_at_fpr (at 1 %% false positives; recall_at_fpr=0.05 at 5 %%);"
-    " default: accuracy or r2"
+    "score: of scikit-learn, quadratic_kappa, spearman, pooled_r2, roc_auc_active, or recall_at_fpr"
+    " (at 1 %% false positives; recall_at_fpr=0.05 at 5 %%); the first of several chooses; default:"
+    " accuracy or r2, but what suits y where over 60 %% of it is one value"
 )
 _MOST_SHOWN = 5  # all that begin with "balanced", "roc_auc" or "f1"
 
@@ -15,15 +16,11 @@ def require_scorer(name: str) -> None:
     """Refuse a name that is not a scorer's, with some that are."""
     from difflib import get_close_matches
 
-    from sklearn.metrics import get_scorer_names
-
     from sklprep.sweeps.operating_point import NAME, read_rate
+    from sklprep.sweeps.scorers import scorer_names
 
-    names = [*get_scorer_names(), NAME]
+    names = [*scorer_names(), NAME]
     if name not in names and read_rate(name) is None:
         near = [known for known in names if known.startswith(name)][:_MOST_SHOWN]
         near = near or get_close_matches(name, names) or ["accuracy", "balanced_accuracy", "r2"]
-        raise UsageError(
-            f"--scoring {name} is not a scorer of scikit-learn; choose one such as"
-            f" {', '.join(near)}."
-        )
+        raise UsageError(f"--scoring {name} is not a scorer; choose one such as {', '.join(near)}.")

@@ -108,7 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--repeats", type=repeats, default="auto", metavar="N", help=_REPEATS)
     add("--aggregate", type=aggregate, metavar="NAME", help=_AGGREGATE)
     add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
-    add("--scoring", metavar="NAME", help=SCORING_HELP)
+    add("--scoring", action="append", metavar="NAME", help=f"* {SCORING_HELP}")
     add("--confounds", action="append", metavar="NAME", help=_CONFOUNDS)
     add_joined(parser)
     add_reading(parser)
@@ -337,8 +337,8 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
     )
     if arguments.plot is not None:
         picture_format(arguments.plot)
-    if arguments.scoring is not None:
-        require_scorer(arguments.scoring)
+    for name in arguments.scoring or ():
+        require_scorer(name)
 
 
 def _read(
@@ -428,14 +428,17 @@ def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:
 def _print_sweep(sweep: LayerSweep) -> None:
     spread = "fold spread" if sweep.band is None else "95 % band"
     p_head = "" if sweep.adjusted_p_values is None else "adjusted p  "
-    print(f"\n{'layer':<12}{sweep.scoring:<10}  {spread:<14}{p_head}")
+    others = sweep.other_scores
+    heads = "".join(f"{name:<{len(name) + 2}}" for name in others)
+    print(f"\n{'layer':<12}{sweep.scoring:<10}  {spread:<14}{p_head}{heads}")
     for i, (layer, scores) in enumerate(zip(sweep.layers, sweep.scores, strict=True)):
         bar = "#" * round(40 * max(0.0, scores.mean()))
         around = f"{scores.std():.3f}"
         if sweep.band is not None:
             around = f"{sweep.band[0, i]:.3f}, {sweep.band[1, i]:.3f}"
         p = "" if sweep.adjusted_p_values is None else f"{sweep.adjusted_p_values[i]:<12.3g}"
-        print(f"{layer!s:<12}{scores.mean():<10.3f}  {around:<14}{p}{bar}")
+        more = [f"{one.mean_scores[i]:<{len(name) + 2}.3f}" for name, one in others.items()]
+        print(f"{layer!s:<12}{scores.mean():<10.3f}  {around:<14}{p}{''.join(more)}{bar}")
     for name, baseline in sweep.baselines.items():
         print(f"{name:<16}{baseline.mean:.3f}")
     print()

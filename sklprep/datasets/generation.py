@@ -78,8 +78,9 @@ def generate_dataset(
     Warns
     -----
     SklprepWarning
-        For fewer than 100 rows, a feature active in fewer than 10, a constant y, and rows that
-        share groups, which a cross-validation must split by group.
+        For fewer than 100 rows, a feature active in fewer than 10, a constant y, rows that share
+        groups, which a cross-validation must split by group, and a step that learned from y of all
+        rows.
 
     Examples
     --------
@@ -204,7 +205,7 @@ def fit_dataset(
     except FaultyFilesError as error:
         raise rows.rows.name_all(error, recipe.find_members(rows)) from None
     dataset = FittedDataset(rows, recipe, fitted, y)
-    _warn(dataset.meta, y)
+    _warn(dataset.meta, y, dataset.pipeline)
     return dataset
 
 
@@ -284,8 +285,9 @@ def _describe(
         }
     elif isinstance(target, ConceptTargetExtractor):
         meta |= {"meta_output_type": CONCEPT, "meta_n_classes": len(np.unique(y))}
-    if len(np.unique(rows.groups)) < len(rows):
-        meta["meta_groups"] = rows.groups
+    groups = rows.rows.groups
+    if len(np.unique(groups)) < len(rows):
+        meta["meta_groups"] = groups
     if train is not None:
         meta["meta_train_indices"] = train
         meta["meta_test_indices"] = np.setdiff1d(np.arange(len(rows)), train)
@@ -294,7 +296,7 @@ def _describe(
     return meta
 
 
-def _warn(meta: Mapping[str, Any], y: NDArray[Any]) -> None:
+def _warn(meta: Mapping[str, Any], y: NDArray[Any], pipeline: Pipeline) -> None:
     messages = []
     n = len(y)
     if n < EXPECTED_SAMPLES:
@@ -318,5 +320,13 @@ def _warn(meta: Mapping[str, Any], y: NDArray[Any]) -> None:
             " rows with siblings in training score too high. Split by meta_groups, as in"
             " cross_val_score(model, X, y, groups=meta_groups, cv=GroupKFold(5))."
         )
+    if "meta_train_indices" not in meta:
+        messages += [
+            f"X went through {name!r} ({type(step).__name__}), which learned from y of all rows, so"
+            " that scores on X are too high, those of noise too. Cross-validate the whole pipeline"
+            " on the activations, or fit on some rows, fit_rows=..., and score on the others."
+            for name, step in pipeline.steps
+            if hasattr(step, "score_func")  # columns chosen by y, as SelectKBest does
+        ]
     for message in messages:
         warnings.warn(message, SklprepWarning, stacklevel=3)

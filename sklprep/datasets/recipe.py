@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.activations.arrays import to_numpy
+from sklprep.activations.twins import FLATTERED, find_near_texts
 from sklprep.datasets.provenance import Provenance
-from sklprep.exceptions import UsageError
+from sklprep.exceptions import SklprepWarning, UsageError
 from sklprep.formats.members import Members
 
 if TYPE_CHECKING:
@@ -103,6 +105,13 @@ def split_rows(
 ) -> NDArray[np.int64]:
     """Row positions that `train_test_split` with the same arguments puts into training.
 
+    A group that it would tear apart, such as sentences of one text, goes where its first row is.
+
+    Warns
+    -----
+    SklprepWarning
+        If texts on both sides are near-duplicates.
+
     Raises
     ------
     UsageError
@@ -117,7 +126,34 @@ def split_rows(
         )
     except ValueError as error:
         raise UsageError(f"The rows cannot be split with test size {test_size}: {error}") from None
+    groups = acts.groups
+    first, numbers = np.unique(groups, return_index=True, return_inverse=True)[1:]
+    if len(first) < len(groups):
+        is_train = np.zeros(len(groups), bool)
+        is_train[train] = True
+        train = np.flatnonzero(is_train[first][numbers.reshape(-1)])
+    if not 0 < len(train) < len(groups):
+        raise UsageError(
+            f"The rows cannot be split with test size {test_size}: {len(first)} groups, such as"
+            " sentences of one text, stay together, and all of them fell on one side."
+        )
+    _warn_of_near_texts(acts, train)
     return train
+
+
+def _warn_of_near_texts(acts: ActivationSet, train: NDArray[np.int64]) -> None:
+    if acts.sentences is None:
+        return
+    side = np.ones(len(acts), np.int64)
+    side[train] = 0
+    near = find_near_texts(acts.sentences, side)
+    if near is not None:
+        warnings.warn(
+            f"{near.n_near:,} of {near.n_compared:,} texts nearly repeat one on the other side of"
+            f" the split, such as {near.example}: {FLATTERED}. Give groups=..., or leave them out.",
+            SklprepWarning,
+            stacklevel=3,
+        )
 
 
 def read_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np.int64]:

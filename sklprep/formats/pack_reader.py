@@ -132,6 +132,11 @@ class Pack(InPlace):
         sentences = self.sentence_of_row
         return sentences if self._kept is None else np.unique(sentences, return_inverse=True)[1]
 
+    @property
+    def groups_are_sentences(self) -> bool:
+        """Whether no others were given."""
+        return not self._has("sentence_of_row")
+
     @cached_property
     def sentence_of_row(self) -> NDArray[np.int64]:
         """Position of each row's sentence among those that were packed."""

@@ -15,6 +15,7 @@ from sklprep.formats.layers import require_layers
 from sklprep.formats.members import Block, Members
 from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.formats.source import Source, all_members
+from sklprep.formats.texts import merge_by_text
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -71,8 +72,13 @@ class Rows:
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """(n_rows,): what must not straddle a split."""
+        """(n_rows,): as the source has them, and as datasets and packs keep them."""
         return self._of_rows(self._joined_or_own("groups"))
+
+    @property
+    def split_groups(self) -> NDArray[np.int64]:
+        """(n_rows,): what must not straddle a split; sentences of one text are together."""
+        return self._of_rows(self._split_groups())
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:
@@ -257,7 +263,7 @@ class Rows:
         """Rows of the source that are not among these but share a group with some of them."""
         if self.positions is None:
             return None
-        groups = self._joined_or_own("groups")
+        groups = self._split_groups()
         here = np.zeros(self.source.n_rows, bool)
         here[self.positions] = True
         torn = np.isin(groups, groups[here]) & ~here
@@ -274,6 +280,12 @@ class Rows:
         own: NDArray[Any]
         own = self.joined[name] if name in self.joined else getattr(self.source, name)
         return own
+
+    def _split_groups(self) -> NDArray[np.int64]:
+        groups, texts = self._joined_or_own("groups"), self.source.sentences
+        if "groups" in self.joined or texts is None or not self.source.groups_are_sentences:
+            return groups
+        return merge_by_text(groups, texts)
 
     def _of_rows(self, values: Any) -> Any:
         return values if self.positions is None else values[self.positions]

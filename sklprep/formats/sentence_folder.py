@@ -224,6 +224,11 @@ class SentenceFolder:
         return self.sentence_of_row
 
     @property
+    def groups_are_sentences(self) -> bool:
+        """Always: files of one text are sentences of their own."""
+        return True
+
+    @property
     def labels(self) -> NDArray[np.int64]:
         """Concept label of each row, 0 to 3; an error names the files that have none."""
         if faults := self.label_faults:

@@ -33,6 +33,8 @@ class Source(Protocol):
         How the numbers of another tool became layers; empty where they are ours.
     is_pooled : bool
         Whether sklprep pooled the tokens itself, so that `pooling` is known and not assumed.
+    groups_are_sentences : bool
+        Whether `groups` tells sentences apart that have one text.
     left_out : mapping of str to FileFormatError
         Files whose sentences are not among the rows, by name, and why.
     """
@@ -47,6 +49,8 @@ class Source(Protocol):
     d_model: int | None
     n_features: int | None
 
+    @property
+    def groups_are_sentences(self) -> bool: ...
     @property
     def place(self) -> Path | None: ...
     @property
@@ -123,6 +127,11 @@ def all_members(source: Source) -> Members:
 
 class InPlace:
     """A source whose rows are read where they lie: nothing to read before, nothing kept after."""
+
+    @property
+    def groups_are_sentences(self) -> bool:
+        """Groups were given, or hold the rows of one text together already."""
+        return False
 
     def read(self, members: Members) -> None:
         """Nothing to do."""

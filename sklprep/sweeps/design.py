@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import combinations, islice, product
@@ -18,6 +18,7 @@ from sklprep.sweeps.fitting import Fitted, TrainingSet
 from sklprep.sweeps.folds import Fold, FoldsError, describe_cv, draw_folds, most_folds, read_cv
 from sklprep.sweeps.permutations import find_exact_permuter, make_permuter
 from sklprep.sweeps.problem import Problem
+from sklprep.sweeps.scorers import pool
 
 PERMUTATION, REPEAT = range(2)
 """What the random draws of one seed are for."""
@@ -49,6 +50,8 @@ class InputScores(NamedTuple):
         Mean score over the folds.
     false_positive_rates : ndarray of shape (n_folds,), or None
         On the test rows, where a threshold was calibrated.
+    others : ndarray of shape (n_others, n_folds)
+        On the test rows, by the other scorers.
     """
 
     scores: NDArray[np.float64]
@@ -56,6 +59,7 @@ class InputScores(NamedTuple):
     candidates: NDArray[np.intp]
     seconds: NDArray[np.float64]
     permuted: NDArray[np.float64]
+    others: NDArray[np.float64]
     false_positive_rates: NDArray[np.float64] | None = None
 
     @classmethod
@@ -66,6 +70,7 @@ class InputScores(NamedTuple):
         scores, inner, candidates, seconds = (
             np.concatenate([one[i] for one in repeats]) for i in range(4)
         )
+        by_others = np.concatenate([one.others for one in repeats], axis=1)
         found = [one.false_positive_rates for one in repeats]
         rates = [of_folds for of_folds in found if of_folds is not None]
         return cls(
@@ -74,6 +79,7 @@ class InputScores(NamedTuple):
             candidates,
             seconds,
             np.concatenate(permuted),
+            by_others,
             np.concatenate(rates) if rates else None,
         )
 
@@ -105,7 +111,7 @@ class SharedFolds:
         """
         listed = []
         for k, (train, test) in enumerate(self.folds):
-            sets = [TrainingSet(train, [test], len(self.labels))]
+            sets = [TrainingSet(train, [test], len(self.labels), is_outer=True)]
             if self.n_nested and self.inner is None:
                 for other, other_test in self.folds[k + 1 :]:
                     both = np.intersect1d(train, other, assume_unique=True)
@@ -121,9 +127,14 @@ class SharedFolds:
         listed = self.training_sets()
         return [listed] if small and len(self.labels) == 1 else [[of_fold] for of_fold in listed]
 
-    def read(self, fitted: list[list[Fitted]]) -> InputScores:
-        """Read what `training_sets` came to: the scores of what the inner folds choose."""
+    def read(self, fitted: list[list[Fitted]], are_pooled: Sequence[bool]) -> InputScores:
+        """Read what `training_sets` came to: the scores of what the inner folds choose.
+
+        `are_pooled` says of each scorer, the leading one first, whether `pool` makes its scores.
+        """
         outer = np.array([of_fold[0].scores[0] for of_fold in fitted])
+        if are_pooled[0]:
+            outer = pool(outer, self.labels, self.folds)
         n_folds, _, n_labelings = outer.shape
         chosen = np.zeros((n_folds, n_labelings), np.intp)
         inner = np.full(n_folds, np.nan)
@@ -138,7 +149,18 @@ class SharedFolds:
             candidates=chosen[:, 0],
             seconds=np.array([of_fold[0].seconds for of_fold in fitted]),
             permuted=scores[:, 1:].mean(axis=0),
+            others=self._read_others(fitted, chosen[:, 0], are_pooled[1:]),
         )
+
+    def _read_others(
+        self, fitted: list[list[Fitted]], chosen: NDArray[np.intp], are_pooled: Sequence[bool]
+    ) -> NDArray[np.float64]:
+        found = np.array(
+            [of_fold[0].others[:, 0, c] for of_fold, c in zip(fitted, chosen, strict=True)]
+        ).T
+        for i in np.flatnonzero(are_pooled):
+            found[i] = pool(found[i][:, np.newaxis], self.labels[:1], self.folds)[:, 0]
+        return found
 
     def inner_means(self, fitted: list[list[Fitted]]) -> NDArray[np.float64]:
         """Average over the inner folds: (n_folds, n_candidates, n_nested)."""
@@ -268,6 +290,22 @@ def read_seed(random_state: Any) -> int:
     if isinstance(random_state, Integral):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def keep_scorable(problem: Problem, design: Design, *, required: bool) -> Problem:
+    """Leave out other scores that a fold of y does not have; refuse those that were asked for."""
+    kept = []
+    for scoring in problem.other_scorings:
+        try:
+            for one in design.repeats:
+                for k, fold in enumerate(one.folds):
+                    scoring.require_scorable(problem.y, fold, f"fold {k}")
+        except FoldsError as error:
+            if required:
+                raise with_remedies(error, f"leave {scoring.name} out of scoring") from None
+        else:
+            kept.append(scoring)
+    return replace(problem, other_scorings=kept)
 
 
 def can_repeat(cv: Any) -> bool:

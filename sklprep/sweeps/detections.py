@@ -55,6 +55,7 @@ def read_detections(shared: SharedFolds, fitted: list[list[Fitted]], fpr: float)
         candidates=chosen[:, 0],
         seconds=np.array([of_fold[0].seconds for of_fold in fitted]),
         permuted=taken[:, _RECALL, 1:].mean(axis=0),
+        others=np.empty((0, len(fitted))),
         false_positive_rates=taken[:, _RATE, 0],
     )
 

@@ -61,6 +61,8 @@ class Work(NamedTuple):
         What X is residualized on, by the rows of each training set.
     keep_decisions : bool
         Keep what the models of two classes decide, instead of scoring it.
+    others : tuple of Scorer
+        More scorers, for the first labeling alone.
     """
 
     model: Any
@@ -75,6 +77,12 @@ class Work(NamedTuple):
     aggregate: Aggregate | None = None
     confounds: NDArray[np.float64] | None = None
     keep_decisions: bool = False
+    others: tuple[Scorer, ...] = ()
+
+    @property
+    def are_made(self) -> bool:
+        """Whether `make_scorer` made all of its scorers."""
+        return all(map(is_made_scorer, (self.scorer, *self.others)))
 
     def seen_by(self, training_set: TrainingSet) -> Work:
         """Give the work on what the models of a training set see."""
@@ -91,11 +99,14 @@ class TrainingSet(NamedTuple):
     ----------
     n_labelings : int
         How many labelings, from the first, are fitted.
+    is_outer : bool
+        Whether it is that of an outer fold, which the other scorers are for.
     """
 
     rows: NDArray[np.int64]
     tests: list[NDArray[np.int64]]
     n_labelings: int
+    is_outer: bool = False
 
 
 class Fitted(NamedTuple):
@@ -104,6 +115,8 @@ class Fitted(NamedTuple):
     Attributes
     ----------
     scores : ndarray of shape (n_tests, n_candidates, n_labelings), and behind it `Work.shape`
+    others : ndarray of shape (n_others, n_tests, n_candidates)
+        Of the first labeling, by the other scorers.
     seconds : float
         Of fitting, for one model: those that are fitted together share it equally.
     decisions : list of ndarray of shape (n_candidates, n_labelings, n_rows)
@@ -111,6 +124,7 @@ class Fitted(NamedTuple):
     """
 
     scores: NDArray[np.float64]
+    others: NDArray[np.float64]
     seconds: float
     decisions: list[NDArray[np.float64]]
 
@@ -154,29 +168,58 @@ def make_models(model: Any, candidates: Sequence[dict[str, Any]]) -> list[Any]:
 
 def _fit(work: Work, models: list[Any], labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     """Fit one by one, as scikit-learn does."""
-    train, tests, n_labelings = training_set
-    scores = np.full((len(tests), len(models), n_labelings, *work.shape), np.nan)
-    decisions = _make_room(work, training_set, len(models))
-    seconds = 0.0
-    for c, labeling in np.ndindex(len(models), n_labelings):
+    rooms, seconds = _Rooms(work, training_set, len(models)), 0.0
+    for c, labeling in np.ndindex(len(models), training_set.n_labelings):
         started = time.perf_counter()
-        fitted = _fit_one(models[c], work, labels[labeling], train)
+        fitted = _fit_one(models[c], work, labels[labeling], training_set.rows)
         seconds += time.perf_counter() - started
-        for t, test in enumerate(tests):
+        for t, test in enumerate(training_set.tests):
             X, y = work.X[test], labels[labeling][test]
             if work.keep_decisions:
-                decisions[t][c, labeling] = _decide(fitted, X)
-            elif is_made_scorer(work.scorer) and hasattr(fitted, "__sklearn_tags__"):
-                scores[t, c, labeling] = _score_answers(work, Answers(fitted, X), test, y)
+                rooms.decisions[t][c, labeling] = _decide(fitted, X)
+            elif work.are_made and hasattr(fitted, "__sklearn_tags__"):
+                rooms.score(t, c, labeling, Answers(fitted, X), y)
             else:
-                scores[t, c, labeling] = _score(work.scorer, fitted, X, y)
-    return Fitted(scores, seconds / (len(models) * n_labelings), decisions)
+                rooms.scores[t, c, labeling] = _score(work.scorer, fitted, X, y)
+                if rooms.has_others(labeling):
+                    rooms.others[:, t, c] = [_score(one, fitted, X, y) for one in work.others]
+    return rooms.fitted(seconds / (len(models) * training_set.n_labelings))
 
 
-def _make_room(work: Work, training_set: TrainingSet, n_models: int) -> list[NDArray[np.float64]]:
-    """Give room for what models decide about test rows, where that is kept."""
-    shape = n_models, training_set.n_labelings
-    return [np.empty((*shape, len(test))) for test in training_set.tests if work.keep_decisions]
+class _Rooms:
+    """Room for what the models of a training set come to."""
+
+    def __init__(self, work: Work, training_set: TrainingSet, n_models: int) -> None:
+        self._work, self._training_set = work, training_set
+        tests, shape = training_set.tests, (n_models, training_set.n_labelings)
+        n_others = len(work.others) if training_set.is_outer else 0
+        self.scores = np.full((len(tests), *shape, *work.shape), np.nan)
+        self.others = np.full((n_others, len(tests), n_models), np.nan)
+        self.decisions = [np.empty((*shape, len(test))) for test in tests if work.keep_decisions]
+
+    def has_others(self, labeling: int) -> bool:
+        """Whether the other scorers score a labeling."""
+        return labeling == 0 and len(self.others) > 0
+
+    def score(self, t: int, c: int, labeling: int, answers: Answers, y: NDArray[Any]) -> None:
+        """Score, or keep, what a model answers about the rows of a test."""
+        work, test = self._work, self._training_set.tests[t]
+        if work.keep_decisions:
+            self.decisions[t][c, labeling] = _decide(answers, np.arange(len(test)))
+            return
+        if work.aggregate is not None:
+            answers, y = work.aggregate(answers, test, y)
+        rows = np.arange(len(y))
+        # of 40 rows scikit-learn's accuracy takes 0.5 ms, more than the fit
+        if work.scoring in CLOSED_FORMS:
+            self.scores[t, c, labeling] = CLOSED_FORMS[work.scoring](answers, rows, y)
+        else:
+            self.scores[t, c, labeling] = _score(work.scorer, answers, rows, y)
+        if self.has_others(labeling):
+            self.others[:, t, c] = [_score(other, answers, rows, y) for other in work.others]
+
+    def fitted(self, seconds: float) -> Fitted:
+        return Fitted(self.scores, self.others, seconds, self.decisions)
 
 
 def _decide(model: Any, X: Any) -> NDArray[np.float64]:
@@ -214,8 +257,7 @@ def _solve(
         n_fits = len(models) * sum(one.n_labelings for one in some)
         seconds = (time.perf_counter() - started) / n_fits
         for seen, one, of_set in zip(works, some, fits, strict=True):
-            scores, decisions = _score_all(seen, models, labels, one, of_set)
-            yield Fitted(scores, seconds, decisions)
+            yield _score_all(seen, models, labels, one, of_set).fitted(seconds)
 
 
 def _open_split(work: Work, kind: Candidates, one: TrainingSet) -> Split:
@@ -260,36 +302,18 @@ def _score_all(
     labels: NDArray[Any],
     training_set: TrainingSet,
     fits: dict[int, list[Any]],
-) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-    """Score, or keep, what the solver fitted; where it could not, what scikit-learn fits."""
-    train, tests, n_labelings = training_set
-    scores = np.full((len(tests), len(models), n_labelings, *work.shape), np.nan)
-    decisions = _make_room(work, training_set, len(models))
+) -> _Rooms:
+    """Score what the solver fitted; where it could not, what scikit-learn fits."""
+    rooms, tests = _Rooms(work, training_set, len(models)), training_set.tests
     positions = np.split(np.arange(sum(map(len, tests))), np.cumsum([len(test) for test in tests]))
     for c, of_candidate in fits.items():
         for (t, test), (labeling, fit) in product(enumerate(tests), enumerate(of_candidate)):
-            answers, y = Answers(fit, positions[t]), labels[labeling][test]
+            answers = Answers(fit, positions[t])
             if not fit.converged_:
-                again = _fit_one(models[c], work, labels[labeling], train)
+                again = _fit_one(models[c], work, labels[labeling], training_set.rows)
                 answers = Answers(again, work.X[test])
-            if work.keep_decisions:
-                decisions[t][c, labeling] = _decide(answers, np.arange(len(test)))
-            else:
-                scores[t, c, labeling] = _score_answers(work, answers, test, y)
-    return scores, decisions
-
-
-def _score_answers(work: Work, answers: Answers, test: NDArray[np.int64], y: NDArray[Any]) -> Any:
-    """Score all test rows, or what is made of them, by a closed form where there is one.
-
-    Of 40 rows scikit-learn's accuracy takes 0.5 ms, more than the fit.
-    """
-    if work.aggregate is not None:
-        answers, y = work.aggregate(answers, test, y)
-    rows = np.arange(len(y))
-    if work.scoring in CLOSED_FORMS:
-        return CLOSED_FORMS[work.scoring](answers, rows, y)
-    return _score(work.scorer, answers, rows, y)
+            rooms.score(t, c, labeling, answers, labels[labeling][test])
+    return rooms
 
 
 def _fit_one(model: Any, work: Work, y: NDArray[Any], rows: NDArray[np.int64]) -> Any:

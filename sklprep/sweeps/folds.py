@@ -163,7 +163,12 @@ def _most_even(
 
 
 def make_strata(y: NDArray[Any], n_folds: int) -> NDArray[np.int64]:
-    """Bin a numeric y: zero, and quantiles of the others; each bin has a row for every fold."""
+    """Bin a numeric y: zero, and quantiles of the others; each bin has a row for every fold.
+
+    Labels are not binned, so that a regressor of them has the folds of a classifier.
+    """
+    if y.dtype.kind in "iu" and np.unique(y, return_counts=True)[1].min() >= n_folds:
+        return y.astype(np.int64)
     zero = y == 0
     if zero.sum() < n_folds:
         zero[:] = False

@@ -92,10 +92,11 @@ class InputSpec:
 
     def select(self, acts: Any) -> Any:
         """Give its rows of an ActivationSet or an array, (n_samples, n_features)."""
-        if isinstance(acts, ActivationSet) or acts.ndim == 2:
+        if isinstance(acts, ActivationSet):
             selector, X = self.make_selector(), acts
         else:  # the selector checks all it is given, so it is given what is needed
-            selector, X = LayerSelector(ALL), acts[:, list(self.layers)]
+            selector = LayerSelector(ALL)
+            X = acts if acts.ndim == 2 else acts[:, list(self.layers)]
         return selector.set_output(transform="default").fit_transform(X)
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sklprep.sweeps.folds import Fold
+from sklprep.sweeps.scorers import score_of
 
 LEVEL = 0.95
 FEWEST_GROUPS = 30
@@ -130,7 +131,8 @@ def interval_of_scores(
     if scoring == "accuracy" and scores.min() == scores.max() and scores[0] in (0, 1):
         return exact_interval(bool(scores[0]), n_groups)
     low, high = corrected_t(scores, ratio)
-    return (max(low, 0.0), min(high, 1.0)) if scoring == "accuracy" else (low, high)
+    least, largest = score_of(scoring).bounds
+    return max(low, least), min(high, largest)
 
 
 def clopper_pearson(share: float, n: float) -> tuple[float, float]:

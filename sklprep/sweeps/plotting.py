@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklprep.formats.layers import EMBEDDINGS
+from sklprep.sweeps.scorers import name_score
 from sklprep.sweeps.sweep import layer_sweep
-from sklprep.sweeps.sweep_result import LayerSweep, format_score, name_score
+from sklprep.sweeps.sweep_result import LayerSweep, format_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -289,7 +290,7 @@ class LayerSweepDisplay:
         margin = 0.5 + 0.015 * len(labels)
         ax.set_xlim(self._x[0] - margin, max(ticks[-1], self._x[-1]) + margin)
         ax.set_xlabel("Layer" if only_numbers else "Layers")
-        name = {"r2": "$R^2$"}.get(sweep.scoring, name_score(sweep.scoring))
+        name = name_score(sweep.scoring).replace("R2", "$R^2$")
         ax.set_ylabel(f"{name[:1].upper()}{name[1:]} ({sweep.n_folds}-fold)")
         ax.spines[["top", "right"]].set_visible(False)
         if self.nested_ is not None:  # room for the triangles

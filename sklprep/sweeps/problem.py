@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,27 +17,44 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.activations.arrays import require_numbers, require_rows_first, to_numpy
 from sklprep.activations.values import read_values
-from sklprep.exceptions import InsufficientDataError, SklprepWarning, UsageError
+from sklprep.exceptions import InsufficientDataError, UsageError
 from sklprep.sweeps.estimator import read_layers, wants_groups, without_selector
 from sklprep.sweeps.fitting import is_made_scorer, make_models
 from sklprep.sweeps.inputs import InputSpec, read_inputs
-from sklprep.sweeps.scoring import Scoring
+from sklprep.sweeps.probe_data import input_of, is_dataset, normalize_anew
+from sklprep.sweeps.scoring import Scoring, read_scorings
 from sklprep.sweeps.solver import recognise_all
 from sklprep.transformers.normalizers import ActivationNormalizer
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows, target, groups, inputs and models of a sweep."""
+    """Rows, target, groups, inputs and models of a sweep.
+
+    Attributes
+    ----------
+    groups, own_groups : ndarray of shape (n_samples,)
+        What no split tears apart, numbered from 0; what the rows would have by themselves.
+    origin : str
+        What the rows are, for `methods_text`.
+    scoring, other_scorings
+        The score that chooses and is permuted, and those of the same fits.
+    score_reason : str
+        Why the default is not the usual score.
+    """
 
     acts: Any
+    origin: str
     y: NDArray[Any]
     groups: NDArray[np.int64]
+    own_groups: NDArray[np.int64]
     inputs: list[InputSpec]
     model: Any
     sae_model: Any
     needs_groups: bool
     scoring: Scoring
+    other_scorings: list[Scoring]
+    score_reason: str
     classify: bool
     candidates: list[dict[str, Any]]
 
@@ -56,18 +72,26 @@ class Problem:
 
     def solves(self, spec: InputSpec) -> bool:
         """Whether the solver knows all that is fitted on an input. It takes dense rows only."""
-        return not spec.is_sae and self.knows(self.model_for(spec), self.candidates)
+        is_sparse = spec.is_sae and isinstance(self.acts, ActivationSet)
+        return not is_sparse and self.knows(self.model_for(spec), self.candidates)
 
     def knows(self, model: Any, candidates: Sequence[dict[str, Any]] = ({},)) -> bool:
         """Whether the solver knows a model with any parameters that compete, and its scorer."""
         models = make_models(model, candidates)
-        return is_made_scorer(self.scoring.scorer) and recognise_all(models) is not None
+        scorings = [self.scoring, *self.other_scorings]
+        are_made = all(is_made_scorer(one.scorer) for one in scorings)
+        return are_made and recognise_all(models) is not None
 
 
 def read_problem(
     estimator: Any, acts: Any, y: Any, layers: Any, groups: Any, scoring: Any, param_grid: Any
 ) -> Problem:
     """Read the arguments of `layer_sweep` that say what is asked."""
+    dataset = acts if is_dataset(acts) else None
+    if dataset is not None:
+        acts, y = dataset.X, dataset.y if y is None else y
+    if y is None:
+        raise UsageError("y is missing: give one value a row, such as acts.labels.")
     y = read_values(y, "y")
     acts = _read_acts(acts, len(y) if y.ndim else None)
     _require_target(y, len(acts))
@@ -75,19 +99,27 @@ def read_problem(
         estimator, selector = without_selector(estimator)
         layers = read_layers(layers, selector)
     classify = _is_classification(estimator, y)
+    if not classify and y.dtype.kind == "b":
+        y = y.astype(np.int64)
     model = default_model(classify) if estimator is None else estimator
-    scored = Scoring(scoring, model, classify=classify)
-    if len(np.unique(y)) > 1:  # otherwise no folds can be drawn, which is the better message
-        scored.require_fit(y)
+    sae_model = default_model(classify, "maxabs") if estimator is None else estimator
+    if dataset is not None:
+        model = sae_model = normalize_anew(dataset, model[-1] if estimator is None else model)
+    own_groups = _read_groups(_own_groups(acts) if dataset is None else dataset.groups, acts)
+    scorings = read_scorings(scoring, model, y, classify=classify)
     return Problem(
         acts=acts,
+        origin=_describe_rows(acts) if dataset is None else f"A dataset, X of shape {acts.shape}",
         y=y,
-        groups=_read_groups(groups, acts),
-        inputs=read_inputs(layers, acts),
+        groups=own_groups if groups is None else _read_groups(groups, acts),
+        own_groups=own_groups,
+        inputs=read_inputs(layers, acts) if dataset is None else [input_of(dataset, layers)],
         model=model,
-        sae_model=default_model(classify, "maxabs") if estimator is None else estimator,
+        sae_model=sae_model,
         needs_groups=wants_groups(model),
-        scoring=scored,
+        scoring=scorings.lead,
+        other_scorings=scorings.others,
+        score_reason=scorings.reason,
         classify=classify,
         candidates=_read_grid(param_grid, model),
     )
@@ -166,24 +198,20 @@ def _is_classification(estimator: Any, y: NDArray[Any]) -> bool:
     return y.dtype.kind != "f"
 
 
+def _describe_rows(acts: Any) -> str:
+    if not isinstance(acts, ActivationSet):
+        return f"An array of shape {acts.shape}"
+    data = f"{acts.name} (pooling {acts.pooling}, fingerprint {acts.fingerprint[:16]})"
+    return f"{data} without {len(acts.left_out)} faulty files" if acts.left_out else data
+
+
+def _own_groups(acts: Any) -> NDArray[Any]:
+    return acts.groups if isinstance(acts, ActivationSet) else np.arange(len(acts))
+
+
 def _read_groups(groups: Any, acts: Any) -> NDArray[np.int64]:
-    """Number the groups from 0; warn where they separate rows that `acts.groups` holds together."""
-    if groups is None:
-        groups = acts.groups if isinstance(acts, ActivationSet) else np.arange(len(acts))
+    """Number the groups from 0."""
     groups = read_values(groups, "groups", instead=", or give each a group of its own")
     if groups.shape != (len(acts),):
         raise UsageError(f"groups must have shape ({len(acts)},), got {groups.shape}.")
-    groups = np.unique(groups, return_inverse=True)[1].reshape(-1)
-    if isinstance(acts, ActivationSet):
-        pairs = np.unique(np.stack([acts.groups, groups]), axis=1)
-        n_torn = int((np.bincount(pairs[0]) > 1).sum())
-        if n_torn:
-            warnings.warn(
-                f"groups puts rows of one sentence into several groups ({n_torn} of"
-                f" {len(np.unique(acts.groups))} in acts.groups): test rows have siblings in"
-                " training, which raises scores. Leave groups out, or give every row of a sentence"
-                " the same group.",
-                SklprepWarning,
-                stacklevel=4,
-            )
-    return groups
+    return np.unique(groups, return_inverse=True)[1].reshape(-1)

@@ -1,10 +1,10 @@
-"""The score of a sweep, and what it cannot score, found out before anything is fitted."""
+"""The scores of a sweep, and what they cannot score, found out before anything is fitted."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,80 @@ from sklprep.sweeps.estimator import GRIDS
 from sklprep.sweeps.fitting import METHODS, Answers, Scorer, is_made_scorer
 from sklprep.sweeps.folds import Fold, FoldsError
 from sklprep.sweeps.operating_point import read_rate
+from sklprep.sweeps.scorers import find_scorer, score_of
+
+_MOST_OF_ONE_VALUE = 0.6
+"""Share of the commonest value of y beyond which accuracy and R2 are not the default. On rare
+positives accuracy's permutation control has a power of 0.04 to 0.08, where that of the area under
+the ROC curve has 0.16 to 0.19; R2 of folds with few active rows moves four times as much as the
+pooled one."""
 
 _OF_LABELS = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "roc_auc_ovr")
-_OF_NUMBERS = ("r2", "neg_mean_absolute_error", "neg_root_mean_squared_error")
-_OF_SPREAD = ("r2", "explained_variance", "d2_absolute_error_score")
-"""Scores that compare with the mean or median of the test rows: meaningless where these are equal,
-which scikit-learn scores as 0 or 1."""
+_OF_NUMBERS = ("r2", "neg_mean_absolute_error", "neg_root_mean_squared_error", "spearman")
+"""What is advised where another score does not do."""
+
+
+class Scorings(NamedTuple):
+    """The scores of a sweep.
+
+    Attributes
+    ----------
+    lead : Scoring
+        Chooses layers and parameters, and is permuted.
+    others : list of Scoring
+        Scored on the same fits.
+    reason : str
+        Why the default is not accuracy or R2; otherwise empty.
+    """
+
+    lead: Scoring
+    others: list[Scoring]
+    reason: str = ""
+
+
+def read_scorings(scoring: Any, model: Any, y: NDArray[Any], *, classify: bool) -> Scorings:
+    """Read the parameter `scoring` of a sweep, or choose scores that suit y.
+
+    Raises
+    ------
+    UsageError
+        If one could score no fold of y.
+    """
+    reason = ""
+    if scoring is None:
+        names, reason = _choose(model, y, classify=classify)
+    else:
+        names = list(scoring) if isinstance(scoring, list | tuple) else [scoring]
+    if not names:
+        raise UsageError("scoring is an empty list; expected scorers or their names.")
+    rates = [name for name in names if read_rate(name) is not None]
+    if rates and len(names) > 1:
+        raise UsageError(f"scoring={rates[0]!r} stands alone: leave out the other scores.")
+    lead, *others = [Scoring(name, model, y, classify=classify) for name in dict.fromkeys(names)]
+    if len(np.unique(y)) > 1:  # otherwise no folds can be drawn, which is the better message
+        for one in [lead, *others]:
+            one.require_fit(y)
+    return Scorings(lead, others, reason)
+
+
+def _choose(model: Any, y: NDArray[Any], *, classify: bool) -> tuple[list[Any], str]:
+    """Name the scores that suit y, and say why they are not the usual one."""
+    values, counts = np.unique(y, return_counts=True)
+    share, value = counts.max() / len(y), values[counts.argmax()]
+    if share <= _MOST_OF_ONE_VALUE or len(values) == 1:
+        return ["accuracy" if classify else "r2"], ""
+    if not classify:
+        if value != 0:
+            return ["r2"], ""
+        return ["pooled_r2", "spearman", "roc_auc_active"], (
+            f"{share:.0%} of the values of y are 0, and the R2 of a fold with few others is"
+            " anything"
+        )
+    ranks = any(_may_have(model, method) for method in METHODS if method != "predict")
+    return ["roc_auc" if len(values) == 2 and ranks else "balanced_accuracy"], (
+        f"{share:.0%} of the rows are of class {value}, and always answering it has an accuracy of"
+        f" {share:.2f}"
+    )
 
 
 class Scoring:
@@ -32,9 +100,10 @@ class Scoring:
 
     Parameters
     ----------
-    scoring : str, callable or None
+    scoring : str or callable
     model : estimator
         Not fitted; what it can be asked for counts.
+    y : ndarray of shape (n_samples,)
     classify : bool
 
     Attributes
@@ -45,24 +114,30 @@ class Scoring:
         stands in for it until there is a threshold.
     """
 
-    def __init__(self, scoring: Any, model: Any, *, classify: bool) -> None:
-        if scoring is None:
-            scoring = "accuracy" if classify else "r2"
-        elif not (isinstance(scoring, str) or callable(scoring)):
+    def __init__(self, scoring: Any, model: Any, y: NDArray[Any], *, classify: bool) -> None:
+        if not (isinstance(scoring, str) or callable(scoring)):
             raise UsageError(
-                f"scoring must be one scorer, its name or a callable, got {scoring!r}."
+                f"scoring must be a scorer, its name, a callable or a list of them, got"
+                f" {scoring!r}."
             )
+        self._model = model
+        self._y = y
+        self._classify = classify
+        self._found: dict[Any, str] = {}
         try:
             self.fpr = read_rate(scoring)
-            self.scorer: Scorer = check_scoring(model, scoring if self.fpr is None else "roc_auc")
+            found = self._find(scoring) if self.fpr is None else "roc_auc"
+            self.scorer: Scorer = check_scoring(model, found)
         except ValueError as error:
             raise UsageError(str(error)) from None
         self.name: str = (
             scoring if isinstance(scoring, str) else getattr(scoring, "__name__", repr(scoring))
         )
-        self._model = model
-        self._classify = classify
-        self._found: dict[Any, str] = {}
+
+    @property
+    def is_pooled(self) -> bool:
+        """Whether `pool` makes scores of what it gives."""
+        return score_of(self.name).is_pooled
 
     def require_fit(self, y: NDArray[Any]) -> None:
         """Raise `UsageError` where it could score no fold of y, with the names that can."""
@@ -93,6 +168,12 @@ class Scoring:
                 tuple(f"use scoring={name!r}" for name in names),
             )
 
+    def _find(self, scoring: Any) -> Any:
+        """Give a scorer of `sklprep.sweeps.scorers`, or what scikit-learn takes, as it is."""
+        if not isinstance(scoring, str):
+            return scoring
+        return find_scorer(scoring, self._y, classify=self._classify) or scoring
+
     @property
     def _usual(self) -> tuple[str, ...]:
         return _OF_LABELS if self._classify else _OF_NUMBERS
@@ -100,18 +181,20 @@ class Scoring:
     def _pattern(self, train: NDArray[Any], test: NDArray[Any]) -> Any:
         if self._classify:
             return (*map(tuple, map(np.unique, (train, test))), len(test) == 1)
-        return len(test) == 1, len(np.unique(test)) == 1, test.min() < 0, test.min() == 0
+        signs = (np.any(test < 0), np.any(test == 0), np.any(test > 0))
+        return (len(test) == 1, len(np.unique(test)) == 1, *map(bool, signs))
 
     def _working(self, names: Iterable[str], train: NDArray[Any], test: NDArray[Any]) -> list[str]:
         return [name for name in names if not self._why_not(train, test, name)]
 
     def _why_not(self, train: NDArray[Any], test: NDArray[Any], name: str = "") -> str:
         """Say why it, or another scorer, has no score for models that do well; else nothing."""
-        scorer = get_scorer(name) if name else self.scorer
+        scorer = get_scorer(self._find(name)) if name else self.scorer
         if not is_made_scorer(scorer) or not hasattr(self._model, "__sklearn_tags__"):
             return ""  # it may look at the model and at X
         values = np.unique(test)
-        if len(values) == 1 and not self._classify and (name or self.name) in _OF_SPREAD:
+        is_of_spread = score_of(name or self.name).is_of_spread
+        if len(values) == 1 and not self._classify and is_of_spread:
             return f"{_name_rows(test)} the value {values[0]:g}"
         reason = ""
         for predicted in (test, _swap_two(test)):  # likelihood ratios want some error

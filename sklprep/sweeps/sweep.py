@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import ParameterGrid
 
-from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
 from sklprep.sweeps.aggregation import SentenceScores, read_aggregate
@@ -25,11 +24,13 @@ from sklprep.sweeps.design import (
     InputScores,
     SharedFolds,
     draw_design,
+    keep_scorable,
 )
 from sklprep.sweeps.detections import read_detections, require_negatives
 from sklprep.sweeps.fitting import Work, fit_training_sets
 from sklprep.sweeps.inputs import read_inputs
 from sklprep.sweeps.intervals import size_ratio, why_no_interval
+from sklprep.sweeps.leaks import require_unfitted, warn_of_leaks
 from sklprep.sweeps.operating_point import count_classes, read_rate
 from sklprep.sweeps.problem import Problem, read_problem
 from sklprep.sweeps.running import (
@@ -50,7 +51,7 @@ a repeat are then one task."""
 def layer_sweep(
     estimator: Any,
     acts: Any,
-    y: ArrayLike,
+    y: ArrayLike | None = None,
     *,
     layers: Any = EACH,
     cv: Any = 5,
@@ -78,10 +79,12 @@ def layer_sweep(
         Everything behind the selector; cloned and refitted in each fold. None is
         `ActivationNormalizer` (by ``"maxabs"`` for SAE features) with `LogisticRegression` for
         labels (integers, booleans, strings), with `Ridge` for floats.
-    acts : ActivationSet, or array-like of shape (n_samples, n_layers, d_model)
-        An array's layers are numbered from 0.
-    y : array-like of shape (n_samples,)
-        Labels for a classifier, numbers for a regressor.
+    acts : ActivationSet of shape (n_samples,), ProbeDataset, or array-like of shape \
+(n_samples, n_layers, d_model)
+        An array's layers are numbered from 0. A dataset is one input, its X, which keeps its groups
+        and is normalized anew in each fold; it is refused if another step learned from its rows.
+    y : array-like of shape (n_samples,), default=None
+        Labels for a classifier, numbers for a regressor. Of a dataset None is its own.
     layers : "each", "each sae" or list of layer specifications, default="each"
         Each item is one input: ``["embeddings", 0, "0-5", "0,12,25"]``, or SAE features:
         ``["sae 12", "sae 0-5"]``, where a layer has several SAEs ``"sae 12 l0 82"``. ``"each"`` is
@@ -99,12 +102,18 @@ def layer_sweep(
         How often the whole nested cross-validation is repeated with folds drawn anew. ``"auto"``:
         10 where the solver fits every input and folds can be drawn anew, otherwise 1.
     groups : array-like of shape (n_samples,), default=None
-        Rows that must not straddle a split. By default ``acts.groups``; for an array, each row by
-        itself.
-    scoring : str or callable, default=None
-        As scikit-learn takes it; by default accuracy or R2. ``"recall_at_fpr"`` is the recall of
-        the second of two classes at 1 % false positives, ``"recall_at_fpr=0.05"`` at 5 %: the inner
-        folds calibrate the threshold of each outer fold, see `recall_at_fpr`.
+        Rows that must not straddle a split. By default those of `acts`, where rows of one text are
+        together; for an array, each row by itself.
+    scoring : str, callable or list of them, default=None
+        As scikit-learn takes it; also ``"quadratic_kappa"``, ``"spearman"``, ``"pooled_r2"`` and
+        ``"roc_auc_active"``, see `sklprep.sweeps.scorers`. ``"recall_at_fpr"`` is the recall of the
+        second of two classes at 1 % false positives, ``"recall_at_fpr=0.05"`` at 5 %: the inner
+        folds calibrate the threshold of each outer fold, see `recall_at_fpr`. The first of several
+        chooses layers and parameters and is permuted; the others score the same models
+        (`LayerSweep.other_scores`).
+        By default accuracy or R2. Where more than 60 % of the rows are of one class, ROC AUC (two
+        classes) or balanced accuracy; where more than 60 % of the numbers are zero, pooled R2,
+        Spearman's correlation and ROC AUC of "not zero".
     param_grid : dict of str to list, or list of dict, default=None
         Parameters of the estimator that compete, as `GridSearchCV` takes them, for example
         ``{"logisticregression__C": [0.01, 0.1, 1]}``. The inner folds choose layer and parameters
@@ -146,12 +155,15 @@ def layer_sweep(
         If y is constant or has missing values, a class is in fewer groups than there are folds, a
         sparse y is active in fewer than 10 groups, or too few groups can be permuted.
     UsageError
-        If the arguments do not fit together, or the splits of `cv` break up groups.
+        If the arguments do not fit together, the splits of `cv` break up groups, or a part of the
+        estimator is frozen and was fitted before.
 
     Warns
     -----
     SklprepWarning
-        If `groups` separates rows that `acts.groups` holds together, such as tokens of a sentence.
+        If `groups` separates rows that `acts.groups` holds together, such as tokens of a sentence;
+        if texts of different groups are near-duplicates; and, where there are no texts, if rows of
+        different groups are nearly equal, or nearest to the row before or behind them.
 
     Notes
     -----
@@ -202,6 +214,7 @@ def layer_sweep(
     """
     if n_permutations < 0:
         raise UsageError(f"n_permutations must be at least 0, got {n_permutations}.")
+    require_unfitted(estimator)
     problem = read_problem(estimator, acts, y, layers, groups, scoring, param_grid)
     means = read_means(problem, solver, device)
     sentences = read_aggregate(problem, aggregate, aggregate_params, permutes=n_permutations > 0)
@@ -224,9 +237,13 @@ def layer_sweep(
         n_repeats=repeats,
         random_state=random_state,
     )
+    problem = keep_scorable(problem, design, required=scoring is not None)
     if problem.scoring.fpr is not None:
         require_negatives(design, problem, problem.scoring.fpr)
-    known_by, numbers = (None, None) if confounds is None else read_confounds(confounds, acts)
+    warn_of_leaks(problem)
+    known_by, numbers = None, None
+    if confounds is not None:
+        known_by, numbers = read_confounds(confounds, problem.acts)
     rivals = make_rivals(problem, numbers) if baselines else {}
     fits = _fit_all(problem, design, rivals, means, sentences, numbers, n_jobs, show_progress)
     reason = why_no_interval(design.folds, problem.groups)
@@ -240,16 +257,28 @@ def layer_sweep(
         no_interval=reason,
         permutation_scores=_stack_permuted(fits) if n_permutations else None,
         n_labelings=design.n_labelings,
-        baselines=fits.baselines,
+        baselines={name: Baseline(rival.scores) for name, rival in fits.rivals.items()},
         solver=means.name,
         details=_describe(problem, design, means, sentences) | {"confounds": known_by or ""},
+        score_reason=problem.score_reason,
         **_describe_detector(problem, fits),
     )
-    if numbers is None:
-        return found
-    of_residuals = _read_fits(problem, fits.residualized, nested=inner_cv is not None)
-    residualized = replace(found, **of_residuals, permutation_scores=None)
-    return replace(found, residualized=residualized)
+    residualized = None
+    if numbers is not None:
+        of_residuals = _read_fits(problem, fits.residualized, nested=inner_cv is not None)
+        residualized = replace(found, **of_residuals, permutation_scores=None)
+    others = {
+        one.name: replace(
+            found,
+            scoring=one.name,
+            scores=np.array([of_input.others[i] for of_input in fits.inputs]),
+            baselines={name: Baseline(rival.others[i]) for name, rival in fits.rivals.items()},
+            permutation_scores=None,
+            score_reason="",
+        )
+        for i, one in enumerate(problem.other_scorings)
+    }
+    return replace(found, residualized=residualized, other_scores=others)
 
 
 def _read_fits(problem: Problem, inputs: list[InputScores], *, nested: bool) -> dict[str, Any]:
@@ -310,7 +339,8 @@ def count_fits(
     if inner_cv == "auto":
         inner_cv = INNER_IS_OUTER if cv >= FEWEST_SHARED else USUAL_FOLDS
     n_inner = cv * (cv - 1) // 2 if inner_cv == INNER_IS_OUTER else cv * int(inner_cv or 0)
-    calibrates = read_rate(scoring) is not None
+    scorings = scoring if isinstance(scoring, list | tuple) else [scoring]
+    calibrates = any(read_rate(one) is not None for one in scorings)
     n_nested = n_repeats + (n_permutations if n_candidates > 1 or calibrates else 0)
     of_input = n_candidates * (cv * (n_repeats + n_permutations) + n_inner * n_nested)
     n_baselines = (3 if sentences_of(acts) is not None else 1) if baselines else 0
@@ -324,7 +354,7 @@ def count_fits(
 class _Fits(NamedTuple):
     inputs: list[InputScores]
     residualized: list[InputScores]
-    baselines: dict[str, Baseline]
+    rivals: dict[str, InputScores]
 
 
 def _fit_all(
@@ -349,25 +379,37 @@ def _fit_all(
         plan.append((design.observed(nested=fpr is not None), solves and few))
     works = _make_works(problem, rivals, means, sentences, confounds)
     total = sum(len(one.deal(small=small)) for of_one, small in plan for one in of_one)
+    n_observed = len(design.repeats)
     tasks = (
-        (fit_training_sets, work, one.labels, training_sets)
+        (
+            fit_training_sets,
+            work if i < n_observed else work._replace(others=()),
+            one.labels,
+            training_sets,
+        )
         for work, (of_one, small) in zip(works, plan, strict=True)
-        for one in of_one
+        for i, one in enumerate(of_one)
         for training_sets in one.deal(small=small)
     )
     results = chain.from_iterable(run_all(tasks, total, means, n_jobs, show_progress))
 
+    are_pooled = [one.is_pooled for one in (problem.scoring, *problem.other_scorings)]
+
     def read(of_input: list[SharedFolds]) -> InputScores:
         scores = []
-        for one in of_input:
+        for i, one in enumerate(of_input):
             fitted = list(islice(results, len(one.folds)))
-            scores.append(one.read(fitted) if fpr is None else read_detections(one, fitted, fpr))
-        return InputScores.merge(scores, len(design.repeats))
+            if fpr is not None:
+                scores.append(read_detections(one, fitted, fpr))
+            else:
+                n_others = len(fitted[0][0].others) if i < n_observed else 0
+                scores.append(one.read(fitted, are_pooled[: 1 + n_others]))
+        return InputScores.merge(scores, n_observed)
 
     found = [read(of_one) for of_one, _ in plan]
     n, step = len(found) - len(rivals), 1 if confounds is None else 2
-    baselines = {name: Baseline(one.scores) for name, one in zip(rivals, found[n:], strict=True)}
-    return _Fits(found[:n:step], found[1:n:2] if step == 2 else [], baselines)
+    of_rivals = dict(zip(rivals, found[n:], strict=True))
+    return _Fits(found[:n:step], found[1:n:2] if step == 2 else [], of_rivals)
 
 
 def _make_works(
@@ -379,27 +421,23 @@ def _make_works(
 ) -> Iterator[Work]:
     """Give what is fitted for each input, as it is and residualized, and for each baseline."""
     calibrates = problem.scoring.fpr is not None
+    others = tuple(one.scorer for one in problem.other_scorings)
+    asked: dict[str, Any] = {"aggregate": sentences, "keep_decisions": calibrates}
     for work in make_works(problem, means):
-        yield (done := work._replace(aggregate=sentences, keep_decisions=calibrates))
+        yield work._replace(others=others, **asked)
         if confounds is not None:
-            yield done._replace(confounds=confounds)
+            yield work._replace(confounds=confounds, **asked)
     scorer, name = problem.scoring.scorer, problem.scoring.name
     for rival in rivals.values():
         solve = rival.solves and any(means.solves)
-        work = Work(rival.model, [{}], scorer, name, rival.X, solve=solve, aggregate=sentences)
-        yield work._replace(keep_decisions=calibrates)
+        work = Work(rival.model, [{}], scorer, name, rival.X, solve=solve)
+        yield work._replace(others=others, **asked)
 
 
 def _describe(
     problem: Problem, design: Design, means: Means, sentences: SentenceScores | None
 ) -> dict[str, str]:
-    acts, y = problem.acts, problem.y
-    if isinstance(acts, ActivationSet):
-        data = f"{acts.name} (pooling {acts.pooling}, fingerprint {acts.fingerprint[:16]})"
-        if acts.left_out:
-            data += f" without {len(acts.left_out)} faulty files"
-    else:
-        data = f"An array of shape {acts.shape}"
+    y = problem.y
     if problem.classify:
         values, counts = np.unique(y, return_counts=True)
         sizes = ", ".join(f"{v}: {n:,}" for v, n in zip(values[:10], counts[:10], strict=True))
@@ -408,7 +446,7 @@ def _describe(
         target = f"a numeric target, not zero in {np.count_nonzero(y):,} rows"
     models = dict.fromkeys(repr(problem.model_for(spec)) for spec in problem.inputs)
     return {
-        "data": data,
+        "data": problem.origin,
         "target": target,
         "estimator": ", for other inputs ".join(" ".join(m.split()) for m in models),
         "folds": design.outer_cv,

@@ -27,7 +27,7 @@ from sklprep.sweeps.intervals import (
     interval_of_scores,
     max_t_band,
 )
-from sklprep.sweeps.operating_point import read_rate
+from sklprep.sweeps.scorers import name_score
 
 _SOLVERS = {
     "sklprep": "a solver that reaches scikit-learn's optimum for all folds and labelings at once",
@@ -117,9 +117,15 @@ class LayerSweep:
         The nested score less that of `residualized`: what the confounds may have to do with it.
     table : DataFrame
         One row for each layer and fold: ``layer``, ``repeat``, ``fold``, ``score``, ``fit_time``,
-        and of the layer ``band_low``, ``band_high``, ``adjusted_p``. Without pandas, a dict of
-        these columns.
+        of the layer ``band_low``, ``band_high``, ``adjusted_p``, and a column for each of
+        `other_scores`. Without pandas, a dict of these columns.
     scoring : str
+        The score that chose.
+    score_reason : str
+        Why it is not accuracy or R2, where nobody asked for another one.
+    other_scores : dict of str to LayerSweep
+        By the other scorers: the same fits and choices with their scores, so that ``nested_score``,
+        ``nested_interval``, ``band``, ``baselines`` and ``comparisons`` are theirs.
     solver : str
         What fitted: ``"sklprep"``, ``"scikit-learn"``, or both, in the order of the inputs.
     n_samples, n_groups, n_repeats, n_permutations : int
@@ -163,6 +169,8 @@ class LayerSweep:
     false_positive_rates: NDArray[np.float64] | None = None
     n_positives: int | None = None
     n_negatives: int | None = None
+    score_reason: str = ""
+    other_scores: dict[str, LayerSweep] = field(default_factory=dict)
 
     __module__ = "sklprep"
 
@@ -317,6 +325,7 @@ class LayerSweep:
             "band_low": of_layers(low),
             "band_high": of_layers(high),
             "adjusted_p": of_layers(self.adjusted_p_values),
+            **{name: one.scores.reshape(-1).tolist() for name, one in self.other_scores.items()},
         }
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
@@ -351,21 +360,29 @@ class LayerSweep:
             parts.append(
                 f"permutation p = {self.p_value:.3g} (smallest possible {self.p_value_min:.3g})"
             )
+        best = argmax(self.mean_scores)
+        parts += [one._say(best) for one in self.other_scores.values()]
+        if self.score_reason:
+            parts.append(f"scored by {self._score_name} as {self.score_reason}")
         return f"{head}: {'; '.join(parts)}"
+
+    def _say(self, best: int) -> str:
+        """Say the nested score and its interval, without nesting that of the layer at `best`."""
+        score = self.mean_scores[best] if self.nested_score is None else self.nested_score
+        if self.nested_interval is None:
+            return f"{self._score_name} {format_score(score)}"
+        low, high = map(format_score, self.nested_interval)
+        return f"{self._score_name} {format_score(score)} [{low}, {high}]"
 
     @property
     def _had_a_choice(self) -> bool:
         return len(self.layers) > 1 or any(len(one) > 1 for one in self.chosen or ())
 
     def _head(self) -> str:
-        word = "Honest " if self._had_a_choice else ""
-        head = f"{word}{self._score_name} {format_score(self.nested_score)}"
-        head = head if word else f"{head[0].upper()}{head[1:]}"
+        said = self._say(0)
+        head = f"Honest {said}" if self._had_a_choice else f"{said[0].upper()}{said[1:]}"
         if self.nested_interval is None:
             head += f" (no interval: {self.no_interval})"
-        else:
-            low, high = map(format_score, self.nested_interval)
-            head += f" [{low}, {high}]"
         if self.repeat_spread is None:
             return head
         return f"{head} over {self.n_repeats} repeats (s.d. {format_score(self.repeat_spread, 3)})"
@@ -450,6 +467,12 @@ class LayerSweep:
             )
         if not self._had_a_choice:
             sentences.append("That this input was chosen elsewhere is not accounted for.")
+        if self.score_reason:
+            sentences.append(f"The score is {self._score_name}, as {self.score_reason}.")
+        if self.other_scores:
+            best = argmax(self.mean_scores)
+            said = ", ".join(one._say(best) for one in self.other_scores.values())
+            sentences.append(f"The same models had, by scores that chose nothing: {said}.")
         if self.permutation_scores is not None:
             sentences.append(
                 f"In a permutation control labels were permuted between groups"
@@ -576,19 +599,6 @@ def argmax(scores: NDArray[np.float64]) -> int:
 def format_score(score: float | None, digits: int = 2) -> str:
     """Write a score for people; never as -0.00."""
     return "none" if score is None else f"{round(score, digits) + 0.0:.{digits}f}"
-
-
-def name_score(scoring: str) -> str:
-    """Write the name of a scorer in words.
-
-    Examples
-    --------
-    >>> name_score("roc_auc"), name_score("r2"), name_score("recall_at_fpr=0.05")
-    ('roc auc', 'R2', 'recall at 5 % false positives')
-    """
-    if (fpr := read_rate(scoring)) is not None:
-        return f"recall at {100 * fpr:g} % false positives"
-    return "R2" if scoring == "r2" else scoring.replace("_", " ")
 
 
 def name_input(layer: int | str) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklprep.sweeps.plotting import import_pyplot
-from sklprep.sweeps.sweep_result import format_score, name_input, name_score
+from sklprep.sweeps.scorers import name_score
+from sklprep.sweeps.sweep_result import format_score, name_input
 from sklprep.sweeps.transfer import transfer_matrix
 from sklprep.sweeps.transfer_result import TransferMatrix
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from sklprep.files.atomic import atomic_write
 from sklprep.notebook.cards import card, table
 from sklprep.sweeps.intervals import interval_of_scores
-from sklprep.sweeps.sweep_result import format_score, name_input, name_score
+from sklprep.sweeps.scorers import name_score
+from sklprep.sweeps.sweep_result import format_score, name_input
 
 ALL_OTHERS = "all others"
 """The row of models that were trained on all sets but the one they are scored on."""

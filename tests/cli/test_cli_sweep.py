@@ -245,10 +245,9 @@ def test_quantities_of_a_csv_are_regressed_as_in_python(sweep, folder, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--estimator ridge", "--estimator ridge does not fit this target; use logistic, differ"),
         (f"{TO_FEATURE} --estimator logistic", "--estimator logistic does not fit .*; use ridge"),
         ("--estimator lasso", ".*invalid choice: 'lasso'"),
-        ("--scoring nonsense", "--scoring nonsense is not a scorer of scikit-learn; choose one "),
+        ("--scoring nonsense", "--scoring nonsense is not a scorer; choose one "),
         ("--scoring acc", ".*; choose one such as accuracy"),
         ("--layers embedding", ".* cannot be read at 'embedding'; .* may also be embeddings, each"),
         ("--layers sae", ".* or 'each sae'"),

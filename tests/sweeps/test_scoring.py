@@ -151,7 +151,7 @@ def test_scorer_that_gives_nan_never_picks_a_layer():
 
 
 def test_scorers_of_scikit_learn_are_tried_in_no_time():
-    scoring = Scoring("roc_auc_ovr", LogisticRegression(), classify=True)
+    scoring = Scoring("roc_auc_ovr", LogisticRegression(), FOUR, classify=True)
     folds = [(np.arange(k, 60), np.arange(k)) for k in range(20, 40)]
     started = time.process_time()
     for _ in range(20):
@@ -186,7 +186,8 @@ def test_what_can_be_scored_is_not_refused(scoring):
     )
     y = X[:, 0, 0] if numbers else (FOUR if scoring in ("f1_macro", "roc_auc_ovr") else FOUR % 2)
     fold = np.arange(20, 60), np.arange(20)
-    chosen = Scoring(scoring, Ridge() if numbers else LogisticRegression(), classify=not numbers)
+    model = Ridge() if numbers else LogisticRegression()
+    chosen = Scoring(scoring, model, y, classify=not numbers)
 
     chosen.require_fit(y)
     chosen.require_scorable(y, fold, "fold 0")

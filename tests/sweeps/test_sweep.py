@@ -37,6 +37,7 @@ from sklprep.exceptions import (
     InsufficientDataError,
     LayerNotFoundError,
     LayerSpecError,
+    SklprepWarning,
     UsageError,
 )
 from sklprep.sweeps.intervals import max_t_band
@@ -334,7 +335,8 @@ def test_pure_noise_scores_at_chance_by_sentence_and_far_above_it_by_row():
     X = sentences[groups] + 0.3 * rng.standard_normal((1_200, 2, 100))
     options = {"cv": 5, "inner_cv": 2, "baselines": False}
     grouped = layer_sweep(None, X, labels, groups=groups, **options)
-    by_row = layer_sweep(None, X, labels, **options)
+    with pytest.warns(SklprepWarning, match="nearest to the one before or behind them"):
+        by_row = layer_sweep(None, X, labels, **options)
     assert abs(grouped.nested_score - 0.5) < 0.12
     assert abs(grouped.mean_scores - 0.5).max() < 0.12
     assert by_row.nested_score > 0.85
@@ -703,7 +705,7 @@ SPLITS = stratified(3, np.arange(30) % 2)
         ({"layers": [0, "2-3"]}, LayerNotFoundError, "Layer 3 not found in data"),
         ({"layers": ["embeddings"]}, TypeError, "needs an ActivationSet"),
         ({"scoring": "acuracy"}, UsageError, "acuracy"),
-        ({"scoring": ["accuracy"]}, UsageError, "scoring must be one scorer"),
+        ({"scoring": {"accuracy"}}, UsageError, "scoring must be a scorer"),
         ({"cv": 1}, UsageError, "cv must be at least 2 folds"),
         ({"cv": "five"}, UsageError, "cv must be an int, a splitter"),
         ({"inner_cv": True}, UsageError, "inner_cv must be an int, a splitter"),
