@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sklprep.sweeps.folds import Fold
-from sklprep.sweeps.scorers import score_of
 
 LEVEL = 0.95
 FEWEST_GROUPS = 30
@@ -112,27 +111,6 @@ def exact_interval(right: bool, n_groups: int) -> tuple[float, float]:
     """
     bound = ((1 - LEVEL) / 2) ** (1 / n_groups)
     return (bound, 1.0) if right else (0.0, 1 - bound)
-
-
-def interval_of_scores(
-    scores: NDArray[np.float64], ratio: float, scoring: str, n_groups: int
-) -> tuple[float, float]:
-    """Give the 95 % interval of a mean score: by the corrected t, or exact at the ends of accuracy.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (n_repeats * n_folds,)
-    ratio : float
-        As `size_ratio`.
-    scoring : str
-    n_groups : int
-        Of the rows that are scored.
-    """
-    if scoring == "accuracy" and scores.min() == scores.max() and scores[0] in (0, 1):
-        return exact_interval(bool(scores[0]), n_groups)
-    low, high = corrected_t(scores, ratio)
-    least, largest = score_of(scoring).bounds
-    return max(low, least), min(high, largest)
 
 
 def clopper_pearson(share: float, n: float) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import get_scorer_names, make_scorer, roc_auc_score
 
 from sklprep.exceptions import UsageError
+from sklprep.sweeps.intervals import corrected_t, exact_interval
 from sklprep.sweeps.operating_point import read_rate
 
 _NO_BOUNDS = (-np.inf, np.inf)
@@ -68,6 +69,27 @@ def name_score(name: str) -> str:
     if (fpr := read_rate(name)) is not None:
         return f"recall at {100 * fpr:g} % false positives"
     return score_of(name).title or name.replace("_", " ")
+
+
+def interval_of_scores(
+    scores: NDArray[np.float64], ratio: float, scoring: str, n_groups: int
+) -> tuple[float, float]:
+    """Give the 95 % interval of a mean score: by the corrected t, or exact at the ends of accuracy.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_repeats * n_folds,)
+    ratio : float
+        As `size_ratio`.
+    scoring : str
+    n_groups : int
+        Of the rows that are scored.
+    """
+    if scoring == "accuracy" and scores.min() == scores.max() and scores[0] in (0, 1):
+        return exact_interval(bool(scores[0]), n_groups)
+    low, high = corrected_t(scores, ratio)
+    least, largest = score_of(scoring).bounds
+    return max(low, least), min(high, largest)
 
 
 def find_scorer(name: str, y: NDArray[Any], *, classify: bool) -> Any:

@@ -65,7 +65,8 @@ def read_scorings(scoring: Any, model: Any, y: NDArray[Any], *, classify: bool) 
     rates = [name for name in names if read_rate(name) is not None]
     if rates and len(names) > 1:
         raise UsageError(f"scoring={rates[0]!r} stands alone: leave out the other scores.")
-    lead, *others = [Scoring(name, model, y, classify=classify) for name in dict.fromkeys(names)]
+    names = [name for i, name in enumerate(names) if name not in names[:i]]
+    lead, *others = [Scoring(name, model, y, classify=classify) for name in names]
     if len(np.unique(y)) > 1:  # otherwise no folds can be drawn, which is the better message
         for one in [lead, *others]:
             one.require_fit(y)

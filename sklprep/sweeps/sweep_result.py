@@ -24,10 +24,9 @@ from sklprep.sweeps.intervals import (
     Comparison,
     clopper_pearson,
     compare,
-    interval_of_scores,
     max_t_band,
 )
-from sklprep.sweeps.scorers import name_score
+from sklprep.sweeps.scorers import interval_of_scores, name_score
 
 _SOLVERS = {
     "sklprep": "a solver that reaches scikit-learn's optimum for all folds and labelings at once",

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from sklprep.files.atomic import atomic_write
 from sklprep.notebook.cards import card, table
-from sklprep.sweeps.intervals import interval_of_scores
-from sklprep.sweeps.scorers import name_score
+from sklprep.sweeps.scorers import interval_of_scores, name_score
 from sklprep.sweeps.sweep_result import format_score, name_input
 
 ALL_OTHERS = "all others"

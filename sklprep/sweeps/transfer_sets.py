@@ -17,6 +17,7 @@ from sklprep.exceptions import InsufficientDataError, UsageError
 from sklprep.formats.texts import merge_by_text
 from sklprep.sweeps.inputs import members_of
 from sklprep.sweeps.problem import Problem, read_problem
+from sklprep.sweeps.scoring import Scoring, read_scorings
 from sklprep.sweeps.sweep_result import name_input
 
 _FEWEST_SETS = 2
@@ -89,16 +90,32 @@ def join_sets(
     _require_alike(problems)
     first = next(iter(problems.values()))
     counts = [len(one.y) for one in problems.values()]
+    y = np.concatenate([one.y for one in problems.values()])
     return JoinedSets(
         names=[str(name) for name in sets],
         acts=[one.acts for one in problems.values()],
         members=np.split(np.arange(sum(counts)), np.cumsum(counts)[:-1]),
         problem=replace(
             first,
-            y=np.concatenate([one.y for one in problems.values()]),
+            y=y,
+            scoring=_choose_scoring(scoring, first, y),
+            other_scorings=[],
             groups=_join_groups(problems, groups),
         ),
     )
+
+
+def _choose_scoring(scoring: Any, problem: Problem, y: NDArray[Any]) -> Scoring:
+    """Give the one score of all cells, by default one that suits the rows of all sets."""
+    if isinstance(scoring, list | tuple):
+        raise UsageError(f"scoring must be one score of all cells, got {scoring!r}.")
+    options: dict[str, Any] = {"classify": problem.classify}
+    lead = read_scorings(scoring, problem.model, y, **options).lead
+    if not lead.is_pooled:
+        return lead
+    if scoring is not None:
+        raise UsageError(f"scoring={scoring!r} is not a score of single folds; use 'spearman'.")
+    return read_scorings("spearman", problem.model, y, **options).lead
 
 
 def _require_alike(problems: dict[str, Problem]) -> None:
