@@ -2,10 +2,10 @@
 ====================================================
 
 A linear probe of layer 2 of a sentence encoder (all-MiniLM-L6-v2) tells the past from the present
-tense. Written to a file and read back, its direction is causal: added to the hidden states it makes
-a probe of the last layer read 1.00 of the sentences as past, subtracted 0.06, for verbs that neither
-probe has seen; a random direction of the same length leaves 0.50. Yet the model does not depend on
-this one direction: with it ablated, 0.94 are still read as they are.
+tense. Written to a file and read back, its direction is causal: added to the hidden states it
+makes a probe of the last layer read 1.00 of the sentences as past, subtracted 0.06, for verbs that
+neither probe has seen; a random direction of the same length leaves 0.50. Yet the model does not
+depend on this one direction: with it ablated, 0.94 are still read as they are.
 
 The model lies in a package of PyPI, and nothing else is downloaded:
 
