@@ -1,7 +1,11 @@
 """Steer and ablate a model with a probe from a file
 ====================================================
 
-PLACEHOLDER
+A linear probe of layer 2 of a sentence encoder (all-MiniLM-L6-v2) tells the past from the present
+tense. Written to a file and read back, its direction is causal: added to the hidden states it
+makes a probe of the last layer read 1.00 of the sentences as past, subtracted 0.06, for verbs that
+neither probe has seen; a random direction of the same length leaves 0.50. Yet the model does not
+depend on this one direction: with it ablated, 0.94 are still read as they are.
 
 The model lies in a package of PyPI, and nothing else is downloaded:
 
@@ -15,7 +19,7 @@ For your own, put in your sentences, labels and model; the hook is that of any H
 # Sentences in the present and in the past
 # ----------------------------------------
 # Each sentence has a twin in the other tense, which differs in the verb alone. Sentences with one
-# verb share a group, and five verbs are kept for the end: no probe sees them.
+# verb share a group, and eight verbs are kept for the end: no probe sees them.
 import os
 import sys
 from pathlib import Path
@@ -35,24 +39,24 @@ try:
 except ImportError as error:
     sys.exit(f"This example needs {error.name}: pip install 'sklprep[hf]'")
 
-VERBS = [
-    *(("walks to", "walked to"), ("watches", "watched"), ("paints", "painted")),
-    *(("opens", "opened"), ("cleans", "cleaned"), ("follows", "followed")),
-    *(("carries", "carried"), ("loses", "lost"), ("finds", "found"), ("sells", "sold")),
-    *(("buys", "bought"), ("brings", "brought"), ("takes", "took"), ("sees", "saw")),
-    *(("gives away", "gave away"), ("draws", "drew"), ("leaves", "left"), ("hides", "hid")),
-    *(("breaks", "broke"), ("steals", "stole")),
-]
-PEOPLE = ["The teacher", "My brother", "The queen", "A sailor"]
-THINGS = ["the dog", "a boat", "the red car", "her camera"]
+VERBS = """
+walks to/walked to, watches/watched, paints/painted, opens/opened, cleans/cleaned, follows/followed,
+carries/carried, loses/lost, finds/found, sells/sold, buys/bought, brings/brought, takes/took,
+sees/saw, gives away/gave away, draws/drew, leaves/left, hides/hid, breaks/broke, steals/stole,
+keeps/kept, holds/held, needs/needed, wants/wanted, likes/liked, washes/washed, pulls/pulled,
+moves/moved, misses/missed, borrows/borrowed, catches/caught, chooses/chose, forgets/forgot,
+loves/loved, orders/ordered, shows/showed, throws/threw, returns/returned, damages/damaged,
+describes/described
+"""
+VERBS = [pair.strip().split("/") for pair in VERBS.replace("\n", " ").split(",")]
 sentences, labels, groups = [], [], []
 for group, tenses in enumerate(VERBS):
-    for person, thing in zip(PEOPLE, THINGS, strict=True):
+    for person, thing in (("The teacher", "the dog"), ("My brother", "a red car")):
         for label, verb in enumerate(tenses):
             sentences.append(f"{person} {verb} {thing}.")
             labels.append(label)
             groups.append(group)
-labels, known = np.array(labels), np.array(groups) < 15
+labels, known = np.array(labels), np.array(groups) < 32
 print(*sentences[:2], sep="\n")
 
 # %%
