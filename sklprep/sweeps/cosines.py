@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from sklprep.exceptions import UsageError
-from sklprep.sweeps.fitting import Work
+from sklprep.sweeps.fitting import Work, fit_one
 from sklprep.sweeps.solver import Split, recognise_pipeline
-from sklprep.sweeps.workers import RemoteRows
 from sklprep.transformers.directions import probe_directions
 from sklprep.transformers.layer_selector import LayerSelector
 
@@ -22,8 +20,9 @@ def fit_direction(
     work: Work, y: NDArray[Any], rows: NDArray[np.int64]
 ) -> NDArray[np.float64] | str:
     """Fit a model on some rows; give its direction, or say why it has none."""
-    X = work.X.read() if isinstance(work.X, RemoteRows) else work.X
-    known = recognise_pipeline(work.model) if work.solve else None
+    X, known = work.X, None
+    if work.solve:
+        known = recognise_pipeline(work.model)
     if known is not None:
         method, model = known
         options: dict[str, Any] = {"fit_intercept": model.fit_intercept, "device": work.device}
@@ -31,7 +30,7 @@ def fit_direction(
         fit = model.fit(split, y, keep_coef=True)[0][0]
         if fit.converged_ and fit.coef_ is not None:
             return np.ravel(fit.coef_ / split.scale)
-    fitted = clone(work.model).fit(X[rows], y[rows])
+    fitted = fit_one(work.model, work, y, rows)
     try:
         pipeline = Pipeline([("selector", LayerSelector().fit(X)), ("model", fitted)])
         directions, _ = probe_directions(pipeline)
@@ -71,10 +70,11 @@ def compare_directions(
 
 
 def _cosine(one: NDArray[np.float64] | str, other: NDArray[np.float64] | str) -> float:
-    for direction in (one, other):
-        if isinstance(direction, str):
-            raise UsageError(direction)
-    if np.shape(one) != np.shape(other):
+    if isinstance(one, str):
+        raise UsageError(one)
+    if isinstance(other, str):
+        raise UsageError(other)
+    if one.shape != other.shape:
         raise UsageError("The sets have different classes, and so different directions.")
-    lengths = np.linalg.norm(one) * np.linalg.norm(other)  # type: ignore[arg-type]
-    return float(np.dot(one, other) / lengths) if lengths > 0 else np.nan  # type: ignore[arg-type]
+    lengths = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(one @ other / lengths) if lengths > 0 else np.nan

@@ -146,7 +146,7 @@ def _fit(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitted:
     seconds = 0.0
     for c, labeling in np.ndindex(len(models), n_labelings):
         started = time.perf_counter()
-        fitted = _fit_one(models[c], work, labels[labeling], train)
+        fitted = fit_one(models[c], work, labels[labeling], train)
         seconds += time.perf_counter() - started
         for t, test in enumerate(tests):
             X, y = work.X[test], labels[labeling][test]
@@ -182,7 +182,7 @@ def _solve(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitte
             for (t, test), (labeling, fit) in product(enumerate(tests), enumerate(of_penalty)):
                 answers, y = Answers(fit, positions[t]), labels[labeling][test]
                 if not fit.converged_:
-                    again = _fit_one(models[c], work, labels[labeling], train)
+                    again = fit_one(models[c], work, labels[labeling], train)
                     answers = Answers(again, work.X[test])
                 permuted = labeling > 0
                 scores[t, c, labeling] = _score_answers(work, answers, test, y, permuted=permuted)
@@ -209,7 +209,8 @@ def _score_answers(
     return _score(work.scorer, answers, rows, y)
 
 
-def _fit_one(model: Any, work: Work, y: NDArray[Any], rows: NDArray[np.int64]) -> Any:
+def fit_one(model: Any, work: Work, y: NDArray[Any], rows: NDArray[np.int64]) -> Any:
+    """Fit a clone of a model on some rows, with their groups if it splits by them."""
     model, X, y = clone(model), work.X[rows], y[rows]
     if work.groups is None:
         return model.fit(X, y)
