@@ -20,9 +20,8 @@ def fit_direction(
     work: Work, y: NDArray[Any], rows: NDArray[np.int64]
 ) -> NDArray[np.float64] | str:
     """Fit a model on some rows; give its direction, or say why it has none."""
-    X, known = work.X, None
-    if work.solve:
-        known = recognise_pipeline(work.model)
+    X = work.X
+    known = recognise_pipeline(work.model) if work.solve else None
     if known is not None:
         method, model = known
         options: dict[str, Any] = {"fit_intercept": model.fit_intercept, "device": work.device}
