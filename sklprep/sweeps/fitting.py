@@ -184,8 +184,10 @@ def _solve(work: Work, labels: NDArray[Any], training_set: TrainingSet) -> Fitte
                 if not fit.converged_:
                     again = fit_one(models[c], work, labels[labeling], train)
                     answers = Answers(again, work.X[test])
-                permuted = labeling > 0
-                scores[t, c, labeling] = _score_answers(work, answers, test, y, permuted=permuted)
+                of_permuted = labeling > 0
+                scores[t, c, labeling] = _score_answers(
+                    work, answers, test, y, permuted=of_permuted
+                )
     return Fitted(scores, seconds / (len(models) * n_labelings))
 
 
