@@ -7,13 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from sklprep.exceptions import UsageError
-from sklprep.sweeps.fitting import Work
+from sklprep.sweeps.fitting import Work, fit_one
 from sklprep.sweeps.solver import Split, recognise_pipeline
-from sklprep.sweeps.workers import RemoteRows
 from sklprep.transformers.directions import probe_directions
 from sklprep.transformers.layer_selector import LayerSelector
 
@@ -22,7 +20,7 @@ def fit_direction(
     work: Work, y: NDArray[Any], rows: NDArray[np.int64]
 ) -> NDArray[np.float64] | str:
     """Fit a model on some rows; give its direction, or say why it has none."""
-    X = work.X.read() if isinstance(work.X, RemoteRows) else work.X
+    X = work.X
     known = recognise_pipeline(work.model) if work.solve else None
     if known is not None:
         method, model = known
@@ -31,7 +29,7 @@ def fit_direction(
         fit = model.fit(split, y, keep_coef=True)[0][0]
         if fit.converged_ and fit.coef_ is not None:
             return np.ravel(fit.coef_ / split.scale)
-    fitted = clone(work.model).fit(X[rows], y[rows])
+    fitted = fit_one(work.model, work, y, rows)
     try:
         pipeline = Pipeline([("selector", LayerSelector().fit(X)), ("model", fitted)])
         directions, _ = probe_directions(pipeline)
@@ -71,9 +69,11 @@ def compare_directions(
 
 
 def _cosine(one: NDArray[np.float64] | str, other: NDArray[np.float64] | str) -> float:
-    if isinstance(one, str) or isinstance(other, str):
-        raise UsageError(one if isinstance(one, str) else str(other))
-    if np.shape(one) != np.shape(other):
+    if isinstance(one, str):
+        raise UsageError(one)
+    if isinstance(other, str):
+        raise UsageError(other)
+    if one.shape != other.shape:
         raise UsageError("The sets have different classes, and so different directions.")
     lengths = np.linalg.norm(one) * np.linalg.norm(other)
-    return float(np.dot(one, other) / lengths) if lengths > 0 else np.nan
+    return float(one @ other / lengths) if lengths > 0 else np.nan

@@ -171,7 +171,7 @@ def _fit(work: Work, models: list[Any], labels: NDArray[Any], training_set: Trai
     rooms, seconds = _Rooms(work, training_set, len(models)), 0.0
     for c, labeling in np.ndindex(len(models), training_set.n_labelings):
         started = time.perf_counter()
-        fitted = _fit_one(models[c], work, labels[labeling], training_set.rows)
+        fitted = fit_one(models[c], work, labels[labeling], training_set.rows)
         seconds += time.perf_counter() - started
         for t, test in enumerate(training_set.tests):
             X, y = work.X[test], labels[labeling][test]
@@ -310,13 +310,14 @@ def _score_all(
         for (t, test), (labeling, fit) in product(enumerate(tests), enumerate(of_candidate)):
             answers = Answers(fit, positions[t])
             if not fit.converged_:
-                again = _fit_one(models[c], work, labels[labeling], training_set.rows)
+                again = fit_one(models[c], work, labels[labeling], training_set.rows)
                 answers = Answers(again, work.X[test])
             rooms.score(t, c, labeling, answers, labels[labeling][test])
     return rooms
 
 
-def _fit_one(model: Any, work: Work, y: NDArray[Any], rows: NDArray[np.int64]) -> Any:
+def fit_one(model: Any, work: Work, y: NDArray[Any], rows: NDArray[np.int64]) -> Any:
+    """Fit a clone of a model on some rows, with their groups if it splits by them."""
     model, X, y = clone(model), work.X[rows], y[rows]
     if work.groups is None:
         return model.fit(X, y)

@@ -123,18 +123,19 @@ def require_scorable(joined: JoinedSets, sources: Sequence[Source], one: Round) 
                 of_set = np.intersect1d(test, joined.members[column], assume_unique=True)
                 name = joined.names[column]
                 require(own, of_set, f"fold {k} of {name}, trained on {source.name}")
-        restricted = [source.restrict(fold) for fold in one.folds]
-        inner: list[Fold]
-        if one.inner is None:
-            inner = [
-                (np.intersect1d(a[0], b[0], assume_unique=True), test)
-                for a, b in combinations(restricted, 2)
-                for test in (a[1], b[1])
-            ]
-        else:
-            inner = [source.restrict(fold) for folds in one.inner for fold in folds]
-        for train, test in inner:
-            require(train, test, f"an inner fold of {source.name}")
+        for fold in _list_inner(source, one):
+            require(*fold, f"an inner fold of {source.name}")
+
+
+def _list_inner(source: Source, one: Round) -> list[Fold]:
+    """List the inner folds of a source."""
+    if one.inner is not None:
+        return [source.restrict(fold) for folds in one.inner for fold in folds]
+    return [
+        (np.intersect1d(a[0], b[0], assume_unique=True), test)
+        for a, b in combinations(map(source.restrict, one.folds), 2)
+        for test in (a[1], b[1])
+    ]
 
 
 class Half(NamedTuple):
@@ -153,17 +154,19 @@ def draw_halves(joined: JoinedSets, seed: int) -> list[Half]:
     ]
 
 
-def _find(part: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions among `rows` of those that are in `part`."""
-    return np.searchsorted(rows, np.intersect1d(part, rows)).astype(np.int64)
-
-
 def describe_folds(joined: JoinedSets, folds: list[Fold]) -> tuple[dict[str, str], list[float]]:
     """Say for each set why scores on it have no interval, if so, and the size ratio."""
     reasons, ratios = {}, []
     for name, rows in zip(joined.names, joined.members, strict=True):
-        own = [(_find(train, rows), _find(test, rows)) for train, test in folds]
+        own: list[Fold] = [
+            (_positions_in(rows, train), _positions_in(rows, test)) for train, test in folds
+        ]
         if reason := why_no_interval(own, joined.problem.groups[rows]):
             reasons[name] = reason
         ratios.append(size_ratio(own))
     return reasons, ratios
+
+
+def _positions_in(rows: NDArray[np.int64], some: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Give the positions, among the ascending rows of a set, of those that are among some rows."""
+    return np.searchsorted(rows, np.intersect1d(some, rows, assume_unique=True))

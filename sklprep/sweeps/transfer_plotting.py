@@ -152,7 +152,7 @@ class TransferMatrixDisplay:
         found, layer = self.matrix, self.matrix.cosine_layer
         values = found.cosines[found.layers.index(layer)]
         texts = np.vectorize(format_score, otypes=[object])(values)
-        image = _draw(ax, values, texts, found.sets, found.sets, (min(0.0, values.min()), 1.0))
+        image = _draw(ax, values, texts, found.sets, found.sets, (min(0.0, np.nanmin(values)), 1.0))
         ax.set_title(f"Cosine of the directions at {name_input(layer)}\n(of two halves)")
         return image
 

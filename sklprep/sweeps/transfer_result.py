@@ -49,7 +49,7 @@ class TransferMatrix:
         groups; on the diagonal, of a set with itself. NaN where there are no directions;
         `no_cosines` says why.
     cosine_layer : int or str
-        The layer chosen most often for the diagonal.
+        Of those with directions, the layer chosen most often for the diagonal.
     table : DataFrame
         One row for each cell: ``trained_on``, ``tested_on``, ``score``, ``low``, ``high``,
         ``layer`` (chosen most often) and ``cosine`` (there). Without pandas, a dict of these
@@ -134,7 +134,8 @@ class TransferMatrix:
     def cosine_layer(self) -> int | str:
         n = len(self.sets)
         counts = np.bincount(self.chosen[range(n), range(n)].ravel(), minlength=len(self.layers))
-        return self.layers[int(counts.argmax())]
+        has_none = np.isnan(self.cosines).all(axis=(1, 2))
+        return self.layers[int(np.argmax(np.where(has_none, -1, counts)))]
 
     def chosen_most(self, row: int, column: int) -> int | str:
         """Give the layer that was chosen most often for a cell, by its row and column."""
