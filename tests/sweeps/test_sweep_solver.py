@@ -282,6 +282,7 @@ def test_torch_computes_the_same_on_the_device_that_is_named(data):
     assert here.chosen == there.chosen
 
 
+@pytest.mark.filterwarnings("ignore:.* rows repeat another one")
 @pytest.mark.parametrize("scale", [1, 3_000])
 @pytest.mark.parametrize("n_distinct", [10, 195])
 def test_rows_that_repeat_are_scored_as_scikit_learn_scores_them(scale, n_distinct):
