@@ -5,8 +5,8 @@ As far as the traits share a direction. A probe of dishonesty ranks evasion, pla
 0.7 to it, with an AUC of 0.87, and formality, planted at a right angle, with 0.58, near chance.
 
 Weights of a probe are noisy, so hold a cosine of two probes against that of two probes of the
-*same* trait from different sentences: dishonesty and evasion agree by 0.55, where dishonesty
-agrees with itself by 0.79.
+*same* trait from different sentences: dishonesty and evasion agree by 0.58, where dishonesty
+agrees with itself by 0.93.
 
 The data is synthetic, with few and nearly uncorrelated dimensions; where dimensions correlate, a
 probe's direction follows them too, and cosines say less. For your own, give folders of sentence

@@ -52,8 +52,8 @@ STATED = {
     "transfer": [
         ("0.87", r"on dishonesty .* (\S+) \[\S+ \S+\] on evasion"),
         ("0.58", r"on dishonesty .* (\S+) \[\S+ \S+\] on formality"),
-        ("0.55", r"dishonesty +cosines \S+ (\S+)"),
-        ("0.79", r"dishonesty +cosines (\S+)"),
+        ("0.58", r"dishonesty +cosines \S+ (\S+)"),
+        ("0.93", r"dishonesty +cosines (\S+)"),
     ],
 }
 
