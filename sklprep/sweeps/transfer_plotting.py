@@ -140,8 +140,8 @@ class TransferMatrixDisplay:
             low, high = intervals[i, j]
             around = "" if np.isnan(low) else f"\n[{format_score(low)}, {format_score(high)}]"
             layer = found.chosen_most(i, j)
-            of = f"layer {layer}" if isinstance(layer, int) else str(layer)
-            texts[i, j] = f"{format_score(value)}{around}\n{of}"
+            chosen = f"\nlayer {layer}" if isinstance(layer, int) else f"\n{layer}"
+            texts[i, j] = format_score(value) + around + chosen * (len(found.layers) > 1)
         low = _LOWEST.get(found.scoring, float(values.min()))
         high = 1.0 if found.scoring in _LOWEST else float(values.max())
         image = _draw(ax, values, texts, found.rows, found.sets, (low, high))
