@@ -113,7 +113,7 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     n_inputs = len(arguments.inputs)
     if n_inputs < 2:
         raise UsageError("transfer needs at least two INPUTs, got one.")
-    tables = []
+    tables: list[Path] = []
     for name in ("labels", "groups"):
         given = getattr(arguments, name) or []
         if given and len(given) != n_inputs:
