@@ -117,19 +117,20 @@ class TransferMatrixDisplay:
         TransferMatrixDisplay
         """
         matrix = self.matrix
-        if axes is None:
-            n_panels = 1 if matrix.no_cosines else 2
-            width = 1.3 + 1.15 * len(matrix.sets)
-            size = (width * n_panels, 1.6 + 0.75 * len(matrix.rows))
-            pyplot = import_pyplot("TransferMatrixDisplay")
-            figure = pyplot.figure(figsize=size, layout="constrained")
-            axes = [figure.add_subplot(1, n_panels, i + 1) for i in range(n_panels)]
-        self.axes_ = np.atleast_1d(np.asarray(axes, dtype=object))
+        self.axes_ = np.asarray(self._make_axes() if axes is None else axes, dtype=object).ravel()
         self.figure_: Any = self.axes_[0].figure
         self.scores_ = self._draw_scores(self.axes_[0])
         draws_cosines = len(self.axes_) > 1 and not matrix.no_cosines
         self.cosines_ = self._draw_cosines(self.axes_[1]) if draws_cosines else None
         return self
+
+    def _make_axes(self) -> Any:
+        n_panels = 1 if self.matrix.no_cosines else 2
+        width, height = 1.3 + 1.15 * len(self.matrix.sets), 1.6 + 0.75 * len(self.matrix.rows)
+        pyplot = import_pyplot("TransferMatrixDisplay")
+        return pyplot.subplots(
+            1, n_panels, figsize=(width * n_panels, height), layout="constrained"
+        )[1]
 
     def _draw_scores(self, ax: Axes) -> Any:
         found = self.matrix
@@ -139,8 +140,8 @@ class TransferMatrixDisplay:
             low, high = intervals[i, j]
             around = "" if np.isnan(low) else f"\n[{format_score(low)}, {format_score(high)}]"
             layer = found.chosen_most(i, j)
-            of = f"layer {layer}" if isinstance(layer, int) else str(layer)
-            texts[i, j] = f"{format_score(value)}{around}\n{of}"
+            chosen = f"\nlayer {layer}" if isinstance(layer, int) else f"\n{layer}"
+            texts[i, j] = format_score(value) + around + chosen * (len(found.layers) > 1)
         low = _LOWEST.get(found.scoring, float(values.min()))
         high = 1.0 if found.scoring in _LOWEST else float(values.max())
         image = _draw(ax, values, texts, found.rows, found.sets, (low, high))
