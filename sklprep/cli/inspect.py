@@ -347,8 +347,8 @@ def _format_probe(facts: dict[str, Any]) -> Iterator[str]:
         yield _line("classes", f"{', '.join(map(str, facts['classes']))}{above}")
     score, stability, provenance = (facts[name] for name in ("score", "stability", "provenance"))
     yield _line("score", str(score.get("summary")) if score else "none")
-    if stability:
-        yield _line("stability", f"mean cosine across folds {stability.get('mean')}")
+    if stability and isinstance(mean := stability.get("mean"), float):
+        yield _line("stability", f"mean cosine {mean:.2f} between directions of the folds")
     if provenance:
         fingerprint = str(provenance.get("fingerprint"))[:_SHORT]
         yield _line("made from", f"{provenance.get('input')}, fingerprint {fingerprint}")

@@ -142,6 +142,7 @@ def test_inspect_says_what_a_probe_holds(probe, run_command):
     assert out.startswith(f"{path}: probe, ")
     for text in ("(4, 6), on raw activations", "0, 1, 2, 3", written.score["summary"], "LinearSVC"):
         assert text in out
+    assert f"mean cosine {written.stability['mean']:.2f} between" in out
     assert as_json["kind"] == "probe"
     assert as_json["score"] == written.score
     assert 2 == run_command("inspect", path, "--audit")[0]
