@@ -14,6 +14,8 @@ from sklprep.activations.activation_set import ActivationSet
 from sklprep.sweeps.confounds import measure_sentences
 from sklprep.sweeps.problem import Problem, default_model
 
+_OF_SECOND_CLASS = ("f1", "precision", "recall", "jaccard", "average_precision")
+
 
 class Rival(NamedTuple):
     """A model that sees no activations, and what it sees."""
@@ -27,7 +29,7 @@ def make_rivals(problem: Problem, confounds: NDArray[np.float64] | None = None) 
     """The majority class or the mean; confounds; with sentences, their length and their words."""
     classify, nothing = problem.classify, np.zeros((len(problem.y), 1))
     rivals = (
-        {"majority": Rival(DummyClassifier(strategy="most_frequent"), nothing)}
+        {name: Rival(model, nothing) for name, model in _make_constant(problem).items()}
         if classify
         else {"mean": Rival(DummyRegressor(), nothing)}
     )
@@ -44,6 +46,24 @@ def make_rivals(problem: Problem, confounds: NDArray[np.float64] | None = None) 
         last = default_model(classify).steps[-1][1]
         rivals["TF-IDF"] = Rival(make_pipeline(tfidf, last), sentences)
     return rivals
+
+
+def _make_constant(problem: Problem) -> dict[str, Any]:
+    """Give what a model that knows nothing would answer.
+
+    That is the largest class, but where its score is 0 by definition: of precision, recall and
+    their kind the second of two classes, of their averages labels at random.
+    """
+    name = problem.scoring.name
+    if problem.scoring.fpr is not None:
+        return {}  # at a rate of false positives chance has the same recall
+    if name in _OF_SECOND_CLASS:
+        second = np.unique(problem.y)[1]
+        return {f"always {second}": DummyClassifier(strategy="constant", constant=second)}
+    majority = {"majority": DummyClassifier(strategy="most_frequent")}
+    if name.rpartition("_")[0] in _OF_SECOND_CLASS:
+        majority["random labels"] = DummyClassifier(strategy="stratified", random_state=0)
+    return majority
 
 
 def sentences_of(acts: Any) -> NDArray[np.str_] | None:

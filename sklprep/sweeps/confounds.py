@@ -2,15 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import (
+    ElasticNet,
+    Lasso,
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    Ridge,
+    RidgeClassifier,
+    RidgeClassifierCV,
+    RidgeCV,
+    SGDClassifier,
+    SGDRegressor,
+)
+from sklearn.neighbors import NearestCentroid
+from sklearn.pipeline import Pipeline
+from sklearn.svm import LinearSVC, LinearSVR
 
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.activations.values import read_values
-from sklprep.exceptions import UsageError
+from sklprep.exceptions import SklprepWarning, UsageError
+
+_LINEAR = (
+    *(ElasticNet, Lasso, LinearRegression, LogisticRegression, LogisticRegressionCV),
+    *(Ridge, RidgeClassifier, RidgeClassifierCV, RidgeCV, SGDClassifier, SGDRegressor),
+    *(LinearDiscriminantAnalysis, LinearSVC, LinearSVR, NearestCentroid),
+)
+
+_FEW_VALUES = 20
+"""Whole numbers with at most so many values may be codes of a category."""
 
 LENGTH, POSITION = "length", "position"
 NAMED = (LENGTH, POSITION)
@@ -76,6 +103,21 @@ def _read_named(name: str, acts: Any) -> NDArray[np.float64]:
     return measure_sentences(sentences)
 
 
+def require_linear(models: Iterable[Any]) -> None:
+    """Refuse a model that is not linear: it finds the confounds again in what is left.
+
+    Residuals of columns with few values have the confounds written into them; a tree that saw pure
+    noise scored 0.89 on them.
+    """
+    for model in models:
+        last = model[-1] if isinstance(model, Pipeline) else model
+        if not isinstance(last, _LINEAR):
+            raise UsageError(
+                f"confounds need a linear model, and {type(last).__name__} may find in residuals"
+                " what was taken out of them. Choose a linear model, or leave confounds out."
+            )
+
+
 def measure_sentences(sentences: NDArray[np.str_]) -> NDArray[np.float64]:
     """Count the characters and the words of each sentence: (n_sentences, 2)."""
     return np.array([[len(text), len(text.split())] for text in sentences.tolist()], np.float64)
@@ -93,6 +135,14 @@ def _read_given(name: str, values: Any, n: int) -> NDArray[np.float64]:
         return np.column_stack([column[:, np.newaxis] == np.unique(column) for column in columns])
     if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
         raise UsageError(f"confounds {name!r} must be finite numbers or text.")
+    n_values = len(np.unique(values))
+    if values.dtype.kind in "iu" and 2 < n_values <= _FEW_VALUES:
+        warnings.warn(
+            f"confounds {name!r} has {n_values} values and is taken as a number. Give text if it is"
+            " a category.",
+            SklprepWarning,
+            stacklevel=4,
+        )
     return values.reshape(n, -1).astype(np.float64)
 
 

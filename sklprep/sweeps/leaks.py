@@ -68,6 +68,9 @@ def warn_of_leaks(problem: Problem) -> None:
         messages += _find_near(texts, groups, acts.rows.source.place)
     else:
         messages += _find_alike(acts, problem.y, groups, problem.inputs)
+    sources = acts.sources if isinstance(acts, ActivationSet) else None
+    if sources is not None and problem.classify:
+        messages += _find_told(sources, problem.y)
     for message in messages:
         warnings.warn(message, SklprepWarning, stacklevel=3)
 
@@ -80,6 +83,16 @@ def _find_torn(own: NDArray[np.int64], groups: NDArray[np.int64]) -> Iterator[st
             f"groups puts rows of one sentence into several groups ({n_torn} of {own.max() + 1} in"
             " acts.groups): test rows have siblings in training, which raises scores. Leave groups"
             " out, or give every row of a sentence the same group."
+        )
+
+
+def _find_told(sources: NDArray[np.str_], y: NDArray[Any]) -> Iterator[str]:
+    """Say whether the joined set that a row is from tells its label."""
+    pairs = len(np.unique(np.stack([sources, y.astype(str)]), axis=1).T)
+    if pairs == len(np.unique(sources)) > 1:
+        yield (
+            "each joined set has one label, so that the score may be that of whatever else differs"
+            " between the sets. Join sets that have both labels, or use transfer_matrix."
         )
 
 

@@ -93,6 +93,12 @@ def _choose(model: Any, y: NDArray[Any], *, classify: bool) -> tuple[list[Any], 
     )
 
 
+def _name_function(scoring: Any) -> str:
+    """Name a callable so that nobody takes it for one of scikit-learn's scorers."""
+    name = getattr(scoring, "__name__", repr(scoring))
+    return f"{name} (own function)" if name in get_scorer_names() else name
+
+
 class Scoring:
     """A scorer and its name, for one kind of y and model.
 
@@ -131,9 +137,7 @@ class Scoring:
             self.scorer: Scorer = check_scoring(model, found)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        self.name: str = (
-            scoring if isinstance(scoring, str) else getattr(scoring, "__name__", repr(scoring))
-        )
+        self.name: str = scoring if isinstance(scoring, str) else _name_function(scoring)
 
     @property
     def is_pooled(self) -> bool:

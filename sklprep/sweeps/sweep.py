@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.model_selection import ParameterGrid
 
+from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
 from sklprep.sweeps.aggregation import SentenceScores, read_aggregate
 from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
-from sklprep.sweeps.confounds import read_confounds
+from sklprep.sweeps.confounds import read_confounds, require_linear
 from sklprep.sweeps.design import (
     FEWEST_SHARED,
     INNER_IS_OUTER,
@@ -244,6 +245,8 @@ def layer_sweep(
     known_by, numbers = None, None
     if confounds is not None:
         known_by, numbers = read_confounds(confounds, problem.acts)
+    if numbers is not None:
+        require_linear(problem.model_for(spec) for spec in problem.inputs)
     rivals = make_rivals(problem, numbers) if baselines else {}
     fits = _fit_all(problem, design, rivals, means, sentences, numbers, n_jobs, show_progress)
     reason = why_no_interval(design.folds, problem.groups)
@@ -434,6 +437,20 @@ def _make_works(
         yield work._replace(others=others, **asked)
 
 
+def _describe_left_out(problem: Problem) -> str:
+    """Say which part of the set's layers competed, if not all."""
+    if not isinstance(problem.acts, ActivationSet) or any(one.is_sae for one in problem.inputs):
+        return ""
+    n_layers = len(problem.acts.layers)
+    n_used = len({layer for one in problem.inputs for layer in one.layers})
+    if n_used == n_layers or len(problem.inputs) == 1:
+        return ""
+    return (
+        f"{n_used} of the {n_layers} layers of this set competed, and that these were chosen is not"
+        " accounted for"
+    )
+
+
 def _describe(
     problem: Problem, design: Design, means: Means, sentences: SentenceScores | None
 ) -> dict[str, str]:
@@ -447,6 +464,7 @@ def _describe(
     models = dict.fromkeys(repr(problem.model_for(spec)) for spec in problem.inputs)
     return {
         "data": problem.origin,
+        "left_out": _describe_left_out(problem),
         "target": target,
         "estimator": ", for other inputs ".join(" ".join(m.split()) for m in models),
         "folds": design.outer_cv,

@@ -21,9 +21,11 @@ from sklprep.formats.layers import EMBEDDINGS, format_layers
 from sklprep.notebook.cards import card, table
 from sklprep.notebook.curve import draw_curve
 from sklprep.sweeps.intervals import (
+    LEVEL,
     Comparison,
     clopper_pearson,
     compare,
+    corrected_t,
     max_t_band,
 )
 from sklprep.sweeps.scorers import interval_of_scores, name_score
@@ -209,8 +211,12 @@ class LayerSweep:
         scores = self.nested_scores
         if scores is None or self.size_ratio is None:
             return None
-        if self.n_positives is not None:
-            return clopper_pearson(float(scores.mean()), self.n_positives)
+        if self.n_positives is not None:  # whose thresholds vary, too
+            exact = clopper_pearson(float(scores.mean()), self.n_positives)
+            low, high = corrected_t(scores, self.size_ratio)
+            return max(0.0, min(low, exact[0])), min(1.0, max(high, exact[1]))
+        if scores.min() == scores.max() and self.scoring != "accuracy":
+            return None
         return interval_of_scores(scores, self.size_ratio, self.scoring, self.n_groups)
 
     @property
@@ -379,9 +385,10 @@ class LayerSweep:
 
     def _head(self) -> str:
         said = self._say(0)
-        head = f"Honest {said}" if self._had_a_choice else f"{said[0].upper()}{said[1:]}"
+        is_whole = self._had_a_choice and not self.details.get("left_out")
+        head = f"Honest {said}" if is_whole else f"{said[0].upper()}{said[1:]}"
         if self.nested_interval is None:
-            head += f" (no interval: {self.no_interval})"
+            head += f" (no interval: {self.no_interval or 'all folds have the same score'})"
         if self.repeat_spread is None:
             return head
         return f"{head} over {self.n_repeats} repeats (s.d. {format_score(self.repeat_spread, 3)})"
@@ -394,7 +401,10 @@ class LayerSweep:
         if self.nested_fpr_interval is not None:
             low, high = (format_score(bound, 3) for bound in self.nested_fpr_interval)
             interval = f" [{low}, {high}]"
-        return [f"false positives on test rows {format_score(self.nested_fpr, 3)}{interval}"]
+        return [
+            f"false positives on test rows {format_score(self.nested_fpr, 3)}{interval}, which by"
+            " chance is the recall, too"
+        ]
 
     def _picked(self) -> str:
         if not self._had_a_choice:
@@ -402,7 +412,18 @@ class LayerSweep:
             return f"of {name} alone; that it was chosen elsewhere is not accounted for"
         layer, times = Counter(self.best_layers).most_common(1)[0]
         verb = "was" if isinstance(layer, int) else "were"
-        return f"{name_input(layer)} {verb} picked in {times} of {self.scores.shape[1]} folds"
+        picked = f"{name_input(layer)} {verb} picked in {times} of {self.scores.shape[1]} folds"
+        alike = self._not_shown_to_differ_from(layer)
+        if alike:
+            picked += f" ({alike} of {len(self.layers) - 1} others are not shown to differ from it)"
+        if left_out := self.details.get("left_out"):
+            picked += f"; {left_out}"
+        return picked
+
+    def _not_shown_to_differ_from(self, layer: int | str) -> int:
+        """Count the other inputs that the corrected t does not tell from one."""
+        pairs = self.compare_layers().items()
+        return sum(layer in pair and found.p_value > 1 - LEVEL for pair, found in pairs)
 
     def _unbeaten(self) -> list[str]:
         """Without a comparison name what the score does not even reach."""
@@ -430,10 +451,23 @@ class LayerSweep:
         if self.residualized is None:
             return []
         head = self.residualized._head().removeprefix("Honest ")
-        found = f"without what the confounds ({self.details['confounds']}) explain, {head}"
+        head = f"{head[0].lower()}{head[1:]}"
+        found = f"without what is linear in the confounds ({self.details['confounds']}), {head}"
         if self.confounded is not None:
-            low, high = map(format_score, self.confounded.interval)
-            found += f", lower by {format_score(self.confounded.difference)} [{low}, {high}]"
+            by = format_score(abs(self.confounded.difference))
+            ends = sorted(self.confounded.interval)
+            if ends[0] > 0:
+                low, high = map(format_score, ends)
+                found += f", lower by {by} [{low}, {high}]"
+            elif ends[1] < 0:
+                found += (
+                    f", higher by {by}: taking confounds out has written them into the columns, so"
+                    " do not report it"
+                )
+            else:
+                low, high = map(format_score, ends)
+                by = format_score(self.confounded.difference)
+                found += f", not shown to be lower ({by} [{low}, {high}])"
         return [found]
 
     def methods_text(self) -> str:
@@ -462,10 +496,13 @@ class LayerSweep:
         if self.nested_fpr is not None:
             sentences.append(
                 "The threshold of each outer fold was calibrated on the rows that its inner folds"
-                f" held out; {self._describe_rate()[0]}, by Clopper and Pearson's interval."
+                f" held out; {self._describe_rate()[0]}, by Clopper and Pearson's interval of these"
+                " rows, in which how thresholds vary is not included."
             )
         if not self._had_a_choice:
             sentences.append("That this input was chosen elsewhere is not accounted for.")
+        if left_out := details.get("left_out"):
+            sentences.append(f"{left_out[0].upper()}{left_out[1:]}.")
         if self.score_reason:
             sentences.append(f"The score is {self._score_name}, as {self.score_reason}.")
         if self.other_scores:
@@ -489,7 +526,7 @@ class LayerSweep:
             compared = "; ".join(
                 f"{name} {format_score(c.difference, 3)}"
                 f" [{format_score(c.interval[0], 3)}, {format_score(c.interval[1], 3)}],"
-                f" p = {c.p_value:.3g}"
+                f" {_format_p(c.p_value)}"
                 for name, c in self.comparisons.items()
             )
             sentences.append(
@@ -502,6 +539,14 @@ class LayerSweep:
                 " them by least squares on the training rows of each fold:"
                 f" {self._describe_residualized()[0]}."
             )
+        if "TF-IDF" in self.baselines:
+            sentences.append(
+                "TF-IDF sees words of two letters or more, not punctuation, case or order."
+            )
+        sentences.append(
+            "Seeds, scores, folds, inputs and selections of rows that were tried besides are not"
+            " accounted for."
+        )
         return " ".join([*sentences, f"Seed {details['seed']}; {details['versions']}."])
 
     def _describe_interval(self) -> str:
@@ -510,8 +555,8 @@ class LayerSweep:
         low, high = (format_score(bound, 3) for bound in self.nested_interval)
         if self.n_positives is not None:
             return (
-                f"95 % interval [{low}, {high}] of {self.n_positives:,} positives (Clopper and"
-                " Pearson 1934)"
+                f"95 % interval [{low}, {high}] of {self.n_positives:,} positives (the wider of"
+                " Clopper and Pearson 1934 and the corrected t)"
             )
         return (
             f"95 % interval [{low}, {high}] by the corrected t over folds and repeats (Nadeau and"
@@ -588,6 +633,10 @@ class LayerSweep:
         return (
             f"LayerSweep({len(self.layers)} inputs, {self.n_folds} folds, {self.scoring}: {score})"
         )
+
+
+def _format_p(p: float) -> str:
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.3g}"
 
 
 def argmax(scores: NDArray[np.float64]) -> int:

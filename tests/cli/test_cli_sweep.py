@@ -209,7 +209,7 @@ def test_every_estimator_answers(sweep, estimator, arguments, score):
 
     assert (code, err) == (0, "")
     alone = rf"(?i:{score}) -?\d\.\d\d \[.*\]: of layer 1 alone; .*\n"
-    several = rf"Honest {score} -?\d\.\d\d \[.*\].*: layer .*\n"
+    several = rf"(?i:{score}) -?\d\.\d\d \[.*\].*: layer .*2 of the 3 layers of this set.*\n"
     assert re.fullmatch(alone if "--layers 1" in arguments else several, out)
 
 

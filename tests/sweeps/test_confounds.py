@@ -6,9 +6,10 @@ import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from sklprep import ActivationSet, layer_sweep, make_activations
-from sklprep.exceptions import UsageError
+from sklprep.exceptions import SklprepWarning, UsageError
 from sklprep.sweeps.confounds import read_confounds, residualize
 from sklprep.sweeps.sweep import count_fits
 
@@ -65,7 +66,7 @@ def test_a_baseline_sees_the_confounds_alone(confounded, sweep):
 
 
 def test_texts_say_what_is_left(sweep):
-    assert "without what the confounds (confounds) explain, accuracy 0." in sweep.summary()
+    assert "without what is linear in the confounds (confounds), accuracy 0." in sweep.summary()
     assert "residualized on them by least squares on the training rows" in sweep.methods_text()
 
 
@@ -95,10 +96,22 @@ def test_sets_know_the_length_and_the_position_of_their_sentences():
 
 
 def test_tables_have_categories_as_columns_of_zero_and_one():
-    table = pd.DataFrame({"source": list("bab"), "year": [3, 1, 2]})
+    table = pd.DataFrame({"source": list("bab"), "year": [3.0, 1.0, 2.0]})
     names, values = read_confounds(table, np.zeros(3))
     assert names == "source, year"
     np.testing.assert_array_equal(values, [[0, 1, 3], [1, 0, 1], [0, 1, 2]])
+
+
+def test_codes_of_a_category_are_asked_about():
+    with pytest.warns(SklprepWarning, match="'source' has 3 values and is taken as a number"):
+        read_confounds({"source": [3, 1, 2]}, np.zeros(3))
+
+
+def test_models_that_are_not_linear_are_refused(confounded):
+    """Residuals of columns with few values tell the confound to a tree."""
+    X, y, length = confounded
+    with pytest.raises(UsageError, match="need a linear model, and DecisionTreeClassifier may"):
+        layer_sweep(DecisionTreeClassifier(), X, y, confounds=length)
 
 
 def test_constant_and_equal_confounds_do_no_harm():
@@ -135,4 +148,4 @@ def test_the_command_reads_names_and_tables(tmp_path, run_command):
     arguments = ["--confounds", "length", "--confounds", str(table), "--repeats", "1", "--quiet"]
     code, out, err = run_command("sweep", folder, "--layers", "1", *arguments)
     assert code == 0, err
-    assert "the confounds (length, source, year) explain, " in out
+    assert "linear in the confounds (length, source, year), " in out

@@ -97,7 +97,8 @@ def test_decisions_are_scikit_learns_for_every_method_with_and_without_intercept
 @pytest.mark.parametrize("classes", [2, 3])
 @pytest.mark.parametrize("shape", [(60, 100), (200, 20)])
 def test_decisions_are_scikit_learns_for_any_penalty(C, classes, shape):
-    compare(*make_rows(*shape, classes=classes), C=C, tolerance=1e-5)
+    # at C = 1,000 newton-cg's line search ends at rounding errors
+    compare(*make_rows(*shape, classes=classes), C=C, tolerance=3e-5)
 
 
 def largest_gradient(fit, X, y, C):
