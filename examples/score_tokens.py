@@ -1,7 +1,9 @@
 """Score sentences by their tokens, or by pooled activations?
 ==========================================================
 
-STATED LATER
+A detector that runs beside a model sees one token at a time, and its decisions are combined; most
+probes of papers see one row a sentence, the mean over its tokens. Here both are scored on the same
+folds, by a question that one word of twenty answers: is there an animal among the things?
 
 The model lies in a package of PyPI, and nothing else is downloaded:
 
@@ -119,6 +121,6 @@ for name, sweep in sweeps.items():
 ax.axvline(0.5, color="0.6", linestyle=":")
 ax.invert_yaxis()
 ax.set(xlabel="AUROC of sentences, the layer chosen inside the folds")
-ax.set_title("One animal among eight things: its token says more than the mean", loc="left")
+ax.set_title("Is there an animal among eight things?", loc="left")
 ax.spines[["top", "right"]].set_visible(False)
 figure.savefig("score_tokens.png", dpi=120)
