@@ -21,7 +21,7 @@ def add_estimator(parser: argparse.ArgumentParser, choices: tuple[str, ...]) -> 
     parser.add_argument(
         "--estimator",
         choices=choices,
-        help="default: logistic for labels, or ridge for quantities; ridge takes labels as numbers",
+        help="ridge takes labels as numbers; default: logistic for labels, or ridge for quantities",
     )
 
 

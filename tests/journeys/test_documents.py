@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from documents import PAGES, ROOT, TRAITS, blocks_of, split_command, write_folde
 from pages import write_between
 
 import sklprep
+from sklprep.exceptions import SklprepWarning
 from sklprep import STRATEGIES, load_activations, load_dataset
 from sklprep.cli.main import main
 
@@ -20,6 +22,9 @@ NOT_RUN = re.compile(
 )
 """Command lines that other tests, or `.ci/run`, run."""
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+RUN_ELSEWHERE = {f"docs/{name}.md" for name in ("features", "probes", "tokens", "transfer")}
+"""Pages whose folders tests of their own make."""
+
 PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
@@ -83,7 +88,8 @@ def run_shell(block, capsys):
 def run_python(block, page, namespace, capsys):
     # padded, so that a failure is shown at its line of the page
     code = compile("\n" * (block.line - 1) + block.code, str(page), "exec")
-    exec(code, namespace)
+    with pytest.warns(SklprepWarning) if "warns" in block.options else nullcontext():
+        exec(code, namespace)
     return capsys.readouterr().out
 
 
@@ -96,7 +102,7 @@ def assert_same_text(expected, found, where):
             assert float(number) == pytest.approx(float(value), rel=0.1, abs=0.05), (where, found)
 
 
-@pytest.mark.parametrize("name", PAGE_NAMES)
+@pytest.mark.parametrize("name", [name for name in PAGE_NAMES if name not in RUN_ELSEWHERE])
 def test_blocks_of_a_page_run_one_after_the_other(name, place, capsys):
     page, namespace, printed, skipped = ROOT / name, {}, "", []
     for block in blocks_of(page):

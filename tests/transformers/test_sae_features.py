@@ -398,6 +398,7 @@ def test_command_that_cannot_work_is_one_line(folder, tmp_path, capsys, options,
 # ---- sweep -----------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.* rows repeat another one")
 def test_sweep_scores_sae_features_beside_hidden_states_on_the_same_folds(folder):
     acts = load_activations(folder)
     specs = ["sae 1", 1, "sae 0-1", "sae 2 l0 20", "embeddings"]
