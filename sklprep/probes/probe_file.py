@@ -229,9 +229,10 @@ def _is_known(name: str, value: Any, n_outputs: int) -> bool:
             if not isinstance(value, list) or len(value) != max(n_outputs, 2):
                 return False
             kinds = {type(one) for one in value}
-            plain = len(kinds) == 1 and kinds <= {int, float, bool, str}
+            if len(kinds) != 1 or not kinds <= {int, float, bool, str}:
+                return False
             fits = str in kinds or all(abs(one) < _LARGEST for one in value)
-            return plain and fits and len(set(value)) == len(value)
+            return fits and len(set(value)) == len(value)
         case _:
             return isinstance(value, dict)
 
