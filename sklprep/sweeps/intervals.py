@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,8 +43,20 @@ class Comparison(NamedTuple):
         return self.difference > 0 and self.p_value <= 1 - LEVEL
 
 
-def why_no_interval(folds: list[Fold], groups: NDArray[np.int64]) -> str:
-    """Say why scores on these folds have no interval that can be trusted; else nothing."""
+def why_no_interval(
+    folds: list[Fold], groups: NDArray[np.int64], labels: NDArray[Any] | None = None
+) -> str:
+    """Say why scores on these folds have no interval that can be trusted; else nothing.
+
+    Parameters
+    ----------
+    folds : list of Fold
+    groups : ndarray of shape (n_samples,)
+    labels : ndarray of shape (n_samples,), optional
+        Of scores that weigh classes and not rows: then each class must have as many groups. Of 200
+        rows with 20 positives, the intervals of AUROC covered 90 % instead of 95 %, and in 21 % of
+        data sets of noise two layers were told apart.
+    """
     tested = np.concatenate([test for _, test in folds])
     if not np.array_equal(np.sort(tested), np.arange(len(groups))):
         return "the folds do not test each row once"
@@ -54,6 +66,11 @@ def why_no_interval(folds: list[Fold], groups: NDArray[np.int64]) -> str:
     fewest = min(len(np.unique(groups[test])) for _, test in folds)
     if fewest < FEWEST_GROUPS_A_FOLD:
         return f"a test fold has {fewest} of the groups, fewer than {FEWEST_GROUPS_A_FOLD}"
+    for label in [] if labels is None else np.unique(labels).tolist():
+        of_class = labels == label
+        n_groups = len(np.unique(groups[of_class]))
+        if n_groups < FEWEST_GROUPS:
+            return f"class {label} is in {n_groups} groups, fewer than {FEWEST_GROUPS}"
     return ""
 
 

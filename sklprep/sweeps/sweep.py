@@ -42,6 +42,7 @@ from sklprep.sweeps.running import (
     read_repeats,
     run_all,
 )
+from sklprep.sweeps.scoring import Scoring
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
 
 _SMALL = 700
@@ -249,15 +250,13 @@ def layer_sweep(
         require_linear(problem.model_for(spec) for spec in problem.inputs)
     rivals = make_rivals(problem, numbers) if baselines else {}
     fits = _fit_all(problem, design, rivals, means, sentences, numbers, n_jobs, show_progress)
-    reason = why_no_interval(design.folds, problem.groups)
     found = LayerSweep(
         **_read_fits(problem, fits.inputs, nested=inner_cv is not None),
         scoring=problem.scoring.name,
         n_samples=len(problem.y),
         n_groups=len(np.unique(problem.groups)),
         n_repeats=repeats,
-        size_ratio=None if reason else size_ratio(design.folds),
-        no_interval=reason,
+        **_describe_intervals(problem, design, problem.scoring),
         permutation_scores=_stack_permuted(fits) if n_permutations else None,
         n_labelings=design.n_labelings,
         baselines={name: Baseline(rival.scores) for name, rival in fits.rivals.items()},
@@ -278,6 +277,7 @@ def layer_sweep(
             baselines={name: Baseline(rival.others[i]) for name, rival in fits.rivals.items()},
             permutation_scores=None,
             score_reason="",
+            **_describe_intervals(problem, design, one),
         )
         for i, one in enumerate(problem.other_scorings)
     }
@@ -299,6 +299,12 @@ def _read_fits(problem: Problem, inputs: list[InputScores], *, nested: bool) -> 
         "best_layers": [names[i] for i in best] if nested else None,
         "chosen": chosen if nested else None,
     }
+
+
+def _describe_intervals(problem: Problem, design: Design, scoring: Scoring) -> dict[str, Any]:
+    weighs_rows = scoring.name == "accuracy" or scoring.fpr is not None or not problem.classify
+    reason = why_no_interval(design.folds, problem.groups, None if weighs_rows else problem.y)
+    return {"size_ratio": None if reason else size_ratio(design.folds), "no_interval": reason}
 
 
 def _describe_detector(problem: Problem, fits: _Fits) -> dict[str, Any]:

@@ -156,12 +156,15 @@ def draw_halves(joined: JoinedSets, seed: int) -> list[Half]:
 
 def describe_folds(joined: JoinedSets, folds: list[Fold]) -> tuple[dict[str, str], list[float]]:
     """Say for each set why scores on it have no interval, if so, and the size ratio."""
+    problem = joined.problem
+    weighs_rows = problem.scoring.name == "accuracy" or not problem.classify
     reasons, ratios = {}, []
     for name, rows in zip(joined.names, joined.members, strict=True):
         own: list[Fold] = [
             (_positions_in(rows, train), _positions_in(rows, test)) for train, test in folds
         ]
-        if reason := why_no_interval(own, joined.problem.groups[rows]):
+        labels = None if weighs_rows else problem.y[rows]
+        if reason := why_no_interval(own, problem.groups[rows], labels):
             reasons[name] = reason
         ratios.append(size_ratio(own))
     return reasons, ratios

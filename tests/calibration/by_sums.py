@@ -81,7 +81,9 @@ def sweep(
     sizes = np.bincount(folds[0], minlength=N_FOLDS)
     groups = np.arange(len(y)) if groups is None else groups
     fewest = min(len(np.unique(groups[folds[0] == k])) for k in range(N_FOLDS))
+    of_class = [len(np.unique(groups[y == c])) for c in np.unique(y)]
     few = fewest < 5 or len(np.unique(groups)) < 30
+    few |= metric != "accuracy" and min(of_class) < 30
     return LayerSweep(
         layers=list(range(n_layers)),
         scores=outer.reshape(n_layers, -1),

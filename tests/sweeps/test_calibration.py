@@ -27,7 +27,7 @@ def find(name):
 )
 def test_what_is_simulated_is_what_layer_sweep_does(n_classes, group_size, metric):
     rng = np.random.default_rng(0)
-    X, y, groups = World(Cell("", 40, 1.0, n_classes, group_size), rng).draw()
+    X, y, groups = World(Cell("", 90, 1.0, n_classes, group_size), rng).draw()
     folds = deal_folds(y, 1, rng)
     permuted, folds, y = permute_within(y, folds[0], 5, rng)[:, groups], folds[:, groups], y[groups]
     splits = [(np.flatnonzero(folds[0] != k), np.flatnonzero(folds[0] == k)) for k in range(5)]
