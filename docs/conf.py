@@ -56,7 +56,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-html_sidebars = {"index": [], "project/changelog": []}
+html_sidebars = {name: [] for name in ("*", "gallery/*", "project/*", "reference/*")}
+"""The bar to the left shows pages below one of these: those of formats and of the API."""
 
 
 def copy_examples() -> str:
