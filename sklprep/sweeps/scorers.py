@@ -58,6 +58,20 @@ def score_of(name: str) -> Score:
     return SCORES.get(name, Score())
 
 
+_BY_CLASS = ("roc_auc", "average_precision", "balanced_accuracy", "f1", "precision", "recall")
+
+
+def weighs_classes(name: str) -> bool:
+    """Whether a score is that of classes, however few rows they have, and not of rows.
+
+    Examples
+    --------
+    >>> weighs_classes("roc_auc_ovr"), weighs_classes("accuracy"), weighs_classes("spearman")
+    (True, False, False)
+    """
+    return name.startswith(_BY_CLASS) and not name.startswith("recall_at_fpr")
+
+
 def name_score(name: str) -> str:
     """Write a scorer's name for people.
 

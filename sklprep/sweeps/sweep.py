@@ -42,6 +42,7 @@ from sklprep.sweeps.running import (
     read_repeats,
     run_all,
 )
+from sklprep.sweeps.scorers import weighs_classes
 from sklprep.sweeps.scoring import Scoring
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
 
@@ -302,8 +303,8 @@ def _read_fits(problem: Problem, inputs: list[InputScores], *, nested: bool) -> 
 
 
 def _describe_intervals(problem: Problem, design: Design, scoring: Scoring) -> dict[str, Any]:
-    weighs_rows = scoring.name == "accuracy" or scoring.fpr is not None or not problem.classify
-    reason = why_no_interval(design.folds, problem.groups, None if weighs_rows else problem.y)
+    labels = problem.y if problem.classify and weighs_classes(scoring.name) else None
+    reason = why_no_interval(design.folds, problem.groups, labels)
     return {"size_ratio": None if reason else size_ratio(design.folds), "no_interval": reason}
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sklprep.sweeps.design import INNER_IS_OUTER, SharedFolds, read_inner_cv, repeat_cv, reseed
 from sklprep.sweeps.folds import Fold, FoldsError, draw_folds, make_strata
 from sklprep.sweeps.intervals import size_ratio, why_no_interval
+from sklprep.sweeps.scorers import weighs_classes
 from sklprep.sweeps.transfer_sets import JoinedSets
 
 _FEWEST_LEFT = 3
@@ -157,13 +158,13 @@ def draw_halves(joined: JoinedSets, seed: int) -> list[Half]:
 def describe_folds(joined: JoinedSets, folds: list[Fold]) -> tuple[dict[str, str], list[float]]:
     """Say for each set why scores on it have no interval, if so, and the size ratio."""
     problem = joined.problem
-    weighs_rows = problem.scoring.name == "accuracy" or not problem.classify
+    by_class = problem.classify and weighs_classes(problem.scoring.name)
     reasons, ratios = {}, []
     for name, rows in zip(joined.names, joined.members, strict=True):
         own: list[Fold] = [
             (_positions_in(rows, train), _positions_in(rows, test)) for train, test in folds
         ]
-        labels = None if weighs_rows else problem.y[rows]
+        labels = problem.y[rows] if by_class else None
         if reason := why_no_interval(own, problem.groups[rows], labels):
             reasons[name] = reason
         ratios.append(size_ratio(own))
