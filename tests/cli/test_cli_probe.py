@@ -108,7 +108,6 @@ def test_threshold_of_a_rate_goes_into_the_file(probe, tmp_path, folder):
         (("--layer", "0-2"), 2, "takes one layer"),
         (("--layer", 9), 1, "Layer 9 not found in data"),
         (("--layer", 1, "--estimator", "random-forest"), 2, "invalid choice: 'random-forest'"),
-        (("--layer", 1, "--estimator", "ridge"), 2, "--estimator ridge does not fit this target"),
         (("--layer", 1, *FEATURE, "--estimator", "lda"), 2, "use ridge, svm or random-forest."),
         (("--layer", 1, "--target-layer", 1), 2, "name a feature together"),
         (("--layer", 1, *FEATURE, "--labels", "x.csv"), 2, "--labels is for a concept target"),
