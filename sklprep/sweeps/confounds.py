@@ -63,7 +63,8 @@ def read_confounds(confounds: Any, acts: Any) -> tuple[str, NDArray[np.float64]]
     Examples
     --------
     >>> import numpy as np
-    >>> names, values = read_confounds({"source": ["a", "b", "a"], "size": [1.0, 2, 3]}, np.zeros(3))
+    >>> known = {"source": ["a", "b", "a"], "size": [1.0, 2, 3]}
+    >>> names, values = read_confounds(known, np.zeros(3))
     >>> names, values.tolist()
     ('source, size', [[1.0, 0.0, 1.0], [0.0, 1.0, 2.0], [1.0, 0.0, 3.0]])
     """
