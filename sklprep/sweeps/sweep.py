@@ -94,7 +94,8 @@ def layer_sweep(
         ``"auto"`` fits `LogisticRegression`, `Ridge` and `RidgeClassifier` with an L2 penalty,
         alone or behind `ActivationNormalizer`, `StandardScaler`, `MinMaxScaler` or `MaxAbsScaler`,
         with `sklprep.sweeps.solver`: the same optimum, reached many times faster. scikit-learn
-        fits other estimators, SAE features, and all where the scorer looks at the model or at X.
+        fits other estimators, SAE features, rows of which less than 90 % are distinct, and all
+        where the scorer looks at the model or at X.
     device : str or None, default=None
         ``"cuda"`` or another device of torch, to compute there; for what the solver knows.
     n_jobs : int or None, default=None

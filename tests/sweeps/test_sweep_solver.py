@@ -21,6 +21,7 @@ from sklprep import ActivationNormalizer, RowSpaceProjector, layer_sweep, make_a
 from sklprep.exceptions import UsageError
 from sklprep.sweeps.folds import draw_folds
 from sklprep.sweeps.permutations import find_exact_permuter
+from sklprep.sweeps.solver import Split, fit_logistic
 from sklprep.sweeps.sweep import count_fits
 
 ALONE = {"baselines": False, "cv": 4, "inner_cv": 3}
@@ -279,3 +280,34 @@ def test_torch_computes_the_same_on_the_device_that_is_named(data):
     np.testing.assert_allclose(here.scores, there.scores)
     np.testing.assert_allclose(here.permutation_scores, there.permutation_scores)
     assert here.chosen == there.chosen
+
+
+@pytest.mark.parametrize("scale", [1, 3_000])
+@pytest.mark.parametrize("n_distinct", [10, 195])
+def test_rows_that_repeat_are_scored_as_scikit_learn_scores_them(scale, n_distinct):
+    """Final tokens repeat: most sentences end with a full stop."""
+    rng = np.random.default_rng(1)
+    distinct = rng.standard_normal((n_distinct, 384))
+    distinct[:, :3] = scale + scale / 15 * distinct[:, :3]
+    X = distinct[np.arange(200) % n_distinct][:, np.newaxis]
+    y = np.arange(200) % 4
+    options = {"inner_cv": None, "baselines": False, "n_permutations": 30}
+    solved = layer_sweep(TIGHT, X, y, **options)
+    fitted = layer_sweep(TIGHT, X, y, solver="scikit-learn", **options)
+
+    np.testing.assert_allclose(fitted.scores, solved.scores)
+    np.testing.assert_allclose(fitted.permutation_scores, solved.permutation_scores)
+
+
+def test_labelings_that_did_not_converge_say_so():
+    rng = np.random.default_rng(1)
+    distinct = rng.standard_normal((10, 384))
+    distinct[:, :3] = 3_000 + 200 * distinct[:, :3]
+    X = distinct[rng.choice(10, 200, p=rng.dirichlet(np.full(10, 0.3)))].astype(np.float32)
+    labelings = np.stack([rng.permutation(np.arange(200) % 4) for _ in range(300)])
+    train, test = np.arange(160), np.arange(160, 200)
+    (fits,) = fit_logistic(Split(X, train, test), labelings)
+    assert not all(fit.converged_ for fit in fits)
+    for fit in fits:
+        if fit.converged_:
+            assert np.abs(fit.decision_function(np.arange(40))).max() < 20

@@ -20,6 +20,7 @@ class _Fit(BaseEstimator):
     n_iter_ : int
         Steps of Newton's method; 0 for a ridge, which is solved directly.
     converged_ : bool
+        If not, the decisions are not to be used.
     """
 
     coef_: NDArray[np.float64] | None = None

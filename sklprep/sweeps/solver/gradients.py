@@ -19,6 +19,10 @@ _CROWDED = 0.75
 """Labelings that are solved stay until the others are fewer than this share: taking them out
 copies the others."""
 
+_LEAST_CURVATURE = 1e-7
+"""What of a weight the intercept's curvature is taken to be at least, a row: it vanishes in float32
+where a step made all rows of a batch certain, right or wrong."""
+
 _TINY = float(np.finfo(np.float32).tiny)
 _MAX_PRODUCTS = 1_000
 
@@ -141,7 +145,8 @@ class NewtonSystem:
                 z[:, index, :], image[:, index, :] = apply(xp.take(r, index, axis=1))
         if not self._has_intercept:
             return z, rb * 0, image
-        zb = rb / (self._total + _TINY)
+        least = _LEAST_CURVATURE * xp.mean(self._weights, axis=-1, keepdims=True)
+        zb = rb / (self._total + least * self._P.shape[-1])
         if len(zb) > 1:
             zb = zb - xp.mean(zb, axis=0)
         return z, zb, image

@@ -34,6 +34,11 @@ _MANY = 16
 
 _SMALLEST_SHARE = 1e-6
 
+_SLACK = 1.1
+"""How far a coefficient may be beyond its bound. Fits of well-conditioned rows stay below 1. Where
+few rows are distinct, the Gram matrix has a null space, in which some labelings of a large batch
+drift off to 10 and 1e6, and take their decisions along."""
+
 
 def fit_logistic(
     split: Split,
@@ -176,10 +181,24 @@ class _Batch:
             tol,
         )
         decisions = to_numpy(space.predict(found.A) + found.intercept)
-        return [
+        fits = [
             self._describe(found, column, decisions[:, column], keep_coef)
             for column in range(decisions.shape[1])
         ]
+        for fit, is_possible in zip(fits, self._possible(found), strict=True):
+            fit.converged_ &= bool(is_possible)
+        return fits
+
+    def _possible(self, found: Solution) -> NDArray[np.bool_]:
+        """Whether each labeling's coefficients can be an optimum.
+
+        In the dual that is :math:`A = C s (Y - P)`, so that no coefficient is larger than the
+        weight of its row.
+        """
+        if not self._space.split.is_dual:
+            return np.isfinite(to_numpy(found.A)).all(axis=(0, 2))
+        bound = _SLACK * self._weights
+        return (np.abs(to_numpy(found.A)) <= bound).all(axis=(0, 2))
 
     def _start(self) -> NDArray[np.float64]:
         """Give the intercepts of the classes' shares, the optimum of a model without columns."""

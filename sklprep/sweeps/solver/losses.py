@@ -83,7 +83,7 @@ class Softmax:
             result *= weighted
             return result
 
-        total = xp.sum(weighted, axis=-1) - xp.vecdot(weighted, P, axis=-1)
+        total = xp.vecdot(weighted, 1 - P, axis=-1)
         return multiply, total[:, :, None]
 
     def curvature(self, total: Array) -> Array:
