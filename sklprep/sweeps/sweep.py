@@ -82,8 +82,7 @@ def layer_sweep(
         Everything behind the selector; cloned and refitted in each fold. None is
         `ActivationNormalizer` (by ``"maxabs"`` for SAE features) with `LogisticRegression` for
         labels (integers, booleans, strings), with `Ridge` for floats.
-    acts : ActivationSet of shape (n_samples,), ProbeDataset, or array-like of shape \
-(n_samples, n_layers, d_model)
+    acts : ActivationSet, ProbeDataset, or array-like of shape (n_samples, n_layers, d_model)
         An array's layers are numbered from 0. A dataset is one input, its X, which keeps its groups
         and is normalized anew in each fold; it is refused if another step learned from its rows.
     y : array-like of shape (n_samples,), default=None
