@@ -73,7 +73,9 @@ def read_confounds(confounds: Any, acts: Any) -> tuple[str, NDArray[np.float64]]
         given = {confounds: None}
     elif isinstance(confounds, Mapping):
         given = dict(confounds)
-    elif isinstance(confounds, (list, tuple)) and confounds and set(confounds) <= set(NAMED):
+    elif isinstance(confounds, list | tuple) and all(
+        isinstance(one, str) and one in NAMED for one in confounds
+    ):
         given = dict.fromkeys(confounds)
     elif hasattr(confounds, "columns"):
         given = {str(name): confounds[name] for name in confounds.columns}

@@ -182,7 +182,7 @@ def layer_sweep(
     [1]_, each of them the mean over repeats. Of equal inner scores the first layer wins.
     ``nested_interval``, ``band`` and the comparisons with baselines rest on the corrected t, see
     `sklprep.sweeps.intervals`; they exist where the folds test each row once and there are at least
-    5 groups in every test fold and 30 in all.
+    5 groups in every test fold and 30 in all; for scores by class, such as ROC AUC, 30 of each.
 
     The permutation control moves labels between groups: those of whole groups where they are
     constant within groups, otherwise all labels of a group between groups of equal size. Where
@@ -243,10 +243,9 @@ def layer_sweep(
     if problem.scoring.fpr is not None:
         require_negatives(design, problem, problem.scoring.fpr)
     warn_of_leaks(problem)
-    known_by, numbers = None, None
+    known_by, numbers = "", None
     if confounds is not None:
         known_by, numbers = read_confounds(confounds, problem.acts)
-    if numbers is not None:
         require_linear(problem.model_for(spec) for spec in problem.inputs)
     rivals = make_rivals(problem, numbers) if baselines else {}
     fits = _fit_all(problem, design, rivals, means, sentences, numbers, n_jobs, show_progress)
@@ -261,13 +260,14 @@ def layer_sweep(
         n_labelings=design.n_labelings,
         baselines={name: Baseline(rival.scores) for name, rival in fits.rivals.items()},
         solver=means.name,
-        details=_describe(problem, design, means, sentences) | {"confounds": known_by or ""},
+        details=_describe(problem, design, means, sentences) | {"confounds": known_by},
         score_reason=problem.score_reason,
-        **_describe_detector(problem, fits),
+        **_describe_detector(problem, fits.inputs),
     )
     residualized = None
     if numbers is not None:
         of_residuals = _read_fits(problem, fits.residualized, nested=inner_cv is not None)
+        of_residuals |= _describe_detector(problem, fits.residualized)
         residualized = replace(found, **of_residuals, permutation_scores=None)
     others = {
         one.name: replace(
@@ -307,13 +307,13 @@ def _describe_intervals(problem: Problem, design: Design, scoring: Scoring) -> d
     return {"size_ratio": None if reason else size_ratio(design.folds), "no_interval": reason}
 
 
-def _describe_detector(problem: Problem, fits: _Fits) -> dict[str, Any]:
+def _describe_detector(problem: Problem, inputs: list[InputScores]) -> dict[str, Any]:
     if problem.scoring.fpr is None:
         return {}
     positive = problem.y == np.unique(problem.y)[1]
     n_positives, n_negatives = count_classes(positive, problem.groups)
     return {
-        "false_positive_rates": np.array([one.false_positive_rates for one in fits.inputs]),
+        "false_positive_rates": np.array([one.false_positive_rates for one in inputs]),
         "n_positives": n_positives,
         "n_negatives": n_negatives,
     }

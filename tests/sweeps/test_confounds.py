@@ -70,6 +70,17 @@ def test_texts_say_what_is_left(sweep):
     assert "residualized on them by least squares on the training rows" in sweep.methods_text()
 
 
+def test_rates_of_false_positives_of_the_residuals_are_their_own():
+    rng = np.random.default_rng(0)
+    length, y = rng.normal(size=160), np.arange(160) % 2
+    X = rng.normal(size=(160, 2, 12)) + (length + y)[:, None, None]
+    options = {"scoring": "recall_at_fpr=0.1", "cv": 4, "n_repeats": 1}
+    found = layer_sweep(TIGHT, X, y, confounds=length, **options)
+    rates, left = found.false_positive_rates, found.residualized.false_positive_rates
+    assert rates.shape == left.shape == (2, 4)
+    assert (rates != left).any()
+
+
 def test_fits_are_counted_with_those_of_the_residuals(confounded):
     X, _, length = confounded
     options = {"cv": 4, "n_repeats": 2}
@@ -132,6 +143,8 @@ def test_constant_and_equal_confounds_do_no_harm():
         (np.zeros(4), r"must have shape \(5,\) or \(5, k\)"),
         ([1, 2, 3, 4, np.inf], "must be finite numbers or text"),
         ({}, "has no columns"),
+        ([], "has no columns"),
+        ([[1.0, 2.0], [3.0, 4.0]], r"must have shape \(5,\) or \(5, k\)"),
     ],
 )
 def test_what_is_not_a_confound_of_these_rows_is_refused(confounds, message):
