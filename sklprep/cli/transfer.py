@@ -188,6 +188,8 @@ def _print_matrix(matrix: TransferMatrix) -> None:
     print(f"\n{line('', matrix.sets)}")
     for i, name in enumerate(matrix.rows):
         print(line(name, [matrix.write_cell(i, j) for j in range(len(matrix.sets))]))
+    if matrix.majority is not None:
+        print(line("majority", [f"{score:.2f}" for score in matrix.majority]))
     print()
     if matrix.no_cosines:
         return

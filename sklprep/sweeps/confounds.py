@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import (
     ElasticNet,
@@ -150,27 +151,27 @@ def _read_given(name: str, values: Any, n: int) -> NDArray[np.float64]:
 
 
 def residualize(
-    X: NDArray[Any], confounds: NDArray[np.float64], train: NDArray[np.int64]
+    X: Any, train: NDArray[np.int64], confounds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Subtract from each column of X what confounds predict of it, by the least squares of `train`.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-    confounds : ndarray of shape (n_samples, n_numbers)
+    X : ndarray or sparse array of shape (n_samples, n_features)
     train : ndarray of int
         Rows that the prediction is fitted on.
+    confounds : ndarray of shape (n_samples, n_numbers)
 
     Examples
     --------
     >>> import numpy as np
     >>> length = np.array([[1.0], [2.0], [3.0], [4.0]])
-    >>> np.abs(residualize(5 * length, length, np.array([0, 1, 2]))).max() < 1e-12
+    >>> np.abs(residualize(5 * length, np.array([0, 1, 2]), length)).max() < 1e-12
     np.True_
     """
     center, spread = confounds[train].mean(axis=0), confounds[train].std(axis=0)
     known = (confounds - center) / np.where(spread > 0, spread, 1)
-    design = np.column_stack([np.ones(len(X)), known])
-    X = np.asarray(X, np.float64)
+    design = np.column_stack([np.ones(len(known)), known])
+    X = np.asarray(X.toarray() if issparse(X) else X, np.float64)
     coefficients = np.linalg.lstsq(design[train], X[train], rcond=None)[0]
     return X - design @ coefficients

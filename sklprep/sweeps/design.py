@@ -29,6 +29,10 @@ _MOST_TRIES = 30
 0.3 s at 1,000 rows."""
 
 
+_FOLDS_A_TASK = 15
+"""Outer folds of small training sets that are one task: as many training sets as fill a stack of
+the solver, of 200 rows, so that two jobs seldom wait for Python's lock; and tasks enough for them."""
+
 INNER_IS_OUTER = "outer"
 """The `inner_cv` by which the inner folds of an outer fold are the other outer folds."""
 
@@ -122,11 +126,6 @@ class SharedFolds:
             listed.append(sets)
         return listed
 
-    def deal(self, *, small: bool) -> list[list[list[TrainingSet]]]:
-        """Deal the training sets into tasks: those of all folds, if they are small, into one."""
-        listed = self.training_sets()
-        return [listed] if small and len(self.labels) == 1 else [[of_fold] for of_fold in listed]
-
     def read(self, fitted: list[list[Fitted]], are_pooled: Sequence[bool]) -> InputScores:
         """Read what `training_sets` came to: the scores of what the inner folds choose.
 
@@ -201,6 +200,36 @@ class SharedFolds:
             replace(self, labels=self.labels[i : i + 1], n_nested=int(i < self.n_nested))
             for i in range(len(self.labels))
         ]
+
+
+Dealt = tuple[NDArray[Any], list[list[TrainingSet]]]
+"""Labelings, and the training sets of some outer folds: what one task fits."""
+
+
+def deal(rounds: Sequence[SharedFolds], *, small: bool) -> list[Dealt]:
+    """Deal the training sets into tasks: one an outer fold, but those of small repeats together.
+
+    Parameters
+    ----------
+    rounds : sequence of SharedFolds
+    small : bool
+        Whether a fit takes so little time that training sets gain from company.
+    """
+    tasks: list[Dealt] = []
+    for one in rounds:
+        listed = one.training_sets()
+        if not small or len(one.labels) > 1:
+            tasks += [(one.labels, [of_fold]) for of_fold in listed]
+        elif tasks and _have_room(tasks[-1], one):
+            tasks[-1][1].extend(listed)
+        else:
+            tasks.append((one.labels, listed))
+    return tasks
+
+
+def _have_room(task: Dealt, one: SharedFolds) -> bool:
+    labels, listed = task
+    return len(listed) + len(one.folds) <= _FOLDS_A_TASK and np.array_equal(labels, one.labels)
 
 
 @dataclass(frozen=True)

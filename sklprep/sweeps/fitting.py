@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import issparse
 from sklearn import config_context
 from sklearn.base import clone, is_regressor
 from sklearn.metrics import accuracy_score, make_scorer
@@ -19,7 +18,6 @@ from sklearn.utils.metaestimators import available_if
 
 from sklprep.exceptions import InsufficientDataError, UsageError
 from sklprep.sweeps.closed_forms import CLOSED_FORMS
-from sklprep.sweeps.confounds import residualize
 from sklprep.sweeps.solver import Candidates, Split, count_stacked, recognise_all
 from sklprep.sweeps.workers import RemoteRows
 
@@ -31,8 +29,9 @@ METHODS = ("predict", "predict_proba", "decision_function")
 
 _OBSERVED_TOL = 1e-3
 """The solver's tolerance for what is reported: with it predictions and curves of real activations
-were those of the optimum. Permuted labels have its default, at which 0.1 % of predictions differ
-from the optimum, in either direction, for half the time; they are reported in the mean only."""
+were those of the optimum. Inner folds and permuted labels have its default, at which 0.1 % of
+predictions differ from the optimum, in either direction, for half the time; of these only means
+count."""
 
 _MadeScorer = type(make_scorer(accuracy_score))
 
@@ -57,8 +56,9 @@ class Work(NamedTuple):
     aggregate : callable or None
         Makes of the answers about test rows, these rows and their y the answers and the y that are
         scored, see `sklprep.sweeps.aggregation`.
-    confounds : ndarray of shape (n_samples, n_numbers) or None
-        What X is residualized on, by the rows of each training set.
+    sees : callable or None
+        Makes of X and the rows of a training set what is fitted and scored, as `residualize` and
+        `sklprep.sweeps.baselines.weigh_words` do; None is X.
     keep_decisions : bool
         Keep what the models of two classes decide, instead of scoring it.
     others : tuple of Scorer
@@ -75,7 +75,7 @@ class Work(NamedTuple):
     device: str | None = None
     shape: tuple[int, ...] = ()
     aggregate: Aggregate | None = None
-    confounds: NDArray[np.float64] | None = None
+    sees: Callable[[Any, NDArray[np.int64]], Any] | None = None
     keep_decisions: bool = False
     others: tuple[Scorer, ...] = ()
 
@@ -86,10 +86,9 @@ class Work(NamedTuple):
 
     def seen_by(self, training_set: TrainingSet) -> Work:
         """Give the work on what the models of a training set see."""
-        if self.confounds is None:
+        if self.sees is None:
             return self
-        X = self.X.toarray() if issparse(self.X) else self.X
-        return self._replace(X=residualize(X, self.confounds, training_set.rows), confounds=None)
+        return self._replace(X=self.sees(self.X, training_set.rows), sees=None)
 
 
 class TrainingSet(NamedTuple):
@@ -242,13 +241,14 @@ def _solve(
     start = 0
     while start < len(training_sets):
         started = time.perf_counter()
-        n_together = 1
+        first, n_together = work.seen_by(training_sets[start]), 1
         if all(len(kind.penalties) == 1 for kind in kinds):
-            n_together = count_stacked(_open_split(work, kinds[0], training_sets[start]))
+            split = _open_split(first, kinds[0], training_sets[start])
+            n_together = count_stacked(split, share_rows=work.sees is None)
         some = training_sets[start : start + n_together]
         start += len(some)
         fits: list[dict[int, list[Any]]] = [{} for _ in some]  # by candidate, of all labelings
-        works, splits = [work.seen_by(one) for one in some], list[Split]()
+        works, splits = [first, *(work.seen_by(one) for one in some[1:])], list[Split]()
         for i, kind in enumerate(kinds):
             if not i or not _share_splits(kind, kinds[i - 1]):
                 pairs = zip(works, some, strict=True)
@@ -283,11 +283,16 @@ def _solve_kind(
             of_set.update(zip(kind.positions, found, strict=True))
         return
     precise = replace(kind.model, tol=min(kind.model.tol, _OBSERVED_TOL))
-    if len(kind.penalties) == 1:
-        model = replace(precise, penalty=kind.penalties[0])
-        observed = [[[fit]] for fit in model.fit_each(splits, labels[0])]
-    else:
+    if len(kind.penalties) > 1:
         observed = [precise.fit(split, labels[:1], kind.penalties) for split in splits]
+    else:
+        observed = [[] for _ in splits]
+        for is_outer, model in ((True, precise), (False, kind.model)):  # of one size each
+            some = [i for i, one in enumerate(training_sets) if one.is_outer == is_outer]
+            model = replace(model, penalty=kind.penalties[0])
+            found = model.fit_each([splits[i] for i in some], labels[0])
+            for i, fit in zip(some, found, strict=True):
+                observed[i] = [[fit]]
     for one, split, of_set, first in zip(training_sets, splits, fits, observed, strict=True):
         others: list[list[Any]] = [[] for _ in kind.penalties]
         if one.n_labelings > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
 from sklprep.sweeps.aggregation import SentenceScores, read_aggregate
 from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
-from sklprep.sweeps.confounds import read_confounds, require_linear
+from sklprep.sweeps.confounds import read_confounds, require_linear, residualize
 from sklprep.sweeps.design import (
     FEWEST_SHARED,
     INNER_IS_OUTER,
@@ -24,6 +25,7 @@ from sklprep.sweeps.design import (
     Design,
     InputScores,
     SharedFolds,
+    deal,
     draw_design,
     keep_scorable,
 )
@@ -47,8 +49,7 @@ from sklprep.sweeps.scoring import Scoring
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
 
 _SMALL = 700
-"""Rows up to which training sets share numpy's calls, see `sklprep.sweeps.solver.stacks`; those of
-a repeat are then one task."""
+"""Rows up to which training sets share numpy's calls, see `sklprep.sweeps.solver.stacks`."""
 
 
 def layer_sweep(
@@ -383,22 +384,23 @@ def _fit_all(
         plan.append((design.rounds(together=solves), solves and few))
         if confounds is not None:
             plan.append((design.observed(nested=True), solves and few))
-    for rival in rivals.values():
-        solves = rival.solves and any(means.solves)
-        plan.append((design.observed(nested=fpr is not None), solves and few))
+    for _ in rivals:
+        plan.append((design.observed(nested=fpr is not None), few))
     works = _make_works(problem, rivals, means, sentences, confounds)
-    total = sum(len(one.deal(small=small)) for of_one, small in plan for one in of_one)
     n_observed = len(design.repeats)
-    tasks = (
+    dealt = [
         (
-            fit_training_sets,
-            work if i < n_observed else work._replace(others=()),
-            one.labels,
-            training_sets,
+            deal(of_one[:n_observed], small=small),
+            deal(of_one[n_observed:], small=small),
         )
-        for work, (of_one, small) in zip(works, plan, strict=True)
-        for i, one in enumerate(of_one)
-        for training_sets in one.deal(small=small)
+        for of_one, small in plan
+    ]
+    total = sum(len(tasks) for of_one in dealt for tasks in of_one)
+    tasks = (
+        (fit_training_sets, seen, *task)
+        for work, (observed, permuted) in zip(works, dealt, strict=True)
+        for seen, some in ((work, observed), (work._replace(others=()), permuted))
+        for task in some
     )
     results = chain.from_iterable(run_all(tasks, total, means, n_jobs, show_progress))
 
@@ -435,11 +437,12 @@ def _make_works(
     for work in make_works(problem, means):
         yield work._replace(others=others, **asked)
         if confounds is not None:
-            yield work._replace(confounds=confounds, **asked)
+            sees = partial(residualize, confounds=confounds)
+            yield work._replace(sees=sees, **asked)
     scorer, name = problem.scoring.scorer, problem.scoring.name
     for rival in rivals.values():
         solve = rival.solves and any(means.solves)
-        work = Work(rival.model, [{}], scorer, name, rival.X, solve=solve)
+        work = Work(rival.model, [{}], scorer, name, rival.X, solve=solve, sees=rival.sees)
         yield work._replace(others=others, **asked)
 
 

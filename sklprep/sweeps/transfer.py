@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
+from sklprep.sweeps.baselines import score_majority
 from sklprep.sweeps.cosines import compare_directions, fit_direction
 from sklprep.sweeps.design import describe_inner, read_inner_cv, read_seed, with_remedies
-from sklprep.sweeps.fitting import Fitted, TrainingSet, Work, fit_training_sets
+from sklprep.sweeps.fitting import (
+    Fitted,
+    TrainingSet,
+    Work,
+    fit_training_sets,
+    is_made_scorer,
+)
 from sklprep.sweeps.folds import FoldsError, describe_cv, read_cv
 from sklprep.sweeps.running import make_works, name_versions, read_means, read_repeats, run_all
 from sklprep.sweeps.sweep_result import argmax
@@ -144,6 +151,10 @@ def transfer_matrix(
     results = iter(run_all(plan.tasks(works), total, means, n_jobs, show_progress))
     scores, chosen, cosines, no_cosines = plan.read(results)
     reasons, ratios = describe_folds(joined, rounds[0].folds)
+    majority = None
+    if problem.classify and problem.scoring.fpr is None and is_made_scorer(problem.scoring.scorer):
+        every_fold = [fold for one in rounds for fold in one.folds]
+        majority = [score_majority(problem, rows, every_fold) for rows in joined.members]
     return TransferMatrix(
         sets=joined.names,
         layers=[spec.name for spec in problem.inputs],
@@ -154,6 +165,7 @@ def transfer_matrix(
         n_groups=[len(np.unique(problem.groups[rows])) for rows in joined.members],
         n_repeats=repeats,
         size_ratios=ratios,
+        majority=majority,
         no_interval=reasons,
         cosines=cosines,
         no_cosines=no_cosines,

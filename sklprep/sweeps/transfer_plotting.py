@@ -53,7 +53,7 @@ class TransferMatrixDisplay:
     >>> sets = {name: (acts[i::2], acts[i::2].labels) for i, name in enumerate(["odd", "even"])}
     >>> display = TransferMatrixDisplay.from_estimator(None, sets, layers=[1], cv=4, n_repeats=1)
     >>> [label.get_text() for label in display.axes_[0].get_xticklabels()]
-    ['odd', 'even']
+    ['odd\\n(majority 0.28)', 'even\\n(majority 0.28)']
     """
 
     __module__ = "sklprep"
@@ -145,6 +145,12 @@ class TransferMatrixDisplay:
         low = _LOWEST.get(found.scoring, float(values.min()))
         high = 1.0 if found.scoring in _LOWEST else float(values.max())
         image = _draw(ax, values, texts, found.rows, found.sets, (low, high))
+        if found.majority is not None:
+            labels = [
+                f"{label.get_text()}\n(majority {format_score(score)})"
+                for label, score in zip(ax.get_xticklabels(), found.majority, strict=True)
+            ]
+            ax.set_xticks(range(len(labels)), labels)
         score = name_score(found.scoring)
         ax.set(xlabel="tested on", ylabel="trained on", title=f"{score[0].upper()}{score[1:]}")
         return image

@@ -60,6 +60,9 @@ class TransferMatrix:
     n_repeats, n_folds : int
     size_ratios : list of float
         Rows of a test set to rows of a training set, in each set.
+    majority : list of float, or None
+        What always answering the commonest label of each set scores on it. None of quantities, of
+        a recall at a rate of false positives, and of scorers that are functions.
     no_interval : dict of str to str
         Why there are no intervals of scores on a set, or trained on it.
     no_cosines : str
@@ -85,6 +88,7 @@ class TransferMatrix:
     n_groups: list[int]
     n_repeats: int
     size_ratios: list[float]
+    majority: list[float] | None
     no_interval: dict[str, str]
     cosines: NDArray[np.float64]
     no_cosines: str = ""
@@ -179,8 +183,19 @@ class TransferMatrix:
             file.write(text.getvalue().encode())
 
     def summary(self) -> str:
-        """Say for each row how its models do on their own set, and on the others."""
-        return "\n".join(self._describe_row(i) for i in range(len(self.rows)))
+        """Say for each row how its models do on their own set, and on the others.
+
+        The last line is what needs no model: always the commonest label of the set.
+        """
+        lines = [self._describe_row(i) for i in range(len(self.rows))]
+        if self.majority is not None:
+            parts = [
+                f"{format_score(score)} on {name}"
+                for score, name in zip(self.majority, self.sets, strict=True)
+            ]
+            score = name_score(self.scoring)
+            lines.append(f"The majority class, always answered, {score} {', '.join(parts)}")
+        return "\n".join(lines)
 
     def _describe_row(self, row: int) -> str:
         columns = range(len(self.sets))
@@ -203,6 +218,8 @@ class TransferMatrix:
             [name, *(self.write_cell(i, j) for j in range(len(self.sets)))]
             for i, name in enumerate(self.rows)
         ]
+        if self.majority is not None:
+            cells.append(["majority class", *map(format_score, self.majority)])
         head = ["trained on, tested on", *self.sets]
         details = [(f"{name_score(self.scoring)} by the layer chosen", table(head, cells))]
         layer = self.cosine_layer

@@ -111,6 +111,11 @@ def _choose_scoring(scoring: Any, problem: Problem, y: NDArray[Any]) -> Scoring:
         raise UsageError(f"scoring must be one score of all cells, got {scoring!r}.")
     options: dict[str, Any] = {"classify": problem.classify}
     lead = read_scorings(scoring, problem.model, y, **options).lead
+    if lead.fpr is not None:
+        raise UsageError(
+            f"scoring={lead.name!r} needs thresholds that are calibrated for each set, which a"
+            " transfer matrix does not have; use 'roc_auc'."
+        )
     if not lead.is_pooled:
         return lead
     if scoring is not None:

@@ -19,12 +19,15 @@ import numpy as np
 from joblib import Parallel, delayed
 from scipy import stats
 
+from sklprep.sweeps.folds import make_strata
+
+from . import detectors
 from .by_sums import LEFT_OUT, N_FOLDS, deal_folds, fit, permute_within, sweep
-from .simulated import CELLS, N_LAYERS, Cell, World
+from .simulated import CELLS, N_LAYERS, Cell, make_world
 
 HEAD = (
     "| data sets | covers the refit | the models | band | width | bias | s.d. over seeds |"
-    " permutation test | better than the majority | any two layers differ |\n"
+    " permutation test | better than the majority or mean | any two layers differ |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 N_REPEATS, N_PERMUTATIONS = 10, 99
@@ -33,9 +36,11 @@ N_REPEATS, N_PERMUTATIONS = 10, 99
 def measure(cell: Cell, seed: int) -> dict[str, Any]:
     """One data set: what the sweep says of it, and what is true."""
     rng = np.random.default_rng([seed, cell.n_groups, cell.n_classes, cell.group_size])
-    world = World(cell, rng)
+    world = make_world(cell, rng)
     X, y_of_group, groups = world.draw()
-    of_groups = deal_folds(y_of_group, N_REPEATS, rng)
+    is_amount = cell.metric == "pooled_r2"
+    strata = make_strata(y_of_group, N_FOLDS) if is_amount else y_of_group
+    of_groups = deal_folds(strata, N_REPEATS, rng)
     permuted = permute_within(y_of_group, of_groups[0], N_PERMUTATIONS, rng)[:, groups]
     y, folds = y_of_group[groups], of_groups[:, groups]
     found = sweep(X, y, folds, permuted=permuted, groups=groups, metric=cell.metric)
@@ -68,11 +73,16 @@ def bounds(n: int, probability: float) -> tuple[float, float]:
     return float(low / n), float(high / n)
 
 
+def run_each(measure: Any, cell: Any, n_datasets: int, n_jobs: int) -> dict[str, Any]:
+    """Measure so many data sets; give each figure of all of them."""
+    found = Parallel(n_jobs=n_jobs)(delayed(measure)(cell, i) for i in range(n_datasets))
+    return {name: np.array([one[name] for one in found]) for name in found[0]}
+
+
 def run(cells: Sequence[Cell], n_datasets: int, n_jobs: int) -> Iterator[tuple[Cell, Any]]:
     """Measure each cell on so many data sets; give means over them."""
     for cell in cells:
-        found = Parallel(n_jobs=n_jobs)(delayed(measure)(cell, i) for i in range(n_datasets))
-        stacked = {name: np.array([one[name] for one in found]) for name in found[0]}
+        stacked = run_each(measure, cell, n_datasets, n_jobs)
         expected = stacked["curve"].mean(axis=0)
         low, high = stacked["band"].swapaxes(0, 1)
         stacked["band"] = ((low <= expected) & (expected <= high)).all(axis=1)
@@ -87,8 +97,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", metavar="TEXT", default="", help="cells with this in their name")
     parser.add_argument("--jobs", type=int, default=-1, metavar="N")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the table into a page")
+    parser.add_argument("--rows", metavar="FOLDER", help="100 rows of it with random labels, too")
     arguments = parser.parse_args(argv)
-    cells = [cell for cell in CELLS if arguments.only in cell.name]
+    cells = list(CELLS)
+    if arguments.rows is not None:
+        name = f"100 rows of {Path(arguments.rows).name}, signal 0"
+        cells.append(Cell(name, 100, 0.0, rows=arguments.rows))
+    cells = [cell for cell in cells if arguments.only in cell.name]
     n = arguments.datasets
     low, high = bounds(n, 0.95)
     lead = (
@@ -99,6 +114,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     lines = [lead]
     for cell, found in run(cells, n, arguments.jobs):
         lines.append(to_line(cell, found))
+        print(lines[-1], flush=True)
+    chosen = [one for one in detectors.DETECTORS if arguments.only in one.name]
+    if chosen:
+        lines.append(f"\n{detectors.HEAD}")
+        print(lines[-1], flush=True)
+    for one in chosen:
+        found = run_each(detectors.measure, one, n, arguments.jobs)
+        lines.append(detectors.to_line(one, {name: np.mean(v) for name, v in found.items()}))
         print(lines[-1], flush=True)
     if arguments.page is not None:
         from tests.pages import write_between  # pytest knows this package by another name

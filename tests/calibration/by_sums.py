@@ -58,12 +58,12 @@ def sweep(
     Parameters
     ----------
     X : ndarray of shape (n, n_layers, n_columns)
-    y : ndarray of shape (n,), int
-        Classes from 0 on.
+    y : ndarray of shape (n,)
+        Classes from 0 on, int; or a quantity, float.
     folds : ndarray of shape (n_repeats, n), int
     permuted : ndarray of shape (n_permutations, n), optional
         Labelings that are scored on the folds of the first repeat.
-    metric : {"accuracy", "roc_auc"}
+    metric : {"accuracy", "roc_auc", "pooled_r2"}
     """
     n_repeats, n_layers = len(folds), X.shape[1]
     outer = np.empty((n_layers, n_repeats, N_FOLDS))
@@ -81,9 +81,9 @@ def sweep(
     sizes = np.bincount(folds[0], minlength=N_FOLDS)
     groups = np.arange(len(y)) if groups is None else groups
     fewest = min(len(np.unique(groups[folds[0] == k])) for k in range(N_FOLDS))
-    of_class = [len(np.unique(groups[y == c])) for c in np.unique(y)]
     few = fewest < 5 or len(np.unique(groups)) < 30
-    few |= metric != "accuracy" and min(of_class) < 30
+    if metric == "roc_auc":
+        few |= min(len(np.unique(groups[y == c])) for c in np.unique(y)) < 30
     return LayerSweep(
         layers=list(range(n_layers)),
         scores=outer.reshape(n_layers, -1),
@@ -96,12 +96,14 @@ def sweep(
         no_interval="there are few groups" if few else "",
         best_layers=[int(layer) for layer in chosen],
         permutation_scores=chance,
-        baselines={"majority": Baseline(_score_majority(y, folds, metric))},
+        baselines=_score_baseline(y, folds, metric),
     )
 
 
 def _targets(labelings: Any) -> Any:
-    """What ridge classifiers regress on, 1 for a class and -1 for the others: (n, labelings, k)."""
+    """What ridge regresses on, of classes 1 for one and -1 for the others: (n, labelings, k)."""
+    if labelings.dtype.kind == "f":
+        return labelings.T[:, :, np.newaxis]
     n_classes = int(labelings.max()) + 1
     shown = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
     return np.where(labelings[:, :, np.newaxis] == shown, 1.0, -1.0).transpose(1, 0, 2)
@@ -162,11 +164,13 @@ def _score_nested(decisions: Any, y: Any, folds: Any, metric: str) -> tuple[Any,
         ]
     )  # (n_repeats, n_models, n_folds)
     outer = by_fold[:, range(N_FOLDS), range(N_FOLDS)]
+    if metric == "pooled_r2":
+        outer = [_pool(one, y, fold_of) for one, fold_of in zip(outer, folds, strict=True)]
     inner = np.zeros_like(outer)
     for model, (one, other) in enumerate(PAIRS, start=N_FOLDS):
         inner[:, one] += by_fold[:, model, other] / (N_FOLDS - 1)
         inner[:, other] += by_fold[:, model, one] / (N_FOLDS - 1)
-    return outer, inner
+    return np.asarray(outer), inner
 
 
 def _score_permuted(decisions: Any, labelings: Any, folds: Any, metric: str) -> Any:
@@ -175,11 +179,22 @@ def _score_permuted(decisions: Any, labelings: Any, folds: Any, metric: str) -> 
         _score_folds(of_model, labelings, folds, metric)[:, fold]
         for fold, of_model in enumerate(decisions)
     ]
+    if metric == "pooled_r2":
+        of_labelings = zip(np.transpose(scores), labelings, strict=True)
+        return np.array([_pool(one, y, folds).mean() for one, y in of_labelings])
     return np.mean(scores, axis=0)
+
+
+def _pool(errors: Any, y: Any, folds: Any) -> Any:
+    """Make minus the squared errors of folds scores whose mean is 1 - PRESS / SS."""
+    spread = sum(np.square(y[folds == k] - y[folds != k].mean()).sum() for k in range(N_FOLDS))
+    return 1 + N_FOLDS * errors / spread
 
 
 def _score_folds(decisions: Any, labels: Any, folds: Any, metric: str) -> Any:
     """Score each model, or labeling, on the rows of each fold: (n_models, n_folds).
+
+    Of a quantity the scores are minus the squared errors, which `_pool` makes scores of.
 
     Parameters
     ----------
@@ -190,6 +205,9 @@ def _score_folds(decisions: Any, labels: Any, folds: Any, metric: str) -> Any:
     tests = [folds == fold for fold in range(N_FOLDS)]
     if metric == "roc_auc":
         found = [_auroc(decisions[:, test, 0], labels[:, test]) for test in tests]
+    elif metric == "pooled_r2":
+        errors = np.square(decisions[..., 0] - labels)
+        found = [-errors[:, test].sum(axis=1) for test in tests]
     else:
         binary = decisions.shape[-1] == 1
         predicted = decisions[..., 0] > 0 if binary else decisions.argmax(axis=-1)
@@ -205,10 +223,12 @@ def _auroc(decisions: Any, labels: Any) -> Any:
     return (ranks - n * (n + 1) / 2) / (n * (labels.shape[1] - n))
 
 
-def _score_majority(y: Any, folds: Any, metric: str) -> Any:
+def _score_baseline(y: Any, folds: Any, metric: str) -> dict[str, Baseline]:
+    if metric == "pooled_r2":
+        return {"mean": Baseline(np.zeros(folds.shape[0] * N_FOLDS))}
     scores = np.full((len(folds), N_FOLDS), 0.5)
     if metric == "accuracy":
+        largest = np.bincount(y).argmax()
         for r, fold in np.ndindex(scores.shape):
-            test = folds[r] == fold
-            scores[r, fold] = np.mean(y[test] == np.bincount(y[~test]).argmax())
-    return scores.ravel()
+            scores[r, fold] = np.mean(y[folds[r] == fold] == largest)
+    return {"majority": Baseline(scores.ravel())}

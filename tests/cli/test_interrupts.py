@@ -32,8 +32,8 @@ PACK = "pack {slow} pack --quiet"
 INSPECT = "inspect {slow} --audit --groups-out groups.csv"
 SWEEP = "sweep {small} --permutations 200 --jobs 2 --output scores.csv"
 IN_THREADS, IN_PROCESSES = (
-    "import functools, sys, sklprep.sweeps.running as running, sklprep.__main__\n"
-    f"running.run_tasks = functools.partial(running.run_tasks, processes_pay_seconds={seconds})\n"
+    "import sys, sklprep.sweeps.running as running, sklprep.__main__\n"
+    f"running.PROCESSES_PAY_SOLVER = running.PROCESSES_PAY_SECONDS = {seconds}\n"
     "sys.exit(sklprep.__main__.main(sys.argv[1:]))"
     for seconds in ("1e9", "0")
 )

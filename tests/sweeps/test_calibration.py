@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from calibration.__main__ import bounds, run
 from calibration.by_sums import N_FOLDS, deal_folds, permute_within, sweep
-from calibration.simulated import CELLS, Cell, World
-from sklearn.linear_model import RidgeClassifier
+from calibration.simulated import CELLS, Cell, World, make_world
+from sklearn.linear_model import Ridge, RidgeClassifier
 from sklearn.pipeline import make_pipeline
 
 from sklprep import ActivationNormalizer, layer_sweep
 
-MODEL = make_pipeline(ActivationNormalizer(), RidgeClassifier())
 N_DATASETS = 120
 
 
@@ -23,24 +22,33 @@ def find(name):
 
 @pytest.mark.parametrize(
     ("n_classes", "group_size", "metric"),
-    [(2, 1, "accuracy"), (4, 1, "accuracy"), (2, 4, "accuracy"), (2, 1, "roc_auc")],
+    [
+        (2, 1, "accuracy"),
+        (4, 1, "accuracy"),
+        (2, 4, "accuracy"),
+        (2, 1, "roc_auc"),
+        (2, 1, "pooled_r2"),
+    ],
 )
 def test_what_is_simulated_is_what_layer_sweep_does(n_classes, group_size, metric):
     rng = np.random.default_rng(0)
-    X, y, groups = World(Cell("", 90, 1.0, n_classes, group_size), rng).draw()
+    zeros = 0.7 if metric == "pooled_r2" else 0.0
+    X, y, groups = make_world(Cell("", 90, 1.0, n_classes, group_size, zeros=zeros), rng).draw()
     folds = deal_folds(y, 1, rng)
     permuted, folds, y = permute_within(y, folds[0], 5, rng)[:, groups], folds[:, groups], y[groups]
     splits = [(np.flatnonzero(folds[0] != k), np.flatnonzero(folds[0] == k)) for k in range(5)]
     options = {"cv": splits, "inner_cv": "outer", "groups": groups, "scoring": metric}
-    expected = layer_sweep(MODEL, X, y, **options)
+    model = make_pipeline(ActivationNormalizer(), Ridge() if zeros else RidgeClassifier())
+    expected = layer_sweep(model, X, y, **options)
     found = sweep(X, y, folds, permuted=permuted, groups=groups, metric=metric)
 
     np.testing.assert_allclose(found.scores, expected.scores)
     assert found.best_layers == expected.best_layers
     assert found.nested_interval == pytest.approx(expected.nested_interval)
-    assert found.comparisons["majority"].p_value == expected.comparisons["majority"].p_value
+    for name, one in expected.comparisons.items():
+        assert found.comparisons[name].p_value == pytest.approx(one.p_value)
     for i, labels in enumerate(permuted):
-        alone = layer_sweep(MODEL, X, labels, **options | {"inner_cv": None, "baselines": False})
+        alone = layer_sweep(model, X, labels, **options | {"inner_cv": None, "baselines": False})
         np.testing.assert_allclose(found.permutation_scores[i], alone.mean_scores)
 
 

@@ -131,7 +131,7 @@ def test_constant_and_equal_confounds_do_no_harm():
     train = np.arange(15)
     many = np.column_stack([length, length, np.ones(20)])
     np.testing.assert_allclose(
-        residualize(X, many, train), residualize(X, length[:, None], train), atol=1e-10
+        residualize(X, train, many), residualize(X, train, length[:, None]), atol=1e-10
     )
 
 

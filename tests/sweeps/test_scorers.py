@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import KFold, LeaveOneOut, StratifiedKFold
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
@@ -235,6 +235,24 @@ def test_what_only_predicts_labels_has_balanced_accuracy():
     y = np.arange(100) < 20
     scorings = read_scorings(None, Labels(), y, classify=True)
     assert "balanced_accuracy" == scorings.lead.name
+
+
+def test_each_score_has_baselines_that_suit_it():
+    y = np.where(LABELS > 2, "yes", "no")
+    sweep = layer_sweep(None, X, y, scoring=["accuracy", "f1_macro", "roc_auc"], **SMALL)
+    assert {"majority", "random labels"} == set(sweep.baselines)
+    assert sweep.other_scores["roc_auc"].baselines["majority"].mean == 0.5
+
+    sweep = layer_sweep(None, X, y == "yes", scoring=["accuracy", "f1"], **SMALL)
+    share = np.mean(y == "yes")
+    always = sweep.other_scores["f1"].baselines["always True"]
+    assert always.mean == pytest.approx(2 * share / (1 + share), abs=0.02)
+
+
+def test_majority_of_rows_left_out_one_by_one_is_the_share_of_the_largest_class():
+    y = np.arange(24) % 2
+    sweep = layer_sweep(None, X[:24], y, cv=LeaveOneOut(), inner_cv=3)
+    assert sweep.baselines["majority"].mean == 0.5
 
 
 def test_summary_says_which_score_was_chosen_and_why():

@@ -195,14 +195,28 @@ def test_table_has_a_row_for_each_cell(found, tmp_path):
     assert rows[-1]["cosine"] == ""
 
 
+def test_majority_is_the_share_of_the_commonest_label_of_each_set(found, sets):
+    shares = [np.unique(y, return_counts=True)[1].max() / len(y) for _, y in sets.values()]
+    assert found.majority == pytest.approx(shares, abs=0.01)
+
+
+def test_quantities_have_no_majority(sets):
+    amounts = {name: (acts, y + 0.5) for name, (acts, y) in sets.items()}
+    found = transfer_matrix(Ridge(), amounts, layers=[1], cv=CV, n_repeats=1)
+    assert found.majority is None
+    assert "majority" not in found.summary()
+
+
 def test_summary_and_card_say_what_the_matrix_holds(found):
     lines = found.summary().splitlines()
 
-    assert len(lines) == 4
+    assert len(lines) == 5
     low, high = found.intervals[0, 0]
     start = f"Trained on a (layer 1), accuracy {found.matrix[0, 0]:.2f} [{low:.2f}, {high:.2f}]"
     assert lines[0].startswith(f"{start} on itself, ")
     assert lines[3].startswith("Trained on all others, accuracy ")
+    of_sets = ", ".join(f"{share:.2f} on {name}" for name, share in zip("abc", found.majority))
+    assert lines[4] == f"The majority class, always answered, accuracy {of_sets}"
     assert "cosines at layer 1" in found._repr_html_()
     assert repr(found) == "TransferMatrix(a, b, c: 2 inputs, 4 folds, accuracy)"
 
@@ -212,7 +226,8 @@ def test_display_draws_scores_and_cosines(found, sets):
     display = TransferMatrixDisplay.from_matrix(found)
 
     ax = display.axes_[0]
-    assert ["a", "b", "c"] == [label.get_text() for label in ax.get_xticklabels()]
+    below = [f"{name}\n(majority {m:.2f})" for name, m in zip("abc", found.majority)]
+    assert below == [label.get_text() for label in ax.get_xticklabels()]
     assert found.rows == [label.get_text() for label in ax.get_yticklabels()]
     assert display.scores_.get_array().tolist() == found.matrix.tolist()
     assert display.cosines_.get_array().tolist() == found.cosines[1].tolist()
@@ -254,6 +269,11 @@ BAD = {
         "a has the inputs 0, 1, b has 0; expected the same",
     ),
     "missing layer": (lambda s: {"sets": s, "layers": [5]}, LayerNotFoundError, "Layer 5"),
+    "rate": (
+        lambda s: {"sets": s, "scoring": "recall_at_fpr=0.1"},
+        UsageError,
+        "needs thresholds that are calibrated for each set",
+    ),
     "width": (
         lambda s: {"sets": s | {"b": (s["b"][0][..., :4], s["b"][1])}},
         UsageError,

@@ -34,13 +34,23 @@ the processor busy by themselves."""
 _BYTES_A_NUMBER = 8 + 4 + 4 + 4  # float64 and float32, the inverse, and what it is made in
 
 
-def count_stacked(split: Split) -> int:
-    """Say how many splits like this one are stacked; 1 if that gains nothing."""
+def count_stacked(split: Split, *, share_rows: bool = True) -> int:
+    """Say how many splits like this one are stacked; 1 if that gains nothing.
+
+    Parameters
+    ----------
+    split : Split
+    share_rows : bool, default=True
+        Whether all of them are of one X. Otherwise those of a stack are kept, too.
+    """
     if not split.place.is_numpy:
         return 1
     n = split.n_train + split.n_test
     width = n if split.is_dual else max(n, split.n_features)
-    return max(1, STACK_BYTES // (_BYTES_A_NUMBER * width * width))
+    taken = _BYTES_A_NUMBER * width * width
+    if not share_rows:
+        taken = max(taken, 8 * split.n_samples * split.n_features)
+    return max(1, STACK_BYTES // taken)
 
 
 class Stack:
