@@ -444,7 +444,7 @@ def test_output_that_is_no_place_to_write_is_refused_before_any_dataset(generate
             f"{CONCEPT} {FEATURE} --target-layer 1 --target-feature 1",
             "hidden-to-concept needs --la",
         ),
-        (f"{CONCEPT} --layer 1 --top 3", "--top belongs to --features-from"),
+        (f"{CONCEPT} --layer 1 --top 3", "--top needs --features-from"),
         (f"{FEATURE} --features-from f.csv --top 0", ".*--top"),
         (f"{FEATURE} --features-from f.csv --target-layer 1", "Give --features-from or"),
         (f"{FEATURE} --features-from f.csv --target-feature 1", "Give --features-from or"),
