@@ -1,4 +1,4 @@
-"""What a model without activations scores on the same folds."""
+"""Baselines: models that see no activations, scored on the same folds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Rival(NamedTuple):
 
 
 def make_rivals(problem: Problem, confounds: NDArray[np.float64] | None = None) -> dict[str, Rival]:
-    """The majority class or the mean; confounds; with sentences, their length and their words."""
+    """Make the baselines: majority class or mean; confounds; length and words of sentences."""
     classify, nothing = problem.classify, np.zeros((len(problem.y), 1))
     rivals = (
         {name: Rival(model, nothing) for name, model in _make_constant(problem).items()}
@@ -49,14 +49,14 @@ def make_rivals(problem: Problem, confounds: NDArray[np.float64] | None = None) 
 
 
 def _make_constant(problem: Problem) -> dict[str, Any]:
-    """Give what a model that knows nothing would answer.
+    """Make classifiers that ignore X.
 
-    That is the largest class, but where its score is 0 by definition: of precision, recall and
-    their kind the second of two classes, of their averages labels at random.
+    They predict the largest class. Where its score is 0 by definition, as for precision and recall,
+    they predict the second of two classes instead; for averages of such scores, random labels too.
     """
     name = problem.scoring.name
     if problem.scoring.fpr is not None:
-        return {}  # at a rate of false positives chance has the same recall
+        return {}  # the recall of chance is the false-positive rate
     if name in _OF_SECOND_CLASS:
         second = np.unique(problem.y)[1]
         return {f"always {second}": DummyClassifier(strategy="constant", constant=second)}
