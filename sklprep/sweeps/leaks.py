@@ -28,8 +28,8 @@ _MOST_VALUES = 50_000_000
 """Values of a layer that are compared at most, 400 MB; some of the columns are enough for more."""
 
 _FEWEST_COLUMNS = 16
-"""Rows with fewer columns are not compared: of 1,000 independent rows with 8 columns, 40 pairs reach
-the cosine of near-duplicates by chance; with 16 columns, none."""
+"""Rows with fewer columns are not compared: of 1,000 independent rows of 8 columns, 40 pairs reach
+the cosine of near-duplicates by chance; of 16 columns, none."""
 
 _NO_CHANCE = 1e-6
 """Probability of so many nearest neighbours in sequence below which chance is ruled out."""

@@ -1,4 +1,4 @@
-"""What all sweeps share: the rows of their inputs, what fits them, and tasks with a progress bar."""
+"""What all sweeps share: the rows of inputs, what fits them, and tasks with a progress bar."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_folder_is_told_in_words(run, folder):
         f"{folder}: sentence folder",
         "48 (one per sentence), pooling final",
         "labels        0: ",
-        "a sentence, median",
+        "per sentence, median",
         "layers 0-2, 6 wide, float32",
         "3 SAEs, 30 wide, float32",
         "layer 2 ",
