@@ -84,9 +84,9 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     at ``tol=1e-9``. `Ridge` and `LogisticRegression` compute in float32 themselves, and agree to
     1e-3 and 1e-2: on 816 rows of 59,904 standardized columns, the plain fits were off by 2e-4 and
     2e-3, those on the projection by 5e-7 and 1e-3. On columns that are not centred, the projection
-    can cost `Ridge` 4e-3 on float32, unless it has ``solver="svd"``. Fits that stop early differ more:
-    at `max_iter`, at the default `tol` of `LogisticRegression` (1e-1), or at that of `NuSVC` on
-    float32 (3e-1).
+    can cost `Ridge` 4e-3 on float32, unless it has ``solver="svd"``. Fits that stop early differ
+    more: at `max_iter`, at the default `tol` of `LogisticRegression` (1e-1), or at that of `NuSVC`
+    on float32 (3e-1).
 
     Let :math:`K = X X^T = U \Lambda U^T` be the Gram matrix of the n training rows, and
     :math:`V = \Lambda^{-1/2} U^T X` the r rows of an orthonormal basis of their span. Then
