@@ -499,8 +499,8 @@ class LayerSweep:
         if self.nested_fpr is not None:
             sentences.append(
                 "The threshold of each outer fold was calibrated on the rows that its inner folds"
-                f" held out; {self._describe_rate()[0]}. This interval is Clopper and Pearson's and"
-                " does not include how thresholds vary."
+                f" held out; {self._describe_rate()[0]}. Intervals of that rate are Clopper and"
+                " Pearson's, and do not include how thresholds vary."
             )
         if not self._had_a_choice:
             sentences.append("Any earlier choice of this input is not accounted for.")
