@@ -89,7 +89,7 @@ def _add_combined(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="dataset to write (.npz), or a pattern"
     )
-    methods = "* default: standardize, or maxabs for feature-to-concept"
+    methods = "* scaling of each column; default: standardize, or maxabs for feature-to-concept"
     add("--normalize", choices=METHODS, help=methods)
     add("--layer", type=one_layer, metavar="N", help="* one input layer")
     several = "* several input layers, such as 0-5 or 0-2,10,15-17"
@@ -192,7 +192,7 @@ def _check_combinations(arguments: argparse.Namespace) -> None:
     if len(strategies) == 1 and arguments.layer and arguments.layers:
         raise UsageError("Give --layer N for one layer or --layers SPEC for several, not both.")
     if arguments.top is not None and arguments.features_from is None:
-        raise UsageError("--top needs --features-from; give both or neither.")
+        raise UsageError("--top needs --features-from; give that too.")
     if len(arguments.input) > 1 and (arguments.labels or arguments.groups):
         raise UsageError(
             "--labels and --groups refer to the sentences of one --input; give only one --input."

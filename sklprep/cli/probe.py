@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", required=True, type=Path, metavar="FILE", help="safetensors file to write")
     add_target(parser, repeated=False)
     add_estimator(parser, LINEAR)
-    add("--normalize", choices=METHODS, default="standardize", help="default: %(default)s")
+    normalize = "scaling of each column; default: %(default)s"
+    add("--normalize", choices=METHODS, default="standardize", help=normalize)
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
     add(
         "--repeats",

@@ -46,6 +46,9 @@ EXAMPLE = """\
 # the scores of every layer as a CSV file, the curve as a picture, the answer in the last line
 sklprep sweep dishonesty_100_features --output sweep.csv --plot sweep.png"""
 
+_FEATURES = "target features, from a ranked_features.csv"
+_PERMUTATIONS = "number of permutations of y for a permutation test; default: %(default)s"
+_SCORING = f"* the first of several chooses the layer; {SCORING_HELP}"
 _INNER = (
     "number of inner folds, which choose the layer within each training set, or 'outer' for the"
     " other outer folds; auto is outer for 4 outer folds or more, and otherwise 5; default: auto"
@@ -87,12 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " embeddings; default: hidden-to-concept, or feature-to-concept with SAEs in --layers",
     )
     add_target(parser, repeated=False)
-    add(
-        "--features-from",
-        type=Path,
-        metavar="CSV",
-        help="target features, from a ranked_features.csv",
-    )
+    add("--features-from", type=Path, metavar="CSV", help=_FEATURES)
     add("--top", type=positive, metavar="N", help="only the first N features of that file")
     add_estimator(parser, ESTIMATORS)
     add(
@@ -106,34 +104,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--normalize",
         choices=METHODS,
-        help="default: standardize, or maxabs for feature-to-concept",
+        help="scaling of each column; default: standardize, or maxabs for feature-to-concept",
     )
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
     add("--inner-cv", type=inner_folds, default="auto", metavar="N", help=_INNER)
     add("--repeats", type=repeats, default="auto", metavar="N", help=_REPEATS)
     add("--aggregate", type=aggregate, metavar="NAME", help=_AGGREGATE)
-    add(
-        "--permutations",
-        type=not_negative,
-        default=0,
-        metavar="N",
-        help="number of permutations of y for a permutation test; default: %(default)s",
-    )
-    add(
-        "--scoring",
-        action="append",
-        metavar="NAME",
-        help=f"* the first of several chooses the layer; {SCORING_HELP}",
-    )
+    add("--permutations", type=not_negative, default=0, metavar="N", help=_PERMUTATIONS)
+    add("--scoring", action="append", metavar="NAME", help=_SCORING)
     add("--confounds", action="append", metavar="NAME", help=_CONFOUNDS)
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
-    add(
-        "--row-space",
-        action="store_true",
-        help="project X onto its row space, which is faster for wide X",
-    )
+    add("--row-space", action="store_true", help="project X onto its row space: faster if wide")
     _add_outputs(parser)
     add_common(parser, pooling=True)
 
@@ -149,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.features_from is not None:
         return _run_features(arguments)
     if arguments.top is not None:
-        raise UsageError("--top needs --features-from; give both or neither.")
+        raise UsageError("--top needs --features-from; give that too.")
     arguments.strategy = arguments.strategy or _find_strategy(arguments.layers)
     strategy = STRATEGIES[arguments.strategy]
     given = {

@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPEC",
         help="* one input to choose from, such as embeddings, 12 or 0-5; default: each",
     )
-    add("--normalize", choices=METHODS, default="standardize", help="default: %(default)s")
+    normalize = "scaling of each column; default: %(default)s"
+    add("--normalize", choices=METHODS, default="standardize", help=normalize)
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
     add(
         "--repeats",
