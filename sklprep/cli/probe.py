@@ -1,4 +1,4 @@
-"""`sklprep probe`: a linear probe of one layer, scored honestly and written as a file."""
+"""`sklprep probe`: a linear probe of one layer, cross-validated and written as a file."""
 
 from __future__ import annotations
 

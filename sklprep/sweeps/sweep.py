@@ -170,7 +170,7 @@ def layer_sweep(
     SklprepWarning
         If `groups` separates rows that `acts.groups` holds together, such as tokens of a sentence;
         if texts of different groups are near-duplicates; and, where there are no texts, if rows of
-        different groups are nearly equal, or nearest to the row before or behind them.
+        different groups are nearly equal, or nearest to the row before or after them.
 
     Notes
     -----
