@@ -1,4 +1,4 @@
-"""The usage guide's script: the same arguments as ``sklprep generate``."""
+"""The usage guide's script, which takes the arguments of ``sklprep generate``."""
 
 import sys
 

@@ -1,8 +1,9 @@
 """Leak-free cross-validation, on raw activations and on a dataset
 ==================================================================
 
-How is a probe cross-validated so that nothing of the test rows reaches the training: neither
-through the normalizer, nor through rows of one sentence, nor through the choice of the layer?
+How do you cross-validate a probe so that nothing about the test rows leaks into training: not
+through the normalizer, not through other rows of a sentence, and not through the choice of the
+layer?
 """
 
 # %%
@@ -40,8 +41,9 @@ print(
 # %%
 # Rows of one sentence belong together
 # ------------------------------------
-# With every token a row and labels that are pure noise, splitting row by row finds what is not
-# there: tokens of one sentence are alike. Splitting by sentence does not. The leak is warned about.
+# Every token is a row here, and labels are pure noise. Splitting by row finds a signal that is not
+# there, because tokens of one sentence are alike. Splitting by sentence does not. `LayerSelector`
+# warns of the leak.
 rng = np.random.default_rng(0)
 n_sentences, n_tokens, width = 100, 12, 32
 states = 2 * rng.normal(size=(n_sentences, 1, 1, width)) + rng.normal(

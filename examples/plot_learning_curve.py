@@ -2,13 +2,14 @@
 ==============================
 
 More than 320, here. A probe of one layer scores 0.42 with 20 sentences, 0.73 with 183 and 0.78
-with 320, and the curve still rises. A probe of all six layers needs more still: it is at 0.61.
+with 320, and the curve still rises. A probe of all six layers needs even more: with 320 it scores
+0.61.
 
-Count sentences, not rows: tokens of one sentence are no new examples. So the training set grows by
-whole groups, ``acts.groups``, which are sentences unless you gave others.
+Count sentences, not rows: tokens of one sentence are not independent examples. So the training set
+grows by whole groups (``acts.groups``), which are sentences unless you gave others.
 
-The data is synthetic: the concept was planted to peak at layer 4. For your own, give a folder of
-sentence files or a pack, and a layer:
+The data is synthetic: the concept was planted to peak at layer 4. For your own data, give a folder
+of sentence files or a pack, and a layer:
 
     pip install 'sklprep[plot]'
     python plot_learning_curve.py dishonesty_100_features 12
@@ -37,8 +38,9 @@ if len(sys.argv) > 1:
 # %%
 # Folds, and training sets that grow by whole sentences
 # -----------------------------------------------------
-# `learning_curve` cuts off rows, and so would cut sentences of several rows in the middle. Here the
-# test rows of a fold stay, and its training rows are those of its first n sentences.
+# `learning_curve` takes the first n rows, which can split a sentence of several rows.
+# Here the test rows of a fold stay the same, and its training rows are those of its first n
+# sentences.
 folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
 splits = list(folds.split(acts.labels, acts.labels, acts.groups))
 order = np.random.default_rng(0).permutation(np.unique(acts.groups))

@@ -1,14 +1,15 @@
 """Which normalization?
 ====================
 
-It depends on the model, so search it; standardizing is a good start. Ridge does not care. A linear
-SVM scores 0.82 on standardized and 0.65 on raw activations. An SVM with an RBF kernel falls from
-0.60 to 0.28, hardly more than guessing: it takes the width of its kernel from the variance of all
-values, and a few massive columns, hundreds of times the size of the others, make that huge.
+It depends on the model, so include it in the search; standardizing is a good start. For ridge it
+hardly matters. A linear SVM scores 0.82 on standardized and 0.65 on raw activations. An SVM with an
+RBF kernel drops from 0.60 to 0.28, hardly more than guessing: it takes the width of its kernel from
+the variance of all values, which a few massive columns, hundreds of times larger than the others,
+make huge.
 
 The normalization is a step of the pipeline, refitted in every fold. The data is synthetic, with
-massive columns as language models have them. For your own, give a folder of sentence files or a
-pack, and a layer:
+massive columns such as language models have. For your own data, give a folder of sentence files or
+a pack, and a layer:
 
     pip install 'sklprep[plot]'
     python plot_normalization.py dishonesty_100_features 12

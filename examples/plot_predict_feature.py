@@ -3,10 +3,10 @@
 
 Hardly, and only where they are averaged over the sentence: R2 is 0.20 for features of layer 0 and
 0.01 at layer 2, where hidden states reach 0.78. The trap is the *final* token: its embedding is
-that of a full stop, the same in every sentence, and predicts nothing whatever the feature.
+that of a full stop, the same in every sentence, and predicts no feature at all.
 
-The data is synthetic. For your own, give a folder of sentence files (a pack keeps one pooling, and
-this compares two):
+The data is synthetic. For your own data, give a folder of sentence files (not a pack, which has one
+pooling only, while this compares two):
 
     pip install 'sklprep[plot]'
     python plot_predict_feature.py dishonesty_100_features
@@ -73,7 +73,7 @@ def r2(acts, layer, inputs):
 # %%
 # Final token against mean over the tokens
 # ----------------------------------------
-# The pooling makes both X and y.
+# The pooling applies to X and to y.
 scores = {}
 for pooling in ("final", "mean"):
     acts = sklprep.load_activations(folder, pooling=pooling)

@@ -1,12 +1,13 @@
 """One layer, or several at once?
 ==============================
 
-One: it scores 0.64, chosen inside the folds. With its neighbours it is 0.53, and all eight layers
-at once give 0.50: 512 columns for 128 training sentences, most of which know nothing.
+One: chosen inside the folds, it scores 0.64. With its neighbours the score is 0.53, and with all
+eight layers at once 0.50: these are 512 columns, most of them without information, for 128 training
+sentences.
 
-The fair rival of a range is the layer that is chosen without sight of the test rows, not the best
-of the curve. The data is synthetic: the concept was planted to peak at layer 5. For your own, give
-a folder of sentence files or a pack:
+Compare a range with the layer that is chosen without seeing the test rows, not with the best of the
+curve. The data is synthetic: the concept was planted to peak at layer 5. For your own data, give a
+folder of sentence files or a pack:
 
     pip install 'sklprep[plot]'
     python plot_several_layers.py dishonesty_100_features

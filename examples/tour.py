@@ -1,15 +1,15 @@
 """A tour: from a folder of sentence files to a dataset and back
 ================================================================
 
-What is in a folder of activation dumps, how do rows of it become X and y, and what does a dataset
-file hold? The data is synthetic, with a concept planted to peak at layer 15.
+What does a folder of activation dumps hold, how does it become X and y, and what is in a dataset
+file? The data is synthetic, with a concept planted to peak at layer 15.
 """
 
 # %%
 # Sentence files
 # --------------
-# One NPZ file a sentence holds embeddings, hidden states of every layer and SAE features of every
-# token. Opening the folder reads labels and shapes only. A notebook shows the set as a card.
+# There is one NPZ file per sentence, with embeddings, hidden states of every layer and SAE features
+# of every token. Opening the folder reads labels and shapes only. A notebook shows a set as a card.
 import tempfile
 from pathlib import Path
 
@@ -27,7 +27,7 @@ acts
 # %%
 # Transformers
 # ------------
-# `LayerSelector` makes X, a target extractor makes y. Columns are named by layer and position.
+# `LayerSelector` makes X, and a target extractor makes y. Columns are named by layer and position.
 selector = sklprep.LayerSelector("0-1,15")
 X = selector.fit_transform(acts)
 print(X.shape, selector.get_feature_names_out()[[0, -1]])
@@ -38,7 +38,7 @@ print(f"the feature is active in {np.count_nonzero(y)} of {len(y)} samples")
 # %%
 # A strategy is a pair of them
 # ----------------------------
-# An input pipeline and a target extractor give a dataset; the file holds X, y, how they were made,
+# An input pipeline and a target extractor make a dataset. Its file holds X, y, how they were made,
 # the normalization and the fitted pipeline.
 pipeline, target = sklprep.make_strategy("hidden-to-concept", layers=15)
 path = folder.parent / "h15_to_concept.npz"
@@ -50,7 +50,7 @@ with np.load(path) as data:
 # %%
 # And back
 # --------
-# The loaded pipeline gives X again, to the bit, and undoes the normalization.
+# The loaded pipeline gives X again, bit for bit, and can undo the normalization.
 dataset = sklprep.load_dataset(path)
 print("X again:", np.array_equal(dataset.pipeline.transform(acts), dataset.X))
 raw = dataset.pipeline["activationnormalizer"].inverse_transform(dataset.X)

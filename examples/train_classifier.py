@@ -1,8 +1,8 @@
 """Train a model on a dataset: the next stage, done right
 ========================================================
 
-A dataset goes in, a model (skops) and its scores (JSON) come out. Nothing of the test rows reaches
-the training: the rows are split by group, a fresh normalizer is fitted on the training rows, and a
+A dataset goes in; a model (skops) and its scores (JSON) come out. Nothing about the test rows leaks
+into training: the rows are split by group, a fresh normalizer is fitted on the training rows, and a
 dataset that was made with ``--test-size`` keeps its own split.
 
     python train_classifier.py h12_to_concept.npz --model logistic --output results/
@@ -55,7 +55,7 @@ REGRESSORS = {
 # What kind of problem
 # --------------------
 # The dataset says what y is. Guessing from the values would take the few distinct activations of a
-# dead feature for classes, so that is left for files that say nothing.
+# dead feature for classes, so it is done only for files that do not say.
 def is_classification(dataset):
     output_type = dataset.meta.get("meta_output_type")
     if output_type is not None:
@@ -124,7 +124,7 @@ def scores_of_regressor(y, predicted, y_train, predicted_train):
 
 
 def train(path, *, model=None, test_size=0.2, cv=5, random_state=42):
-    """Fit a model on a dataset file; returns the deployable pipeline and the results."""
+    """Fit a model on a dataset file; return the deployable pipeline and the results."""
     dataset = sklprep.load_dataset(path)
     classification = is_classification(dataset)
     check_scorable(dataset, classification, cv)
@@ -190,7 +190,7 @@ def parse_arguments():
     parser.add_argument("--random-state", type=int, default=42)
     arguments = parser.parse_args()
     if not 0 < arguments.test_size < 1 or arguments.cv < 2:
-        parser.error("--test-size lies between 0 and 1, --cv is at least 2")
+        parser.error("--test-size must be between 0 and 1, and --cv at least 2")
     return arguments
 
 

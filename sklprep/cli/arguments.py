@@ -35,11 +35,11 @@ class Parser(argparse.ArgumentParser):
 
 
 class CommandParser(Parser):
-    """Knows its flags by parameter, and names a mistyped one first, whatever it leaves missing.
+    """Parser of one command; it reports a mistyped flag before any missing argument.
 
-    A command finds them in its arguments as `flags`, for `sklprep.cli.messages.name_flags`: a flag
-    with another name than the parameter it sets has that parameter as its `dest`. Its help ends
-    with a worked `example`.
+    The parsed arguments have `flags`, the flag of each parameter, for
+    `sklprep.cli.messages.name_flags`; a flag that is not named after its parameter has that
+    parameter as its `dest`. The help ends with a worked `example`.
     """
 
     example = ""
@@ -79,9 +79,14 @@ def add_target(parser: argparse.ArgumentParser, *, repeated: bool) -> None:
 
     add("--target-layer", "N", int, "layer of the SAE feature to predict")
     add("--target-feature", "N", int, "index of the SAE feature to predict")
-    add("--average-l0", "L0", float, "which SAE, where a layer has several")
+    add("--average-l0", "L0", float, "average_l0 of its SAE, where the layer has several")
     if repeated:
-        add("--input-layer", "N", one_layer, "input layer of hidden-to-feature")
+        add(
+            "--input-layer",
+            "N",
+            one_layer,
+            "input layer of hidden-to-feature, if not the target layer",
+        )
 
 
 def add_joined(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +95,7 @@ def add_joined(parser: argparse.ArgumentParser) -> None:
             f"--{name}s",
             type=Path,
             metavar="CSV",
-            help=f"CSV or Parquet: sentence_index, {name}",
+            help=f"CSV or Parquet file with columns sentence_index and {name}",
         )
 
 
@@ -99,32 +104,38 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     add(
         "--format",
         metavar="NAME",
-        help="format of a dump, instead of recognizing it",
+        help="format of another tool's dump, where it should not be recognized automatically",
     )
-    add("--key", metavar="NAME", help="name of its arrays, such as 'layer_{layer}'")
+    add("--key", metavar="NAME", help="name of the dump's arrays, such as 'layer_{layer}'")
     add(
         "--layer-offset",
         type=int,
         default=0,
         metavar="N",
-        help="added to its layer numbers, of which -1 then stands for the embeddings",
+        help="number to add to the dump's layer numbers; the sum -1 stands for the embeddings",
     )
 
 
 def add_skip_bad(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--skip-bad", action="store_true", help="leave out files that are damaged in what is used"
+        "--skip-bad",
+        action="store_true",
+        help="leave out files in which data that the command needs is damaged",
     )
 
 
 def add_common(parser: argparse.ArgumentParser, *, pooling: bool = False) -> None:
     add = parser.add_argument
     if pooling:
-        rows = "what becomes a row; default: final (a pack keeps its own)"
+        rows = (
+            "how the tokens of a sentence become rows: its final token, their mean or max, or every"
+            " token by itself (none); default: final (a pack keeps its own)"
+        )
         add("--pooling", choices=POOLINGS, help=rows)
-    add("--jobs", type=n_jobs, default=-1, metavar="N", help="files or fits at once; default: all")
-    add("--quiet", action="store_true", help="print nothing but warnings and errors")
-    add("--debug", action="store_true", help="show the traceback of an error")
+    parallel = "how many files to read or models to fit at once; default: all (of the CPU's cores)"
+    add("--jobs", type=n_jobs, default=-1, metavar="N", help=parallel)
+    add("--quiet", action="store_true", help="print only the result, warnings and errors")
+    add("--debug", action="store_true", help="also print the traceback of an error")
 
 
 def strategies_text() -> str:
@@ -152,12 +163,12 @@ def several_layers(text: str) -> int | str:
         layers = parse_layers(text)
     except LayerSpecError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    # --layers 12 asks for what --layer 12 does, down to the bytes
+    # --layers 12 must give the same bytes as --layer 12
     return layers[0] if len(layers) == 1 else format_layers(layers)
 
 
 def sweep_layers(text: str) -> int | str:
-    """An input of a sweep as its results print it, or a word for several."""
+    """Read an input of a sweep as its results print it, or a word that stands for several."""
     if text in (EACH, EACH_SAE, EMBEDDINGS):
         return text
     kind, _, layers = text.partition(" ")
@@ -210,7 +221,7 @@ repeats.__name__ = "number of repeats or 'auto'"
 
 
 def aggregate(text: str) -> tuple[str, dict[str, int] | None]:
-    """A name, and after = its parameter."""
+    """Read a name, perhaps followed by ``=`` and its parameter."""
     name, _, number = text.partition("=")
     parameters = {"rolling_mean_max": "window", "top_k_mean": "k"}
     if not number:
@@ -252,7 +263,7 @@ test_size.__name__ = "fraction between 0 and 1 or number of rows"
 
 
 def join_negative(argv: list[str]) -> list[str]:
-    """Let ``--layers -1,3`` reach the layer parser, which says what is wrong with it."""
+    """Pass ``--layers -1,3`` on to the layer parser, which can say what is wrong with it."""
     joined: list[str] = []
     for token in argv:
         takes_layers = joined and joined[-1] in ("--layer", "--layers", "--input-layer")

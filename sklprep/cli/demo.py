@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
 
 EXAMPLE = """\
-# writes 100 synthetic sentence files, makes five datasets of them and compares the layers
+# write 100 synthetic sentence files, make five datasets from them and compare the layers
 sklprep demo sklprep_demo"""
 
 BEST_LAYER = 15
@@ -32,7 +32,9 @@ _COMMANDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Write synthetic sentence files, run every strategy, compare the layers."
+    parser.description = (
+        "Write synthetic sentence files, make five datasets from them and compare the layers."
+    )
     parser.set_defaults(run=_run)
     parser.add_argument(
         "folder",
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("sklprep_demo"),
         metavar="DIR",
-        help="default: %(default)s",
+        help="folder to write to; default: %(default)s",
     )
     add_common(parser)
 
@@ -52,12 +54,12 @@ def _run(arguments: argparse.Namespace) -> None:
 def run_demo(
     folder: Path, *, run_command: Callable[[Sequence[str]], int], n_jobs: int | None = None
 ) -> None:
-    """Write a folder of synthetic sentence files, run the strategies, compare the layers.
+    """Write a folder of synthetic sentence files, make datasets from it, compare the layers.
 
     Parameters
     ----------
     folder : Path
-        Made if it is missing; the sentence files of an earlier demo are used again.
+        Created if it is missing; sentence files of an earlier demo are used again.
     run_command : callable
         Runs a command line (a list of arguments) and returns its exit code.
     n_jobs : int or None
@@ -77,7 +79,7 @@ def run_demo(
         print(f"Using the sentence files in {source}.")
     else:
         print(f"Writing 100 synthetic sentence files (26 layers) to {source} ...")
-        with atomic_folder(source) as made:  # the next demo takes what is there for all
+        with atomic_folder(source) as made:  # the next demo takes what it finds as complete
             make_activations(100, best_layer=BEST_LAYER, random_state=0, output=made)
     for strategy, options, name in _COMMANDS:
         output = folder / "generated_datasets" / name
@@ -85,12 +87,12 @@ def run_demo(
         command += [*options, "--output", str(output)]
         print(f"\n$ sklprep {shlex.join(command)}")
         if run_command(command) != 0:
-            raise SklprepError(f"The command above failed; is {folder} a folder of another kind?")
-    print(
-        "\nDoes a layer know the concept? Leak-free cross-validation, 5 folds, on the raw folder:\n"
-    )
+            raise SklprepError(
+                f"The command above failed. If {folder} holds other files, name another folder."
+            )
+    print("\nWhich layer knows the concept? Leak-free 5-fold cross-validation on the raw folder:\n")
     _print_layer_table(load_activations(source, n_jobs=n_jobs))
-    print(f"\nThe concept was planted to peak at layer {BEST_LAYER}. Next: your own folder.")
+    print(f"\nThe concept was planted to peak at layer {BEST_LAYER}. Next, try your own folder.")
 
 
 def _print_layer_table(acts: ActivationSet) -> None:

@@ -21,12 +21,13 @@ def add_estimator(parser: argparse.ArgumentParser, choices: tuple[str, ...]) -> 
     parser.add_argument(
         "--estimator",
         choices=choices,
-        help="ridge takes labels as numbers; default: logistic for labels, or ridge for quantities",
+        help="model to fit; ridge takes labels as numbers; default: logistic for labels, or ridge"
+        " for quantities",
     )
 
 
 def choose_estimator(name: str | None, *, classify: bool) -> str:
-    """Give the name of a model for labels or quantities; refuse one for the other."""
+    """Give the name, or the default for the target; refuse a model that does not fit it."""
     if name is not None and not classify and name not in _OF_QUANTITIES:
         *most, last = _OF_QUANTITIES
         raise UsageError(
@@ -38,7 +39,7 @@ def choose_estimator(name: str | None, *, classify: bool) -> str:
 def make_estimator(
     name: str | None, *, classify: bool, normalize: str, seed: int, row_space: bool = False
 ) -> Pipeline:
-    """Make what stands behind the selector: normalizer, perhaps a projector, and the model."""
+    """Make the steps after the selector: normalizer, projector if asked for, and model."""
     from sklearn.pipeline import make_pipeline
 
     from sklprep.transformers.normalizers import ActivationNormalizer

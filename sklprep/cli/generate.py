@@ -39,25 +39,26 @@ sklprep generate --strategy hidden-to-concept --input dishonesty_100_features --
 
 _FIELDS = """\
 fields of an output pattern:
-  {input}, {trait}      name of the folder, and the same without _100_features
-  {strategy}, {name}    its name, and a short one such as h0-5_to_concept
-  {layers}, {norm}      input layers, normalization
+  {input}, {trait}      name of the input folder, in full and without _100_features
+  {strategy}, {name}    the strategy, and a short name such as h0-5_to_concept
+  {layers}, {norm}      input layers, and normalization
   {target_layer}, {feature}, {l0}, {input_layer}
-                        of a feature target"""
+                        options of a strategy that predicts a feature"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Make a dataset (X, y, parameters, pipeline) from a folder of sentence files.\n"
-        "Options marked * may be repeated: every value is combined with every other, each folder\n"
-        "is read once, and FILE is a pattern such as out/{trait}_{name}_{norm}.npz."
+        "Options marked * may be repeated: their values are combined in every way, each folder\n"
+        "is read once, and FILE is then a pattern such as out/{trait}_{name}_{norm}.npz."
     )
     parser.epilog = f"{strategies_text()}\n\n{_FIELDS}"
     parser.set_defaults(run=_run)
     _add_combined(parser)
     add = parser.add_argument
-    add("--features-from", type=Path, metavar="CSV", help="features of a ranked_features.csv")
-    add("--top", type=positive, metavar="N", help="only the first N of them")
+    features = "target features, from a ranked_features.csv"
+    add("--features-from", type=Path, metavar="CSV", help=features)
+    add("--top", type=positive, metavar="N", help="only the first N features of that file")
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
@@ -65,13 +66,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--test-size",
         type=test_size,
         metavar="SIZE",
-        help="fit the normalizer on a training set",
+        help="hold out this fraction or number of rows; the pipeline is fitted on the others",
     )
     add("--random-state", type=int, metavar="SEED", help="seed of the split; default: 42")
-    add("--stratify", action="store_true", help="split by label")
-    add("--compress", action="store_true", help="deflate the dataset")
-    add("--dry-run", action="store_true", help="only list what would be written")
-    add("--force", action="store_true", help="write even what is there and unchanged")
+    add("--stratify", action="store_true", help="keep the proportions of the labels in the split")
+    add("--compress", action="store_true", help="compress the dataset file")
+    add("--dry-run", action="store_true", help="only list the datasets that would be written")
+    add("--force", action="store_true", help="write datasets again that are unchanged")
     add_common(parser, pooling=True)
 
 
@@ -81,13 +82,14 @@ def _add_combined(parser: argparse.ArgumentParser) -> None:
     def add(flag: str, **options: Any) -> None:
         parser.add_argument(flag, action="append", **options)
 
-    add("--strategy", required=True, choices=STRATEGIES, metavar="NAME", help="* see below")
+    strategies = "* what to predict from what; see below"
+    add("--strategy", required=True, choices=STRATEGIES, metavar="NAME", help=strategies)
     folder = "* folder of sentence_*.npz files, pack, or dump of another tool"
     add("--input", required=True, type=Path, metavar="DIR", help=folder)
     parser.add_argument(
         "--output", required=True, metavar="FILE", help="dataset to write (.npz), or a pattern"
     )
-    methods = "* default: standardize, or maxabs for feature-to-concept"
+    methods = "* scaling of each column; default: standardize, or maxabs for feature-to-concept"
     add("--normalize", choices=METHODS, help=methods)
     add("--layer", type=one_layer, metavar="N", help="* one input layer")
     several = "* several input layers, such as 0-5 or 0-2,10,15-17"
@@ -100,7 +102,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from sklprep.formats.outputs import require_safe_outputs
 
     _check_combinations(arguments)
-    if arguments.layer and not arguments.layers:  # whose parameter is `layers`, too
+    if arguments.layer and not arguments.layers:  # both set the parameter `layers`
         arguments.flags = {**arguments.flags, "layers": "--layer"}
     plans = _plan(arguments)
     options = {
@@ -190,9 +192,11 @@ def _check_combinations(arguments: argparse.Namespace) -> None:
     if len(strategies) == 1 and arguments.layer and arguments.layers:
         raise UsageError("Give --layer N for one layer or --layers SPEC for several, not both.")
     if arguments.top is not None and arguments.features_from is None:
-        raise UsageError("--top belongs to --features-from; give that too.")
+        raise UsageError("--top needs --features-from; give that too.")
     if len(arguments.input) > 1 and (arguments.labels or arguments.groups):
-        raise UsageError("--labels and --groups name the sentences of one --input; give just one.")
+        raise UsageError(
+            "--labels and --groups refer to the sentences of one --input; give only one --input."
+        )
     if arguments.labels and all(STRATEGIES[name].output_type == FEATURE for name in strategies):
         raise UsageError("--labels is for a concept target; leave it out.")
 
@@ -200,7 +204,7 @@ def _check_combinations(arguments: argparse.Namespace) -> None:
 def _print_failures(
     failed: Sequence[_Failure], what: str, n_plans: int, flags: Mapping[str, str]
 ) -> int:
-    """Print each error, but no line of a faulty file twice; return the exit code."""
+    """Print each error, and each line about a faulty file once; return the exit code."""
     if failed and n_plans == 1:
         raise failed[0][1]
     from sklprep.files.faults import brief
@@ -218,7 +222,7 @@ def _print_failures(
 def _read_hold_out(arguments: argparse.Namespace) -> HoldOut | None:
     if arguments.test_size is None:
         if arguments.stratify or arguments.random_state is not None:
-            raise UsageError("--random-state and --stratify belong to --test-size; give that too.")
+            raise UsageError("--random-state and --stratify need --test-size; give that too.")
         return None
     for name in arguments.strategy if arguments.stratify else ():
         if STRATEGIES[name].output_type == FEATURE:

@@ -1,33 +1,34 @@
-"""`sklprep inspect`: what a sentence folder, a pack, a dataset or a probe holds; what is wrong.
+"""`sklprep inspect`: what a sentence folder, pack, dump, dataset or probe holds, and its faults.
 
-With ``--json`` one object is printed. Its keys stay; later versions may add some.
+With ``--json`` one object is printed. Its keys are stable; later versions may add more.
 
-Of a sentence folder, a pack or a dump of another tool: ``kind`` ("sentence folder", "pack",
-"dump"), ``format`` (name and version, which may be empty), ``mapping`` (what in a dump became which
-layers), ``path``, ``name``, ``n_bytes`` (on disk), ``fingerprint``, ``pooling``, ``n_sentences``,
-``n_rows``, ``left_out`` (names of faulty files), ``labels`` (number of sentences of each label; or
-null, and ``labels_fault`` says why), ``has_text``, ``tokens`` (min, median, max, sum over
-sentences; null where a pack does not know), ``embeddings``, ``hidden_states`` and ``activations``
-(width and stored dtypes, or null), ``layers``, ``saes`` (layer and average_l0 of each), ``values``.
+For a sentence folder, a pack or a dump of another tool: ``kind`` ("sentence folder", "pack",
+"dump"), ``format`` (name and version, which may be empty), ``mapping`` (which arrays of a dump
+became which layers), ``path``, ``name``, ``n_bytes`` (on disk), ``fingerprint``, ``pooling``,
+``n_sentences``, ``n_rows``, ``left_out`` (names of faulty files), ``labels`` (number of sentences
+of each label; or null, and ``labels_fault`` says why), ``has_text``, ``tokens`` (min, median, max,
+sum over sentences; null where a pack does not record it), ``embeddings``, ``hidden_states`` and
+``activations`` (width and stored dtypes, or null), ``layers``, ``saes`` (layer and average_l0 of
+each), ``values``.
 
 ``values`` is null with ``--quick``. It has ``embeddings`` (or null) and, for each layer,
 ``hidden_states``: min, max, median_peak (the peak of a dimension is its largest magnitude over the
 rows), n_massive and the first ten ``massive`` (dimension and peak, where the peak exceeds 20 times
 median_peak), n_constant, n_rows_not_finite; and for each SAE ``activations``: mean_active (features
-a row), max, n_dead (active in no row), n_rare (in 1 to 9), n_always_on, median_active_rows (of
-those not dead), n_values_not_finite.
+per row), max, n_dead (active in no row), n_rare (in 1 to 9), n_always_on, median_active_rows (over
+the features that are not dead), n_values_not_finite.
 
-Of a dataset: ``kind`` ("dataset"), ``path``, ``n_bytes``, ``n_rows``, ``n_groups``, ``X`` (shape,
+For a dataset: ``kind`` ("dataset"), ``path``, ``n_bytes``, ``n_rows``, ``n_groups``, ``X`` (shape,
 dtype), ``y`` (shape, dtype, and labels, or min, max and n_active), ``strategy``, ``input`` (source,
 layers, pooling), ``target`` (type, layer, feature, average_l0), ``split`` (n_train, n_test, or
 null), ``norm``, ``pipeline`` (name and step of each, or null), ``provenance``, ``values`` (of X, as
 for a layer).
 
-Of a probe: ``kind`` ("probe"), ``path``, ``n_bytes``, ``weight`` (its shape), and what the file
-says: ``layer``, ``layer_numbering``, ``pooling``, ``classes``, ``threshold``, ``score``,
+For a probe: ``kind`` ("probe"), ``path``, ``n_bytes``, ``weight`` (its shape), and as the file has
+them: ``layer``, ``layer_numbering``, ``pooling``, ``classes``, ``threshold``, ``score``,
 ``stability``, ``provenance``.
 
-With ``--audit`` there is ``findings`` as well: a list of code, what, why, do.
+With ``--audit`` there is also ``findings``: a list of objects with code, what, why and do.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from sklprep.inspection.findings import Finding
 
 EXAMPLE = """\
-# what is in the folder, what would flatter a score, and groups that keep near-duplicates together
+# what the folder holds, what would inflate a score, and groups that keep near-duplicates together
 sklprep inspect dishonesty_100_features --audit --groups-out groups.csv"""
 
 _FLAGS_OF_OTHERS = {"scoring": "--scoring", "labels": "--labels"}  # of generate and sweep
@@ -57,8 +58,8 @@ _SHORT = 16  # digits of a fingerprint: 64 bits tell folders apart
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Say what a folder of sentence files, a pack, a dump of another tool, a dataset or a\n"
-        "probe holds; with --audit also what would flatter or spoil a score on it."
+        "Show what a folder of sentence files, a pack, a dump of another tool, a dataset or a\n"
+        "probe holds; with --audit, also what would inflate or spoil a score on it."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
@@ -68,19 +69,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="folder of sentence_*.npz files, pack, dump of another tool, dataset, or probe",
     )
-    add("--quick", action="store_true", help="read headers only, no values")
+    add("--quick", action="store_true", help="read only the headers, not the values")
     add("--json", action="store_true", help="print one JSON object")
     add(
-        "--audit", action="store_true", help="look for duplicates, wrong labels, dead features, ..."
+        "--audit",
+        action="store_true",
+        help="look for duplicates, wrong labels, dead features and the like",
     )
     add(
         "--near",
         type=_text_or_layer,
         metavar="LAYER",
-        help="near-duplicates by the hidden states of that layer, not by text",
+        help="find near-duplicates by the hidden states of this layer instead of by their text",
     )
-    add("--threshold", type=_cosine, metavar="COSINE", help="default: 0.7, or 0.95 with --near")
-    add("--groups-out", type=Path, metavar="CSV", help="write the proposed groups there")
+    add(
+        "--threshold",
+        type=_cosine,
+        metavar="COSINE",
+        help="similarity from which sentences are near-duplicates; default: 0.7, or 0.95 with"
+        " --near",
+    )
+    add("--groups-out", type=Path, metavar="CSV", help="write the proposed groups to this file")
     add_reading(parser)
     add_skip_bad(parser)
     add_common(parser, pooling=True)
@@ -105,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     for name in ("near", "threshold", "groups_out"):
         if getattr(arguments, name) is not None and not arguments.audit:
-            raise UsageError(f"--{name.replace('_', '-')} belongs to --audit; give that too.")
+            raise UsageError(f"--{name.replace('_', '-')} needs --audit; give that too.")
     if arguments.audit and arguments.quick:
         raise UsageError("--audit needs the values that --quick leaves out; give one of them.")
     require_safe_outputs([arguments.groups_out], [arguments.path])
@@ -121,7 +130,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _choose(path: Path, given: str | None) -> Callable[[argparse.Namespace], Iterator[Any]]:
-    """What inspects a path, in the format that was given or that it has."""
+    """Choose what inspects a path, by the format that was given or that it has."""
     from sklprep.probes.probe_file import is_probe
 
     if given is not None:
@@ -132,7 +141,7 @@ def _choose(path: Path, given: str | None) -> Callable[[argparse.Namespace], Ite
 
 
 def _is_dataset(path: Path) -> bool:
-    """Whether it should be a dataset: a file that is nothing else."""
+    """Whether to take a path for a dataset: a file of no other format, or a missing .npz."""
     from sklprep.formats.conversions import is_pickled
     from sklprep.formats.dumps.table import find_format
 
@@ -222,7 +231,7 @@ def _refuse(arguments: argparse.Namespace, names: tuple[str, ...], kind: str) ->
 
 
 def _as_facts(findings: list[Finding], flags: Mapping[str, str]) -> list[dict[str, str]]:
-    """The findings as they are printed: what to do is said in the flags of the commands."""
+    """Make the findings as they are printed: advice names flags instead of parameters."""
     from dataclasses import asdict
 
     flags = {**flags, **_FLAGS_OF_OTHERS}
@@ -255,7 +264,7 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
         version = facts["format"]["version"]
         yield _line("format", facts["format"]["name"] + (f" {version}" if version else ""))
         yield _line("mapping", facts["mapping"])
-    rows = "one a sentence" if facts["n_rows"] == facts["n_sentences"] else "one a token"
+    rows = "one per sentence" if facts["n_rows"] == facts["n_sentences"] else "one per token"
     yield _line(
         "rows",
         f"{facts['n_rows']:,} ({rows}), pooling {facts['pooling']}"
@@ -272,7 +281,7 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
     )
     if facts["tokens"]:
         yield _line(
-            "tokens", "{min} to {max} a sentence, median {median:g}".format(**facts["tokens"])
+            "tokens", "{min} to {max} per sentence, median {median:g}".format(**facts["tokens"])
         )
     for member in ("embeddings", "hidden_states", "activations"):
         there = facts[member]
@@ -312,9 +321,9 @@ def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
         f"{facts['n_rows']:,}" + (f" in {groups:,} groups" if groups < facts["n_rows"] else ""),
     )
     if facts["split"]:
-        yield _line("split", "fitted on {n_train} rows, {n_test} left out".format(**facts["split"]))
-    yield _line("strategy", str(facts["strategy"] or "none named"))
-    yield _line("normalized", str(facts["norm"] or "not said"))
+        yield _line("split", "fitted on {n_train} rows, {n_test} held out".format(**facts["split"]))
+    yield _line("strategy", str(facts["strategy"] or "not recorded"))
+    yield _line("normalized", str(facts["norm"] or "not recorded"))
     steps = facts["pipeline"]
     if steps is None:
         yield _line("pipeline", "none")
@@ -326,7 +335,7 @@ def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
         made_with = (
             ", ".join(f"{name} {version}" for name, version in versions.items())
             if isinstance(versions, dict)
-            else "not said"
+            else "not recorded"
         )
         yield _line(
             "made from",
@@ -340,10 +349,10 @@ def _format_probe(facts: dict[str, Any]) -> Iterator[str]:
     yield _line("weight", f"{tuple(facts['weight'])}, on raw activations")
     numbering = f" ({facts['layer_numbering']})" if facts["layer_numbering"] else ""
     yield _line("layer", f"{facts['layer']}{numbering}")
-    yield _line("pooling", facts["pooling"] or "not said")
+    yield _line("pooling", facts["pooling"] or "not recorded")
     if facts["classes"] is not None:
         two = facts["threshold"] is not None
-        above = f", the second above {facts['threshold']:.6g}" if two else ""
+        above = f"; the second for decisions above {facts['threshold']:.6g}" if two else ""
         yield _line("classes", f"{', '.join(map(str, facts['classes']))}{above}")
     score, stability, provenance = (facts[name] for name in ("score", "stability", "provenance"))
     yield _line("score", str(score.get("summary")) if score else "none")

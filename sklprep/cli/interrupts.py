@@ -24,26 +24,27 @@ _SIGNALS = [
     if hasattr(signal, name)  # Windows has no SIGHUP
 ]
 _SECONDS_TO_CLEAN_UP = 0.6
-"""Removing temporary files takes milliseconds, and the process is to be gone within a second."""
+"""Removing temporary files takes milliseconds, and the process must be gone within a second."""
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
 
 class ExplainedInterrupt(KeyboardInterrupt):
     """An interrupt whose text is what the user is told.
 
-    Others may have a text of their own: Python gives them one where they come while it decodes.
+    A plain `KeyboardInterrupt` may have a text, too: Python adds one if the signal arrives while it
+    decodes.
     """
 
 
 def exit_on_signals(run: Callable[[], int]) -> int:
     """Call a function; a signal meanwhile ends the process with exit code 128 + its number.
 
-    The text of an `ExplainedInterrupt` that `run` raises in answer is what is said on stderr.
+    If `run` answers the signal with an `ExplainedInterrupt`, its text is printed on stderr.
     """
-    # joblib's tracker removes what a process left behind, which is not worth a warning then
+    # joblib's resource tracker warns of what it removes after an interrupt, which is its job
     quiet = "ignore:resource_tracker:UserWarning"
     os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [os.getenv("PYTHONWARNINGS"), quiet]))
-    atexit.register(_ignore_signals)  # called last: only what Python itself takes down is left then
+    atexit.register(_ignore_signals)  # runs last: only Python's own shutdown is left
     stop = _Stop()
     try:
         for number in _SIGNALS:
@@ -58,7 +59,7 @@ def exit_on_signals(run: Callable[[], int]) -> int:
 
 
 class _Stop:
-    """The handler of the signals; from the first one on nothing else is said on stderr."""
+    """Handler of the signals; after the first one nothing else is printed on stderr."""
 
     def __init__(self) -> None:
         self.message = "Interrupted; nothing was left half-written."
@@ -99,7 +100,7 @@ class _Stop:
             line = f"\n{line}"
         with suppress(OSError):
             os.write(stderr, line.encode())
-        # an import could wait for one that the main thread is in the middle of
+        # not imported here: that could wait for an import that the main thread is in the middle of
         if processes := sys.modules.get("multiprocessing.process"):
             for child in processes.active_children():
                 with suppress(OSError):

@@ -17,17 +17,17 @@ from sklprep.exceptions import SklprepWarning
 
 _COMMANDS = {
     "generate": (generate, "make datasets from sentence files"),
-    "sweep": (sweep, "cross-validate every layer, and the choice of the best"),
-    "transfer": (transfer, "train on each set, score on each"),
-    "probe": (probe, "keep a linear probe as a file without code"),
-    "pack": (pack, "write a folder of arrays that is read in place"),
-    "inspect": (inspect, "say what a folder, pack or dataset holds, and audit it"),
-    "demo": (demo, "run all of it on synthetic data"),
+    "sweep": (sweep, "cross-validate every layer, and the choice of the best one"),
+    "transfer": (transfer, "train on each of several sets, score on each of them"),
+    "probe": (probe, "fit a linear probe on one layer, and save it with its score"),
+    "pack": (pack, "write activations as a folder of arrays, which is read in place"),
+    "inspect": (inspect, "show what a folder, pack, dataset or probe holds, and audit it"),
+    "demo": (demo, "try all of it on synthetic data"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code: 0 done, 1 the data, 2 the command line at fault."""
+    """Run a command; return its exit code: 0 done, 1 data at fault, 2 command line at fault."""
     parser = make_parser()
     try:
         arguments = parser.parse_args(join_negative(sys.argv[1:] if argv is None else list(argv)))
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = int(arguments.run(arguments) or 0)
             print(end="", flush=True)  # there may be no stdout at all
             return code
-        except BrokenPipeError:  # whoever reads the output, such as head, has seen enough
+        except BrokenPipeError:  # the reader of the output, such as head, has closed it
             with open(os.devnull, "w") as silence:
                 os.dup2(silence.fileno(), sys.stdout.fileno())
             return 128 + getattr(signal, "SIGPIPE", 13)
@@ -60,7 +60,7 @@ def make_parser() -> Parser:
         description="From LLM activation dumps to datasets, pipelines and leak-free answers.",
     )
     parser.add_argument("--version", action="version", version=f"sklprep {__version__}")
-    parser.set_defaults(run_command=main)  # of the demo, which runs the other commands
+    parser.set_defaults(run_command=main)  # for the demo, which runs the other commands
     commands = parser.add_subparsers(
         dest="command", required=True, metavar="COMMAND", parser_class=CommandParser
     )

@@ -1,4 +1,4 @@
-"""Every fault one line on stderr, with its exit code.
+"""Print every fault as one line on stderr, and give its exit code.
 
 The rest of the package speaks to callers in Python: its messages name a parameter with a value, as
 in ``skip_bad=True``, or with ``...`` where the value is up to the caller. `name_flags` turns that
@@ -19,7 +19,7 @@ from sklprep.exceptions import FaultyFilesError, SklprepError, UsageError
 
 _PARAMETER = re.compile(
     r"\w\([^()]*\)"  # arguments in a call of a Python function stay Python
-    r"|(?<![^\s(])(?P<name>[a-z]\w*)="  # nor is it a parameter within a path or a quoted value
+    r"|(?<![^\s(])(?P<name>[a-z]\w*)="  # a name within a path or a quoted value is not one
     r"""(?P<value>'[^']*'|"[^"]*"|\[[^][]*\]|\.\.\.|-?\w+(?:[.+-]\w+)*)(?=\)|[.,;]*(?:\s|$))"""
 )
 
@@ -82,7 +82,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 
 def show_each_once(flags: Mapping[str, str]) -> Callable[..., None]:
-    """Give a `warnings.showwarning` that says no line twice: many datasets may warn of the same."""
+    """Give a `warnings.showwarning` that prints a text once, as many datasets may warn alike."""
     shown: set[str] = set()
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -104,7 +104,7 @@ def _print_lines(kind: str, message: str, flags: Mapping[str, str]) -> None:
 
 
 def escape_what_streams_cannot_hold() -> None:
-    """Print escapes of characters that a stream's encoding lacks, which end the command otherwise.
+    """Escape characters that a stream's encoding lacks, instead of ending the command.
 
     A batch job's stdout may be ASCII, a redirected one on Windows cp1252; a file name may hold
     bytes that are not UTF-8.
@@ -119,7 +119,7 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what would move the cursor or colour the terminal, but for line ends."""
+    """Escape what would move the cursor or colour the terminal, except line ends."""
     return "".join(
         char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text
     )

@@ -23,9 +23,9 @@ sklprep pack activations activations_pack --layer-offset -1 --labels labels.csv"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Write a folder of sentence files as plain arrays that are read in place, or add its new\n"
-        "files to such a pack. An interrupted run goes on where it stopped; a dump of another\n"
-        "tool, and rows with --labels or --groups, are packed in one go."
+        "Write a folder of sentence files as a pack: plain arrays that are read in place; or add\n"
+        "the folder's new files to its pack. After an interruption, the same command continues\n"
+        "where it stopped; with a dump of another tool, --labels or --groups it starts again."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
@@ -33,10 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "input",
         type=Path,
         metavar="INPUT",
-        help="folder of sentence files, or dump of another tool; a pack with --verify or --labels",
+        help="folder of sentence files, or dump of another tool; with --verify, --labels or"
+        " --groups also a pack",
     )
-    add("output", type=Path, nargs="?", metavar="OUT", help="the pack")
-    add("--verify", action="store_true", help="compare every digest")
+    add("output", type=Path, nargs="?", metavar="OUT", help="folder of the pack to write")
+    add("--verify", action="store_true", help="check every array against its digest")
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
@@ -52,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
     elif is_pack(arguments.input) and not _joins(arguments):
         raise UsageError(
             f"{arguments.input} is a pack already: copy the folder, or give the sentence files it"
-            f" was made of. sklprep pack {arguments.input} --verify compares its digests."
+            f" was made from. sklprep pack {arguments.input} --verify checks its digests."
         )
     else:
         pack, new = _write(arguments)
@@ -60,7 +61,7 @@ def _run(arguments: argparse.Namespace) -> int:
     for fault in faults:
         print_error(fault, arguments.flags)
     if not arguments.quiet and not faults:
-        verified = ", every digest is right" if arguments.verify else ""
+        verified = ", all digests match" if arguments.verify else ""
         n_sentences = pack.manifest.n_sentences
         print(f"{pack.path}: {n_sentences} sentences, {pack.n_rows} rows{new}{verified}")
     return 1 if faults else 0
@@ -75,7 +76,7 @@ def _open_to_verify(arguments: argparse.Namespace) -> Pack:
     from sklprep.formats.pack_reader import Pack, is_pack
 
     if not arguments.verify or _joins(arguments):
-        raise UsageError("Give INPUT and OUT; one path alone is a pack to --verify.")
+        raise UsageError("Give INPUT and OUT; only --verify takes a single path, that of a pack.")
     if not is_pack(arguments.input):
         raise DataError(
             f"{arguments.input} is not a pack: it has no {MANIFEST}. Check the path, or make a"
@@ -85,7 +86,7 @@ def _open_to_verify(arguments: argparse.Namespace) -> Pack:
 
 
 def _write(arguments: argparse.Namespace) -> tuple[Pack, str]:
-    """Give the pack, and how much of it is new where it was there before."""
+    """Write the pack; give it, and if it existed before, a note of how much is new."""
     from sklprep.formats.dumps.dump import Reading, Request
     from sklprep.formats.opening import open_source
     from sklprep.formats.pack_reader import Pack, is_pack
@@ -108,14 +109,14 @@ def _write(arguments: argparse.Namespace) -> tuple[Pack, str]:
         pack = build_pack(source, arguments.output, skip_bad=arguments.skip_bad)
     except KeyboardInterrupt:
         raise ExplainedInterrupt(
-            "Interrupted; the same command goes on where it stopped."
+            "Interrupted; the same command continues where it stopped."
         ) from None
     n_new = pack.manifest.n_sentences - n_before
     return pack, f", {n_new or 'nothing'} new" if n_before else ""
 
 
 def _pack_in_one_go(source: Source, arguments: argparse.Namespace) -> Pack:
-    """Pack rows that are not all of a folder of sentence files, so that the pack does not grow."""
+    """Pack rows that are not just those of a folder of sentence files; such a pack cannot grow."""
     from sklprep.activations.activation_set import ActivationSet
     from sklprep.activations.loading import join_tables, leave_out_faulty, warn_of_left_out
     from sklprep.files.atomic import require_new_folder

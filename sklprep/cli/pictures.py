@@ -26,7 +26,7 @@ def picture_format(path: Path) -> str:
 
 
 def save_picture(path: Path, draw: Callable[[], Any]) -> None:
-    """Write the figure that `draw` gives, without a screen, atomically."""
+    """Write the figure that `draw` returns, atomically and without a display."""
     import matplotlib as mpl
 
     from sklprep.files.atomic import atomic_write

@@ -1,4 +1,4 @@
-"""`sklprep probe`: a linear probe of one layer, scored honestly and written as a file."""
+"""`sklprep probe`: a linear probe of one layer, cross-validated and written as a file."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 EXAMPLE = """\
-# a probe of layer 12, with its score, as a file that numpy or torch apply
+# a probe of layer 12, with its score, as a file that numpy or torch can apply
 sklprep probe dishonesty_100_features --layer 12 --output probe.safetensors"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Fit a linear probe on one layer and write it as a safetensors file without code: weight\n"
-        "and bias in the units of the residual stream, its threshold, and its honest score."
+        "Fit a linear probe on one layer and write it as a safetensors file: weight and bias in\n"
+        "units of the residual stream, with the threshold and the cross-validated score."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
@@ -44,21 +44,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="INPUT",
         help="folder of sentence files, pack, or dump of another tool",
     )
-    add("--layer", required=True, type=_layer, metavar="N", help="its number, or embeddings")
-    add("--output", required=True, type=Path, metavar="FILE", help="the probe")
+    add("--layer", required=True, type=_layer, metavar="N", help="layer number, or embeddings")
+    add("--output", required=True, type=Path, metavar="FILE", help="safetensors file to write")
     add_target(parser, repeated=False)
     add_estimator(parser, LINEAR)
-    add("--normalize", choices=METHODS, default="standardize", help="default: %(default)s")
+    normalize = "scaling of each column; default: %(default)s"
+    add("--normalize", choices=METHODS, default="standardize", help=normalize)
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
     add(
         "--repeats",
         type=repeats,
         default="auto",
         metavar="N",
-        help="how often to repeat all folds, as in sweep; default: auto",
+        help="how often to repeat the cross-validation, as in sweep; default: auto",
     )
     add("--scoring", metavar="NAME", help=SCORING_HELP)
-    add("--random-state", type=int, default=0, metavar="SEED", help="default: %(default)s")
+    add("--random-state", type=int, default=0, metavar="SEED", help="seed; default: %(default)s")
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
@@ -108,20 +109,20 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{arguments.output}: {fitted.probe}")
         stability = fitted.probe.stability or {}
         print(
-            f"Cosine of its directions across folds {stability['mean']:.2f} (lowest"
-            f" {stability['lowest']:.2f})"
+            f"Cosine of its directions across folds: mean {stability['mean']:.2f}, lowest"
+            f" {stability['lowest']:.2f}"
         )
     print(fitted.sweep.summary())
     return 0
 
 
 def _is_of_feature(arguments: argparse.Namespace) -> bool:
-    """Whether the target is an SAE feature; refuse half of one."""
+    """Whether the target is an SAE feature; refuse one that is only half given."""
     given = arguments.target_layer is not None, arguments.target_feature is not None
     if any(given) != all(given) or (arguments.average_l0 is not None and not all(given)):
         raise UsageError(
             "--target-layer, --target-feature and, where a layer has several SAEs, --average-l0"
-            " name a feature together; give both numbers, or none for the labels."
+            " name a feature together; give both numbers, or neither to predict the labels."
         )
     if all(given) and arguments.labels:
         raise UsageError("--labels is for a concept target; leave it out.")

@@ -43,24 +43,27 @@ if TYPE_CHECKING:
     from sklprep.sweeps.sweep_result import LayerSweep
 
 EXAMPLE = """\
-# scores of every layer to a CSV file, the curve to a picture, the answer in the last line
+# the scores of every layer as a CSV file, the curve as a picture, the answer in the last line
 sklprep sweep dishonesty_100_features --output sweep.csv --plot sweep.png"""
 
+_FEATURES = "target features, from a ranked_features.csv"
+_PERMUTATIONS = "number of permutations of y for a permutation test; default: %(default)s"
+_SCORING = f"* the first of several chooses the layer; {SCORING_HELP}"
 _INNER = (
-    "folds within each training set, which choose the layer; 'outer' takes the other outer folds;"
-    " auto is outer from 4 outer folds on, and otherwise 5; default: auto"
+    "number of inner folds, which choose the layer within each training set, or 'outer' for the"
+    " other outer folds; auto is outer for 4 outer folds or more, and otherwise 5; default: auto"
 )
 _AGGREGATE = (
-    "of token rows (--pooling none), score sentences by the mean, max, rolling_mean_max or"
-    " top_k_mean of the decisions for their tokens; rolling_mean_max=5 says of how many"
+    "with --pooling none, score sentences instead of tokens, by the mean, max, rolling_mean_max or"
+    " top_k_mean of the decisions for their tokens; rolling_mean_max=5 sets the number of tokens"
 )
 _CONFOUNDS = (
-    "* what else might know the target: length (of the sentence), position (in the folder), or a"
-    " CSV with sentence_index and columns of numbers or categories"
+    "* variable that might predict the target by itself: length (of the sentence), position (in the"
+    " folder), or a CSV file with sentence_index and columns of numbers or categories"
 )
 _REPEATS = (
-    "how often to repeat all folds, drawn anew; auto is 10 for logistic and ridge on hidden states"
-    " and embeddings, and otherwise 1; default: auto"
+    "how often to repeat the cross-validation, each time with new folds; auto is 10 for logistic"
+    " and ridge models on hidden states and embeddings, and otherwise 1; default: auto"
 )
 
 
@@ -77,18 +80,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="INPUT",
-        help="folder of sentence files, pack, or dump of another tool; rows of several are joined",
+        help="folder of sentence files, pack, or dump of another tool; several are taken together",
     )
     add(
         "--strategy",
         choices=STRATEGIES,
         metavar="NAME",
-        help="its target is y, and feature-to-concept sweeps SAE features; default:"
-        " hidden-to-concept, or feature-to-concept with SAEs for --layers",
+        help="what to predict; feature-to-concept sweeps SAE features, the others hidden states and"
+        " embeddings; default: hidden-to-concept, or feature-to-concept with SAEs in --layers",
     )
     add_target(parser, repeated=False)
-    add("--features-from", type=Path, metavar="CSV", help="features of a ranked_features.csv")
-    add("--top", type=positive, metavar="N", help="only the first N of them")
+    add("--features-from", type=Path, metavar="CSV", help=_FEATURES)
+    add("--top", type=positive, metavar="N", help="only the first N features of that file")
     add_estimator(parser, ESTIMATORS)
     add(
         "--layers",
@@ -101,35 +104,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--normalize",
         choices=METHODS,
-        help="default: standardize, or maxabs for feature-to-concept",
+        help="scaling of each column; default: standardize, or maxabs for feature-to-concept",
     )
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
     add("--inner-cv", type=inner_folds, default="auto", metavar="N", help=_INNER)
     add("--repeats", type=repeats, default="auto", metavar="N", help=_REPEATS)
     add("--aggregate", type=aggregate, metavar="NAME", help=_AGGREGATE)
-    add("--permutations", type=not_negative, default=0, metavar="N", help="permutation control")
-    add("--scoring", action="append", metavar="NAME", help=f"* {SCORING_HELP}")
+    add("--permutations", type=not_negative, default=0, metavar="N", help=_PERMUTATIONS)
+    add("--scoring", action="append", metavar="NAME", help=_SCORING)
     add("--confounds", action="append", metavar="NAME", help=_CONFOUNDS)
     add_joined(parser)
     add_reading(parser)
     add_skip_bad(parser)
-    add("--row-space", action="store_true", help="project onto the row space: faster when wide")
+    add("--row-space", action="store_true", help="project X onto its row space: faster if wide")
     _add_outputs(parser)
     add_common(parser, pooling=True)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--random-state", type=int, default=0, metavar="SEED", help="default: %(default)s")
-    add("--output", type=Path, metavar="CSV", help="write the scores there")
-    add("--plot", type=Path, metavar="PNG", help="draw the layer curve there")
+    add("--random-state", type=int, default=0, metavar="SEED", help="seed; default: %(default)s")
+    add("--output", type=Path, metavar="CSV", help="write the scores to this file")
+    add("--plot", type=Path, metavar="PNG", help="draw the layer curve to this file")
 
 
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.features_from is not None:
         return _run_features(arguments)
     if arguments.top is not None:
-        raise UsageError("--top belongs to --features-from; give that too.")
+        raise UsageError("--top needs --features-from; give that too.")
     arguments.strategy = arguments.strategy or _find_strategy(arguments.layers)
     strategy = STRATEGIES[arguments.strategy]
     given = {
@@ -219,7 +222,7 @@ _NOT_OF_FEATURES = (
     "plot",
     "skip_bad",
 )
-"""Parameters that one target has, and several have not."""
+"""Parameters that apply to a single target only."""
 
 
 def _run_features(arguments: argparse.Namespace) -> int:
@@ -299,7 +302,7 @@ def _count_repeats(arguments: argparse.Namespace, strategy: Strategy, model: Any
 
 
 def _find_strategy(layers: Sequence[int | str] | None) -> str:
-    """The strategy where none is named: inputs of SAE features have but one."""
+    """Choose the strategy where none is named: only one takes SAE features."""
     return "feature-to-concept" if any(map(_is_sae, layers or ())) else "hidden-to-concept"
 
 
@@ -308,7 +311,7 @@ def _is_sae(layers: int | str) -> bool:
 
 
 def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
-    """Refuse what cannot be, and fill in what depends on the strategy."""
+    """Refuse options that contradict each other, and set what depends on the strategy."""
     from sklprep.formats.outputs import require_safe_outputs
 
     arguments.normalize = arguments.normalize or strategy.default_normalize
@@ -329,7 +332,7 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
         flag = "--labels" if arguments.labels else "--groups" if arguments.groups else "--confounds"
         raise UsageError(
             f"{flag} names sentences by their index, which several inputs share. Sweep one INPUT,"
-            " or put them into the files."
+            " or store the values in the files."
         )
     require_safe_outputs(
         [arguments.output, arguments.plot],
@@ -344,7 +347,7 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
 def _read(
     arguments: argparse.Namespace, strategy: Strategy, target: Any
 ) -> tuple[ActivationSet, Any, Any]:
-    """Give the set, y, and the inputs to sweep; with --skip-bad without faulty files."""
+    """Give the set, y, and the inputs to sweep; --skip-bad leaves out faulty files."""
     from sklearn.base import clone
 
     from sklprep.activations.activation_set import ActivationSet
@@ -354,7 +357,7 @@ def _read(
         name = path.resolve().name
         if name in sets:
             raise UsageError(
-                f"Two inputs are called {name}. Rename one: rows are told apart by it."
+                f"Two inputs are called {name}. Rename one: the name tells their rows apart."
             )
         acts = _load(arguments, path)
         layers = arguments.layers or EACH
@@ -380,7 +383,7 @@ def _load(arguments: argparse.Namespace, path: Path) -> ActivationSet:
         progress=not arguments.quiet,
         labels=arguments.labels,
         groups=arguments.groups,
-        skip_bad={} if arguments.skip_bad else False,  # what is used is looked at by _leave_out
+        skip_bad={} if arguments.skip_bad else False,  # _leave_out checks what is used
         format=arguments.format,
         key=arguments.key,
         layer_offset=arguments.layer_offset,
@@ -410,7 +413,7 @@ def _check_sparse(arguments: argparse.Namespace) -> None:
 
 
 def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:
-    """Write the inputs as `layer_sweep` takes them: there 12 would be hidden states."""
+    """Write the inputs as `layer_sweep` takes them: a bare 12 would be hidden states there."""
     from sklprep.sweeps.inputs import each_sae
 
     l0 = "" if arguments.average_l0 is None else f" l0 {arguments.average_l0:.17g}"

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 EXAMPLE = """\
-# does what is learned about one concept hold for another? a table, and a heat map
+# does a probe of one concept work for another? prints a table and draws a heat map
 sklprep transfer dishonesty_100_features caring_100_features --plot transfer.png"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Train a model on each set and score it on each: on its own by nested cross-validation,\n"
-        "on the others with the layer that its own rows chose. Sentences that sets share are\n"
-        "never on both sides."
+        "Train a model on each set and score it on each: on its own set by nested\n"
+        "cross-validation, on the others with the layer chosen on its own set. Sentences that\n"
+        "two sets share are never in both the training and the test rows."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
@@ -47,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of sentence files, pack, or dump of another tool: two or more",
     )
     add_target(parser, repeated=False)
-    joined = "columns sentence_index, {}; where given, once for each INPUT, in their order"
+    joined = (
+        "CSV or Parquet file with columns sentence_index and {}; give one for each INPUT, in the"
+        " same order"
+    )
     for name in ("label", "group"):
         add(f"--{name}s", type=Path, action="append", metavar="CSV", help=joined.format(name))
     add_estimator(parser, ESTIMATORS)
@@ -58,21 +61,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SPEC",
         help="* one input to choose from, such as embeddings, 12 or 0-5; default: each",
     )
-    add("--normalize", choices=METHODS, default="standardize", help="default: %(default)s")
+    normalize = "scaling of each column; default: %(default)s"
+    add("--normalize", choices=METHODS, default="standardize", help=normalize)
     add("--cv", type=folds, default=5, metavar="N", help="outer folds; default: %(default)s")
     add(
         "--repeats",
         type=repeats,
         default="auto",
         metavar="N",
-        help="how often to repeat all folds, as in sweep; default: auto",
+        help="how often to repeat the cross-validation, as in sweep; default: auto",
     )
     add("--scoring", metavar="NAME", help=SCORING_HELP)
-    add("--no-leave-one-out", action="store_true", help="do not train on all sets but one")
+    add(
+        "--no-leave-one-out",
+        action="store_true",
+        help="leave out the rows that train on all sets but one",
+    )
     add_reading(parser)
-    add("--random-state", type=int, default=0, metavar="SEED", help="default: %(default)s")
-    add("--output", type=Path, metavar="CSV", help="write the cells there")
-    add("--plot", type=Path, metavar="PNG", help="draw the heat map and the cosines there")
+    add("--random-state", type=int, default=0, metavar="SEED", help="seed; default: %(default)s")
+    add("--output", type=Path, metavar="CSV", help="write the cells of the matrix to this file")
+    add("--plot", type=Path, metavar="PNG", help="draw the heat map and the cosines to this file")
     add_common(parser, pooling=True)
 
 
@@ -122,7 +130,9 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
     for name in ("labels", "groups"):
         given = getattr(arguments, name) or []
         if given and len(given) != n_inputs:
-            raise UsageError(f"Give --{name} once for each of {n_inputs} INPUTs, or not at all.")
+            raise UsageError(
+                f"Give --{name} once for each of the {n_inputs} INPUTs, or not at all."
+            )
         tables += given
     of_feature = _is_of_feature(arguments)
     if of_feature:
@@ -137,12 +147,12 @@ def _check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def _is_of_feature(arguments: argparse.Namespace) -> bool:
-    """Whether the target is an SAE feature; refuse half of one."""
+    """Whether the target is an SAE feature; refuse one that is only half given."""
     given = arguments.target_layer is not None, arguments.target_feature is not None
     if any(given) != all(given) or (arguments.average_l0 is not None and not all(given)):
         raise UsageError(
             "--target-layer, --target-feature and, where a layer has several SAEs, --average-l0"
-            " name a feature together; give both numbers, or none for the labels."
+            " name a feature together; give both numbers, or neither to predict the labels."
         )
     return all(given)
 
@@ -157,7 +167,9 @@ def _read(arguments: argparse.Namespace) -> dict[str, tuple[ActivationSet, Any]]
     for path, labels, groups in zip(arguments.inputs, *tables, strict=True):
         name = path.resolve().name
         if name in sets:
-            raise UsageError(f"Two inputs are called {name}. Rename one: it names a set.")
+            raise UsageError(
+                f"Two inputs are called {name}. Rename one: the name identifies the set."
+            )
         acts = load_activations(
             path,
             pooling=arguments.pooling,

@@ -1,1 +1,1 @@
-"""What a notebook shows."""
+"""What notebooks show: cards, curves and text."""

@@ -1,7 +1,7 @@
-"""The card that notebooks show of an object.
+"""The card that notebooks show for an object.
 
-It is HTML and CSS without scripts. Its colours follow the theme of the notebook where that says
-what it is (JupyterLab, VS Code, Colab), and otherwise what the browser prefers.
+It is HTML and CSS without scripts. Its colours follow the theme of the notebook if that declares it
+(JupyterLab, VS Code, Colab), and otherwise the browser's preference.
 """
 
 from __future__ import annotations
@@ -70,22 +70,23 @@ def card(
     caption: str = "",
     details: Iterable[tuple[str, str]] = (),
 ) -> str:
-    """Make the HTML that a notebook shows.
+    """Make the HTML of a card.
 
     Parameters
     ----------
     title, subtitle, lead, caption : str
-        Text; the caption stands below the picture.
+        Text; the caption is below the picture.
     facts : iterable of (str, str)
         Names and values, as text.
     picture : str
-        An SVG element, as `sklprep.curve` draws it.
+        An SVG element, as `sklprep.notebook.curve.draw_curve` makes it.
     details : iterable of (str, str)
-        What can be folded out: its title as text, its content as HTML (see `table`).
+        Sections that can be unfolded: title as text, content as HTML (see `table`).
 
     Returns
     -------
     str
+        HTML, with all text escaped.
 
     Examples
     --------
@@ -110,7 +111,7 @@ def card(
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Make an HTML table of text; the first cell of a row names it. Nothing of no rows."""
+    """Make an HTML table of text, with row names in the first cells; empty if there are no rows."""
     lines = [
         f'<tr><th scope="row">{escape(name)}</th>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in cells)

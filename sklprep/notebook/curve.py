@@ -1,8 +1,8 @@
 """The curve of a sweep as an SVG element, for the card that a notebook shows.
 
-It is drawn by hand because a card must not need matplotlib, nor wait for it: this takes 3 ms and
-13 kB for 27 layers, where matplotlib takes 1.1 s to import, 0.5 s to draw and 54 kB, which every
-saved output of the notebook would hold. It follows a dark theme, too.
+It is drawn without matplotlib, so that a card neither needs it nor waits for it: this takes 3 ms
+and 13 kB for 27 layers, where matplotlib takes 1.1 s to import, 0.5 s to draw, and 54 kB in every
+saved output of the notebook. It also follows a dark theme.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT = 720, 260  # fits the narrowest output area of Jupyter and VS Code
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 170, 12, 36  # room for scores, names of lines, and inputs
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 170, 12, 36  # space for scores, names of lines, and inputs
 _MOST_TICKS = 14  # three-digit names still stand apart
 _STYLES = (("a", "2 3"), ("b", "8 3 2 3"), ("c", "6 4"), ("a", "12 3"))
 _LINE_HEIGHT = 13  # of the card's 11 px text
 
 _Label = tuple[float, str, str]
-"""Height, text and colour of what is named to the right of the curve."""
+"""Height, text and colour of a label to the right of the curve."""
 
 
 def draw_curve(
@@ -42,17 +42,19 @@ def draw_curve(
     Parameters
     ----------
     names : sequence of str of length n
-        Under the points.
-    means, spreads : ndarray of shape (n,)
-        Scores and the length of their bars to each side; what is NaN is left out.
+        Labels under the points.
+    means, spreads : ndarray of shape (n,), float64
+        Scores and the length of their bars to each side; NaN is left out.
     joined : sequence of bool of length n - 1
-        Whether a point is joined with the next.
+        Whether a point is joined to the next.
     ylabel : str
+        Name of the vertical axis.
     lines : mapping of str to float
         Horizontal lines and their names.
     band : ndarray of shape (2, n) or None
+        Lower and upper ends of the permutation band.
     chosen : (score, low, high) or None
-        Stands to the right of the points.
+        The nested score and its interval, drawn to the right of the points.
 
     Returns
     -------
@@ -84,7 +86,7 @@ def draw_curve(
 
 @dataclass(frozen=True)
 class _Plane:
-    """Where positions and scores lie in the picture."""
+    """Maps positions and scores to coordinates in the picture."""
 
     ticks: NDArray[np.float64]
     n_places: float
@@ -132,7 +134,7 @@ def _draw_grid(plane: _Plane, ylabel: str) -> list[str]:
 
 
 def _draw_lines(plane: _Plane, lines: Mapping[str, float]) -> tuple[list[str], list[_Label]]:
-    """Draw the finite ones, and give their names."""
+    """Draw the lines with finite values, and give their labels."""
     parts, labels = [], []
     styles = islice(cycle(_STYLES), len(lines))
     for (name, value), (color, dashes) in zip(lines.items(), styles, strict=True):
@@ -194,7 +196,7 @@ def _text(x: float, y: float, text: str, anchor: str, color: str = "") -> str:
 
 
 def _ticks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Three to seven round numbers that span the values."""
+    """Give three to seven round numbers that span the values."""
     low, high = (values.min(), values.max()) if len(values) else (0.0, 1.0)
     high = high if high - low > 1e-9 * max(1.0, abs(high)) else low + max(0.1, 0.1 * abs(low))
     rough = (high - low) / 4
@@ -205,14 +207,14 @@ def _ticks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _shown_ticks(names: Sequence[str]) -> list[int]:
-    """Which points are named: as many as there is room for."""
+    """Give the points that are labelled: as many as there is space for."""
     widest = max(map(len, names))
     room = max(2, min(_MOST_TICKS, 80 // max(1, widest + 1)))
     return list(range(0, len(names), -(-len(names) // room)))
 
 
 def _spread(labels: Sequence[_Label]) -> list[float]:
-    """Heights of labels, in ascending order, moved apart so that they can be read."""
+    """Give the heights of labels, ascending, moved apart so that they do not overlap."""
     heights = [float(label[0]) for label in sorted(labels)]
     for i in range(1, len(heights)):
         heights[i] = max(heights[i], heights[i - 1] + _LINE_HEIGHT)

@@ -1,4 +1,4 @@
-"""Labels and target values: gathered once, and said in words wherever they are shown."""
+"""Labels and target values: summarized once, and written the same wherever they are shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 _MOST_COUNTS = 16
-"""Of more labels the first are named, in the order of the labels: a line holds them."""
+"""Most labels that are named, which still fit on a line; of more, the first ones are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,11 @@ class YSummary:
     Attributes
     ----------
     counts : dict of str to int, or None
-        How often each label occurs, in the order of the labels; None for a quantity.
+        Number of rows with each label, in the order of the labels; None for a quantity.
     low, high : float
         Range of a quantity.
     n_active : int or list of int
-        Rows where a quantity is not zero; of several columns, of each.
+        Rows where a quantity is not zero; with several columns, for each.
     n_active_rows, n_rows : int
         Rows where any column is not zero, and all rows.
     """
@@ -37,7 +37,7 @@ class YSummary:
 
 
 def summarize_y(y: Any) -> YSummary:
-    """Count labels, or measure a quantity: floats are one."""
+    """Count labels, or measure a quantity, which floats are taken to be."""
     values = np.asarray(y)
     if values.dtype.kind != "f" or not values.size:
         return YSummary(count(values), len(values))
@@ -53,7 +53,7 @@ def summarize_y(y: Any) -> YSummary:
 
 
 def format_y(y: YSummary) -> str:
-    """Say in words what y holds.
+    """Write in words what y holds.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def format_y(y: YSummary) -> str:
 
 
 def count(labels: Any) -> dict[str, int]:
-    """How often each label occurs, in the order of the labels.
+    """Count how often each label occurs, in the order of the labels.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def count(labels: Any) -> dict[str, int]:
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """Write counts for people, the first few of many.
+    """Write counts for people; if there are many, only the first few.
 
     Examples
     --------

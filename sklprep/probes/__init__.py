@@ -1,1 +1,1 @@
-"""Linear probes that leave the sweep: fitted, scored, and kept as a file without code."""
+"""Linear probes: fitted, scored, and saved as files that hold no code."""

@@ -1,4 +1,4 @@
-"""`fit_probe`: a probe of one layer with its honest score, and how stable its direction is."""
+"""`fit_probe`: a probe of one layer, its cross-validated score, and the stability of directions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sklprep.transformers.layer_selector import LayerSelector
 
 
 class FittedProbe(NamedTuple):
-    """A probe, the pipeline that it is, and the sweep that scored it."""
+    """A probe, the fitted pipeline that it comes from, and the sweep that scored it."""
 
     probe: Probe
     pipeline: Pipeline
@@ -45,21 +45,28 @@ def fit_probe(
     Parameters
     ----------
     estimator : Pipeline or estimator
-        What stands behind the selector.
+        What follows the selector: any normalizers, and a linear model.
     acts : ActivationSet of shape (n_samples,)
     y : array-like of shape (n_samples,)
+        Labels for a classifier, numbers for a regressor.
     layer : int or "embeddings"
     cv : int, default=5
+        Number of outer folds.
     scoring : str or callable, default=None
-        With ``"recall_at_fpr"`` the threshold of the probe is calibrated on the decisions about
-        rows that these folds held out, otherwise it is 0.
+        With ``"recall_at_fpr"``, the threshold of the probe is calibrated on decisions about rows
+        that the outer folds held out; otherwise it is 0.
     random_state : int, default=0
     **options
-        Others of `layer_sweep`.
+        Other parameters of `layer_sweep`.
 
     Returns
     -------
     FittedProbe
+
+    Raises
+    ------
+    InsufficientDataError, UsageError
+        As `layer_sweep` and `Probe.from_pipeline`.
     """
     y = read_values(y, "y")
     sweep = layer_sweep(
@@ -106,28 +113,39 @@ def direction_stability(
     Parameters
     ----------
     pipeline : Pipeline
-        As `probe_directions` takes it; cloned and fitted in each fold.
+        Linear, as `probe_directions` takes it; cloned and fitted in each fold.
     acts : ActivationSet of shape (n_samples,), or array-like of shape \
 (n_samples, n_layers, d_model)
     y : array-like of shape (n_samples,)
+        Labels for a classifier, numbers for a regressor.
     cv : int, splitter or iterable of splits, default=5
         As in `layer_sweep`.
     groups : array-like of shape (n_samples,), default=None
-        By default ``acts.groups``; for an array, each row by itself.
+        Rows of one group are never on both sides of a split. By default ``acts.groups``; for an
+        array, each row is a group.
     random_state : int, default=0
+        Seed of the folds.
 
     Returns
     -------
-    ndarray of shape (n_folds, n_folds)
-        Cosines in raw units, of several layers of the directions in a row; the mean over the
-        classes of more than two, each less the mean of all, and over several targets.
+    ndarray of shape (n_folds, n_folds), float64
+        Cosines between the weights on raw activations; those of several layers are concatenated.
+        With more than two classes, the mean over classes, after subtracting the mean weight of all
+        classes from each; with several targets, the mean over targets.
+
+    Raises
+    ------
+    InsufficientDataError
+        If a class is in fewer groups than there are folds.
+    UsageError
+        If the pipeline is not linear, or `cv` breaks up groups.
 
     Notes
     -----
-    Two of five training sets share three quarters of their rows, so that a cosine far below 1 says
-    that the direction is not settled, and one near 1 does not say that new data would give it. A
-    direction that is unstable may still score well: correlated activations carry the same
-    information in many directions.
+    Two of five training sets share three quarters of their rows. So a cosine far below 1 says that
+    the direction is not stable, but one near 1 does not say that new data would give it again. An
+    unstable direction may still score well: correlated activations carry the same information in
+    many directions.
 
     Examples
     --------
@@ -153,7 +171,7 @@ def fit_in_folds(
     groups: ArrayLike | None = None,
     random_state: int = 0,
 ) -> list[tuple[Pipeline, NDArray[np.int64]]]:
-    """Fit a pipeline on each training set of a cross-validation; give it with the test rows."""
+    """Fit a pipeline on each training set of a cross-validation; give each with its test rows."""
     y = read_values(y, "y")
     if groups is None:
         groups = acts.groups if isinstance(acts, ActivationSet) else np.arange(len(y))

@@ -27,26 +27,26 @@ class Probe:
     Attributes
     ----------
     weight : ndarray of shape (n_outputs, width), float64
-        On raw activations of the layer: normalization is folded in. One row a class or target; two
-        classes have one row, towards the second.
+        Weights on raw activations of the layer: the normalization is folded in. One row per class
+        or target; two classes have one row, towards the second.
     bias : ndarray of shape (n_outputs,), float64
     layer : int or "embeddings"
     layer_numbering : str
-        What the number counts.
+        What the layer number counts, for example ``"layers as the files number them"``.
     pooling : str or None
-        How tokens became the rows that it was fitted on; None if it is not known.
+        How tokens became the rows that the probe was fitted on; None if that is not known.
     classes : list or None
-        Labels, in order; None of a regressor.
+        Labels, in the order of the rows of `weight`; None for a regressor.
     threshold : float or None
-        Of two classes: a row belongs to the second where its decision is above.
+        With two classes, a row belongs to the second if its decision is above; otherwise None.
     score : dict or None
-        What a sweep found: ``scoring``, ``value``, ``interval`` or None with the reason in
-        ``no_interval``, the ``inputs`` among which the inner folds chose, its ``summary``; of a
-        recall at a rate of false positives also that rate on test rows and its interval.
+        What a sweep found: ``scoring``, ``value``, ``interval`` (or None, with the reason in
+        ``no_interval``), the ``inputs`` from which the inner folds chose, and its ``summary``; for
+        ``"recall_at_fpr"`` also ``false_positive_rate`` and ``false_positive_interval``.
     stability : dict or None
         Cosines between the directions of ``n_folds`` training sets: ``mean`` and ``lowest``.
     provenance : dict
-        The data, its fingerprint and layers, the pipeline, versions of libraries.
+        The data, its fingerprint and layers, the pipeline, and the versions of libraries.
 
     Examples
     --------
@@ -95,11 +95,11 @@ class Probe:
         pipeline : Pipeline
             As `probe_directions` takes it, with a selector of one layer.
         acts : ActivationSet, default=None
-            What it was fitted on: pooling, numbering and provenance are its.
+            What it was fitted on, which gives pooling, layer numbering and provenance.
         sweep : LayerSweep, default=None
-            Where the honest score comes from; the layer is one of its inputs.
+            A nested sweep that has the layer among its inputs, which gives the score.
         threshold : float, default=None
-            By default 0, which is where the pipeline's own predictions change.
+            For two classes only. By default 0, where the pipeline's own predictions change.
 
         Returns
         -------
@@ -108,13 +108,14 @@ class Probe:
         Raises
         ------
         UsageError
-            If the pipeline is not linear, selects several layers, or does not fit the rest.
+            If the pipeline is not linear or selects several layers, the sweep is not nested or
+            lacks the layer, or there is a threshold without two classes.
         """
         directions, bias = probe_directions(pipeline)
         if len(directions) > 1:
             raise UsageError(
                 f"The pipeline selects layers {format_layers([*map(int, directions)])}; expected"
-                " one, as a probe of a file has one place in the model. Fit it on one layer."
+                " one, as a probe belongs to one place in the model. Fit it on one layer."
             )
         ((layer, weight),) = directions.items()
         found = getattr(pipeline, "classes_", None)
@@ -122,7 +123,9 @@ class Probe:
         if classes is not None and len(classes) == 2:
             threshold = 0.0 if threshold is None else float(threshold)
         elif threshold is not None:
-            raise UsageError("threshold is for two classes, and this pipeline has no two classes.")
+            raise UsageError(
+                "threshold is for two classes, which this pipeline does not have. Leave it out."
+            )
         return cls(
             np.atleast_2d(weight),
             np.atleast_1d(np.asarray(bias, np.float64)),
@@ -136,16 +139,21 @@ class Probe:
         )
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Give the decisions of rows, in float64.
+        """Give the decisions for rows: ``X @ weight.T + bias``.
 
         Parameters
         ----------
         X : ActivationSet, or array-like of shape (n_samples, width)
-            Of a set the probe takes its own layer.
+            From a set, the probe takes its own layer.
 
         Returns
         -------
-        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        ndarray of shape (n_samples,) or (n_samples, n_outputs), float64
+
+        Raises
+        ------
+        UsageError
+            If X has another shape.
         """
         if isinstance(X, ActivationSet):
             X = X.embeddings if self.layer == EMBEDDINGS else X.layer(int(self.layer))
@@ -160,15 +168,17 @@ class Probe:
         return decisions[:, 0] if decisions.shape[1] == 1 else decisions
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Give the class of each row, or of a regressor its value.
+        """Give the class of each row or, for a regressor, its value.
 
         Parameters
         ----------
         X : ActivationSet, or array-like of shape (n_samples, width)
+            From a set, the probe takes its own layer.
 
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Labels from `classes`; float64 values of a regressor.
         """
         decisions = self.decision_function(X)
         if self.classes is None:
@@ -189,11 +199,11 @@ class Probe:
 
 
 def describe_score(sweep: LayerSweep, layer: int | str) -> dict[str, Any]:
-    """Say what a sweep found, as a probe of one of its inputs keeps it."""
+    """Give the score of a sweep, as a probe of one of its inputs keeps it."""
     if layer not in sweep.layers or sweep.nested_score is None:
         what = "is not nested" if layer in sweep.layers else f"does not have {_name(layer)}"
         raise UsageError(
-            f"The sweep {what}, so it has no honest score of this probe; expected a nested sweep"
+            f"The sweep {what}, so it has no honest score for this probe; expected a nested sweep"
             f" with {_name(layer)} among its inputs."
         )
     score: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`save_probe` and `load_probe`: a probe as a ``.safetensors`` file, which holds no code."""
+"""`save_probe` and `load_probe`: a probe as a safetensors file, which holds no code."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from sklprep.sweeps.sweep_result import LayerSweep
 
 FORMAT_VERSION = 1
-"""Raise it when a reader of the old version would misread the new file, and not for new keys."""
+"""Raise it if readers of the old version would misread new files, but not for new keys."""
 
 METADATA_KEY = "probe"
-"""Of the JSON in the metadata of the file, whose values are texts."""
+"""Key of the JSON text in the metadata of the file."""
 
 _FACTS = ("layer", "layer_numbering", "pooling", "classes", "threshold")
 _RECORDS = ("score", "stability", "provenance")
 _LARGEST = 2**63
-"""Of labels and thresholds: numbers of numpy, as text in JSON may be any."""
+"""Bound of labels and thresholds: JSON text may hold numbers beyond those of numpy."""
 
 _NOT_A_PROBE = "Save it again with save_probe."
 
@@ -56,32 +56,31 @@ def save_probe(
     Parameters
     ----------
     probe : Pipeline or Probe
-        A fitted pipeline of one layer, as `probe_directions` takes it; or a `Probe`, which has all
-        of the following already.
+        A fitted pipeline of one layer, as `probe_directions` takes it; or a `Probe`, which already
+        has what the other parameters give.
     path : path-like
     acts : ActivationSet, default=None
-        What the pipeline was fitted on: pooling, numbering and provenance are its.
+        What the pipeline was fitted on, which gives pooling, layer numbering and provenance.
     sweep : LayerSweep, default=None
-        Where the honest score and its interval come from; the layer is one of its inputs.
+        A nested sweep that has the layer among its inputs, which gives the score and its interval.
     threshold : float, default=None
-        Of two classes. By default 0, which is where the pipeline's own predictions change.
+        For two classes only. By default 0, where the pipeline's own predictions change.
 
     Raises
     ------
     UsageError
-        If the pipeline is not linear, selects several layers, or does not fit the rest.
+        As `Probe.from_pipeline`, or if `acts`, `sweep` or `threshold` is given with a `Probe`.
 
     Notes
     -----
-    The file has two tensors, float64, since weights in raw units span many orders of magnitude:
-    ``weight`` (n_outputs, width) and ``bias`` (n_outputs,). With h the activations of the layer,
-    the decisions are
+    The file has two tensors, ``weight`` (n_outputs, width) and ``bias`` (n_outputs,), in float64,
+    since weights in raw units span many orders of magnitude. With h the raw activations of the
+    layer, W the weight and b the bias, the decisions are
 
-    .. math:: h \, W' + b
+    .. math:: h \, W^T + b .
 
-    without any normalization, which is folded in. The metadata have one entry, ``probe``, in JSON:
-    ``format_version`` (1), and the attributes of `Probe` but for these two. The same probe and
-    library versions give the same bytes.
+    The metadata have one entry, ``probe``, in JSON: ``format_version`` (1) and the other attributes
+    of `Probe`. The same probe and library versions give the same bytes.
 
     Examples
     --------
@@ -131,7 +130,11 @@ def load_probe(path: str | os.PathLike[str]) -> Probe:
     Raises
     ------
     FileFormatError
-        If the file is broken, is not a probe, or was written by a later version of the format.
+        If the file is broken, is not a probe, or has a later version of the format.
+
+    See Also
+    --------
+    save_probe : Write a probe; its example reads it again.
     """
     header = read_safetensors_header(path)
     record = _read_record(path, header)
@@ -154,7 +157,7 @@ def load_probe(path: str | os.PathLike[str]) -> Probe:
 
 
 def is_probe(path: str | os.PathLike[str]) -> bool:
-    """Tell by its metadata whether a file is meant to be one."""
+    """Tell by its metadata whether a file is meant to be a probe."""
     if not is_safetensors(path):
         return False
     try:
@@ -206,7 +209,7 @@ def _read_tensor(
 
 
 def _is_sound(name: str, value: Any, n_outputs: int) -> bool:
-    """Whether an entry of the record is one that a probe of so many outputs may have."""
+    """Whether an entry of the record is one that a probe with this many outputs may have."""
     match name:
         case "layer":
             return value == EMBEDDINGS or (type(value) is int and value >= 0)
@@ -219,7 +222,7 @@ def _is_sound(name: str, value: Any, n_outputs: int) -> bool:
 
 
 def _is_known(name: str, value: Any, n_outputs: int) -> bool:
-    """Do so for an entry that may be None, and is not."""
+    """Check an entry that may be None but is not."""
     match name:
         case "pooling":
             return value in POOLINGS

@@ -1,1 +1,1 @@
-"""Which layer knows it: folds, fits, scores and their picture."""
+"""Layer sweeps and transfer matrices: folds, fits, scores and their plots."""

@@ -1,4 +1,4 @@
-"""Scores of sentences from those of their tokens, of models that see one token at a time."""
+"""Scores of sentences, combined from the decisions of a model that sees one token at a time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sklprep.sweeps.fitting import Answers, is_made_scorer
 from sklprep.sweeps.problem import Problem
 
 Combine = Callable[[NDArray[np.float64]], NDArray[np.float64]]
-"""Takes (n_sentences, n_tokens, ...), NaN behind the last token of a sentence, to (n_sentences,
-...)."""
+"""From shape (n_sentences, n_tokens, ...), NaN after the last token of a sentence, to
+(n_sentences, ...)."""
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -28,7 +28,7 @@ def _max(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _rolling_mean_max(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """The largest mean of `window` tokens in a row; of a shorter sentence, the mean of all."""
+    """Largest mean of `window` consecutive tokens; of a shorter sentence, the mean of all."""
     n_tokens = (~np.isnan(values)).sum(axis=1)
     window = min(window, values.shape[1])
     sums = np.cumsum(np.nan_to_num(values), axis=1)
@@ -41,12 +41,12 @@ def _rolling_mean_max(values: NDArray[np.float64], window: int) -> NDArray[np.fl
 
 
 def _top_k_mean(values: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    """The mean of the k largest; of a shorter sentence, of all."""
+    """Mean of the k largest values; of a shorter sentence, the mean of all."""
     return _mean(-np.sort(-values, axis=1)[:, :k])
 
 
 class _Method(NamedTuple):
-    """A way to combine, its parameters and what they are by default, and its words."""
+    """A way to combine values, its parameters with their defaults, and its description."""
 
     combine: Callable[..., NDArray[np.float64]]
     parameters: dict[str, int]
@@ -57,7 +57,7 @@ _METHODS = {
     "mean": _Method(_mean, {}, "mean"),
     "max": _Method(_max, {}, "maximum"),
     "rolling_mean_max": _Method(
-        _rolling_mean_max, {"window": 5}, "largest mean of {window} in a row"
+        _rolling_mean_max, {"window": 5}, "largest rolling mean (window {window})"
     ),
     "top_k_mean": _Method(_top_k_mean, {"k": 5}, "mean of the {k} largest"),
 }
@@ -65,12 +65,12 @@ AGGREGATES = tuple(_METHODS)
 
 
 class SentenceScores:
-    """Makes what a model says of tokens into what it says of sentences.
+    """Turns a model's answers about tokens into answers about sentences.
 
     Parameters
     ----------
     sentences : ndarray of shape (n_samples,), int
-        Of each row.
+        Sentence of each row.
     method : str
         One of `AGGREGATES`.
     parameters : dict of str to int
@@ -101,7 +101,7 @@ class SentenceScores:
         return f"the {words} of the decisions for their tokens"
 
     def combine(self, values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Combine one value a row, or one a row and class, of the tokens of each sentence."""
+        """Combine values of tokens, one per row or one per row and class, by sentence."""
         _, numbers, counts = np.unique(
             self.sentences[rows], return_inverse=True, return_counts=True
         )
@@ -114,10 +114,10 @@ class SentenceScores:
 
 
 class _SentenceAnswers(Answers):
-    """What a model says of sentences: its decisions or probabilities for tokens, combined.
+    """Answers about sentences: the decisions or probabilities for their tokens, combined.
 
-    A class is predicted where the combined decision is positive, or of several the largest;
-    probabilities are divided by their sum.
+    With two classes, the second is predicted where the combined decision is positive; with more,
+    the one with the largest. Probabilities are divided by their sum.
     """
 
     def __init__(self, tokens: Answers, combine: Combine) -> None:
@@ -156,7 +156,7 @@ def read_aggregate(
     """Read the parameters `aggregate` and `aggregate_params` of `layer_sweep`."""
     if method is None:
         if parameters is not None:
-            raise UsageError("aggregate_params belongs to aggregate; give that too.")
+            raise UsageError("aggregate_params needs aggregate; give that too.")
         return None
     if method not in AGGREGATES:
         raise UsageError(f"aggregate must be one of {', '.join(AGGREGATES)}, got {method!r}.")
@@ -173,7 +173,7 @@ def read_aggregate(
     if not is_made_scorer(problem.scoring.scorer):
         raise UsageError(
             f"aggregate scores sentences, and scoring={problem.scoring.name} looks at rows. Use a"
-            " scorer of scikit-learn, by its name or of make_scorer."
+            " scorer of scikit-learn, by its name or from make_scorer."
         )
     sentences = _number_sentences(problem)
     _require_constant(problem.y, sentences, "sentence", "score tokens, without aggregate")
@@ -193,7 +193,7 @@ def _number_sentences(problem: Problem) -> NDArray[np.int64]:
     if len(np.unique(numbers)) == len(numbers):
         raise UsageError(
             f"aggregate scores sentences from their tokens, and each of the {len(numbers)} rows is"
-            " a sentence by itself. Load tokens as rows, pooling='none', or give an array's"
+            " a sentence by itself. Load tokens as rows with pooling='none', or give an array's"
             " sentences as groups."
         )
     return numbers

@@ -1,4 +1,4 @@
-"""What a model without activations scores on the same folds."""
+"""Baselines: models that see no activations, scored on the same folds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Rival(NamedTuple):
 
 
 def make_rivals(problem: Problem, confounds: NDArray[np.float64] | None = None) -> dict[str, Rival]:
-    """The majority class or the mean; confounds; with sentences, their length and their words."""
+    """Make the baselines: majority class or mean; confounds; length and words of sentences."""
     nothing = np.zeros((len(problem.y), 1))
     rivals = {name: Rival(model, nothing) for name, model in _make_constant(problem).items()}
     model = default_model(problem.classify)
@@ -61,17 +61,17 @@ def make_rivals(problem: Problem, confounds: NDArray[np.float64] | None = None) 
 
 
 def _make_constant(problem: Problem) -> dict[str, Any]:
-    """Give what a model that knows nothing would answer, for each of the scores.
+    """Make models that ignore X, for each of the scores.
 
-    That is the largest class of all rows: of training rows alone it would often be another one
-    where the folds are not stratified, and where one row is left out of two equal classes, always
-    the wrong one. Its score is 0 by definition where precision, recall and their kind are scored:
-    there it is the second of two classes, of their averages labels at random.
+    They predict the largest class of all rows: that of the training rows would often be another
+    one where folds are not stratified, and always the wrong one where one row of two equal classes
+    is left out. Where its score is 0 by definition, as for precision and recall, they predict the
+    second of two classes instead; for averages of such scores, random labels too.
     """
     if not problem.classify:
         return {"mean": DummyRegressor()}
     if problem.scoring.fpr is not None:
-        return {}  # at a rate of false positives chance has the same recall
+        return {}  # the recall of chance is the false-positive rate
     values, counts = np.unique(problem.y, return_counts=True)
     found: dict[str, Any] = {}
     for name in (one.name for one in (problem.scoring, *problem.other_scorings)):
@@ -85,7 +85,7 @@ def _make_constant(problem: Problem) -> dict[str, Any]:
 
 
 def score_majority(problem: Problem, rows: NDArray[np.int64], folds: list[Fold]) -> float:
-    """Give the mean score over folds of always answering the commonest label of some rows."""
+    """Give the mean score over folds of always predicting the commonest label of some rows."""
     y = problem.y[rows]
     values, counts = np.unique(y, return_counts=True)
     nothing = np.zeros((len(problem.y), 1))

@@ -1,8 +1,8 @@
-"""The usual scores of permuted labels, as scikit-learn defines them.
+"""Fast versions of the usual scores, as scikit-learn defines them.
 
-Of 40 rows, scikit-learn's accuracy takes 0.5 ms, more than a fit of the solver; these take 0.01 to
-0.05 ms, and a permutation control scores tens of thousands of models. Each takes what a model
-answers about test rows, the rows' positions among them, and their y.
+On 40 rows, scikit-learn's accuracy takes 0.5 ms, more than a fit of the solver; these take 0.01 to
+0.05 ms, and a permutation control scores tens of thousands of models. Each takes a model's answers
+about test rows, the positions of rows among these, and their y.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def _f1_macro(model: Any, X: Any, y: NDArray[Any]) -> float:
 
 
 def _count_classes(predicted: NDArray[Any], y: NDArray[Any]) -> tuple[Any, Any, Any]:
-    """Hits, true and predicted rows of each class that there is in either."""
+    """Count hits, true and predicted rows of each class that occurs in either."""
     classes = np.union1d(predicted, y)
     of_y, of_predicted = y[:, np.newaxis] == classes, predicted[:, np.newaxis] == classes
     return (of_y & of_predicted).sum(axis=0), of_y.sum(axis=0), of_predicted.sum(axis=0)
 
 
 def _roc_auc(model: Any, X: Any, y: NDArray[Any]) -> float:
-    """Mann and Whitney's U, of the ranks of the positive rows."""
+    """Mann and Whitney's U, from the ranks of the positive rows."""
     if hasattr(model, "decision_function"):
         values = model.decision_function(X)
     else:

@@ -1,4 +1,4 @@
-"""What else might know the target: confounds, and activations without what these explain."""
+"""Confounds, which may predict the target themselves, and activations without their part."""
 
 from __future__ import annotations
 
@@ -38,22 +38,23 @@ _LINEAR = (
 )
 
 _FEW_VALUES = 20
-"""Whole numbers with at most so many values may be codes of a category."""
+"""Whole numbers with at most this many distinct values may be codes of a category."""
 
 LENGTH, POSITION = "length", "position"
 NAMED = (LENGTH, POSITION)
-"""Confounds that a set knows by itself."""
+"""Confounds that are computed from the set itself."""
 
 
 def read_confounds(confounds: Any, acts: Any) -> tuple[str, NDArray[np.float64]]:
-    """Give the names of confounds, and their numbers: (n_samples, n_numbers), float64.
+    """Read confounds: their names, and their values, float64 of shape (n_samples, n_numbers).
 
     Parameters
     ----------
     confounds : str, list of str, array-like, DataFrame or mapping of str to array-like
-        ``"length"``: characters and words of each sentence; ``"position"``: of the sentence in its
-        folder; or values of shape (n_samples,) or (n_samples, k). Text is a category, of which each
-        value becomes a column of 0 and 1.
+        ``"length"``: characters and words of each sentence; ``"position"``: that of the sentence in
+        its folder; or values of shape (n_samples,) or (n_samples, k). Text is a category: each of
+        its values becomes a column of 0 and 1.
+    acts : ActivationSet or ndarray
 
     Raises
     ------
@@ -94,8 +95,8 @@ def read_confounds(confounds: Any, acts: Any) -> tuple[str, NDArray[np.float64]]
 def _read_named(name: str, acts: Any) -> NDArray[np.float64]:
     if name not in NAMED:
         raise UsageError(
-            f"confounds={name!r} is not a confound that a set knows; expected 'length', 'position'"
-            " or values of each row."
+            f"confounds={name!r} is not the name of a confound; expected 'length', 'position' or"
+            " one value per row."
         )
     if name == POSITION:
         is_set = isinstance(acts, ActivationSet)
@@ -108,10 +109,9 @@ def _read_named(name: str, acts: Any) -> NDArray[np.float64]:
 
 
 def require_linear(models: Iterable[Any]) -> None:
-    """Refuse a model that is not linear: it finds the confounds again in what is left.
+    """Refuse a model that is not linear: it can find the confounds again in the residuals.
 
-    Residuals of columns with few values have the confounds written into them; a tree that saw pure
-    noise scored 0.89 on them.
+    Residuals of columns with few values encode the confounds: from pure noise, a tree scored 0.89.
     """
     for model in models:
         last = model[-1] if isinstance(model, Pipeline) else model
@@ -131,7 +131,7 @@ def _read_given(name: str, values: Any, n: int) -> NDArray[np.float64]:
     values = read_values(values, "confounds")
     if values.shape[:1] != (n,) or values.ndim > 2:
         raise UsageError(
-            f"confounds {name!r} must have shape ({n},) or ({n}, k), one row a row of acts, got"
+            f"confounds {name!r} must have shape ({n},) or ({n}, k), one row per row of acts, got"
             f" {values.shape}."
         )
     if values.dtype.kind == "U":
@@ -153,7 +153,7 @@ def _read_given(name: str, values: Any, n: int) -> NDArray[np.float64]:
 def residualize(
     X: Any, train: NDArray[np.int64], confounds: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Subtract from each column of X what confounds predict of it, by the least squares of `train`.
+    """Subtract from each column of X what confounds predict of it by linear least squares.
 
     Parameters
     ----------
@@ -161,6 +161,10 @@ def residualize(
     train : ndarray of int
         Rows that the prediction is fitted on.
     confounds : ndarray of shape (n_samples, n_numbers)
+
+    Returns
+    -------
+    ndarray of shape (n_samples, n_features), float64
 
     Examples
     --------

@@ -41,20 +41,21 @@ def fit_direction(
 def compare_directions(
     directions: Sequence[Sequence[NDArray[np.float64] | str]], n_sets: int
 ) -> tuple[NDArray[np.float64], str]:
-    """Compare the directions of each input, those of one half of the groups with the other's.
+    """Give the cosines of directions that were fitted on different halves of the groups.
 
     Parameters
     ----------
     directions : list of list
-        Of each input, for the sets in the first half and then in the second one, the direction or
-        why there is none.
+        For each input, the direction of every set in the first half, then in the second; or the
+        reason why there is none.
+    n_sets : int
 
     Returns
     -------
     cosines : ndarray of shape (n_inputs, n_sets, n_sets)
-        NaN where there are none, or those of two sets are of different classes.
+        NaN where a direction is missing, or two sets have different classes.
     reason : str
-        Why there are none.
+        Why there are none at all; otherwise empty.
     """
     cosines = np.full((len(directions), n_sets, n_sets), np.nan)
     reason = ""

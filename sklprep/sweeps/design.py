@@ -21,24 +21,24 @@ from sklprep.sweeps.problem import Problem
 from sklprep.sweeps.scorers import pool
 
 PERMUTATION, REPEAT = range(2)
-"""What the random draws of one seed are for."""
+"""Purposes of random draws, which keep the draws of one seed apart."""
 
 USUAL_FOLDS = 5
 _MOST_TRIES = 30
-"""Pairs of outer and inner folds that advice looks through: those of 5 and 5 are 16, and each takes
-0.3 s at 1,000 rows."""
-
+"""Pairs of outer and inner folds that are tried to give advice: from 5 and 5 down there are 16, and
+each takes 0.3 s at 1,000 rows."""
 
 _FOLDS_A_TASK = 15
-"""Outer folds of small training sets that are one task: as many training sets as fill a stack of
-the solver, of 200 rows, so that two jobs seldom wait for Python's lock; and tasks enough for them."""
+"""Outer folds of small training sets in one task: their 45 training sets fill a stack of the
+solver, if of 200 rows, so that two jobs seldom wait for Python's lock, and there are enough tasks
+for several jobs."""
 
 INNER_IS_OUTER = "outer"
-"""The `inner_cv` by which the inner folds of an outer fold are the other outer folds."""
+"""Value of `inner_cv` with which the inner folds of an outer fold are the other outer folds."""
 
 FEWEST_SHARED = 4
-"""Outer folds from which they can be inner folds too: of 3, a model would see a third of the rows
-where that of the outer fold sees two thirds."""
+"""Fewest outer folds that can be inner folds too: with 3, an inner model would see a third of the
+rows, where that of the outer fold sees two thirds."""
 
 
 class InputScores(NamedTuple):
@@ -47,15 +47,15 @@ class InputScores(NamedTuple):
     Attributes
     ----------
     scores, inner, seconds : ndarray of shape (n_folds,)
-        On the test rows; the mean over the inner folds, NaN without them; of fitting.
+        Score on the test rows; mean score over the inner folds, NaN without them; time of fitting.
     candidates : ndarray of shape (n_folds,), int
-        The parameters chosen.
+        Positions of the parameters chosen.
     permuted : ndarray of shape (n_permutations,)
         Mean score over the folds.
     false_positive_rates : ndarray of shape (n_folds,), or None
-        On the test rows, where a threshold was calibrated.
+        Those on the test rows, if a threshold was calibrated.
     others : ndarray of shape (n_others, n_folds)
-        On the test rows, by the other scorers.
+        Scores on the test rows by the other scorers.
     """
 
     scores: NDArray[np.float64]
@@ -68,7 +68,7 @@ class InputScores(NamedTuple):
 
     @classmethod
     def merge(cls, rounds: list[InputScores], n_repeats: int) -> InputScores:
-        """Put the folds of all repeats in a row, then all permutations."""
+        """Concatenate the folds of all repeats, and all permutations."""
         repeats, others = rounds[:n_repeats], rounds[n_repeats:]
         permuted = [one.permuted for one in repeats] + [[one.scores.mean()] for one in others]
         scores, inner, candidates, seconds = (
@@ -90,14 +90,14 @@ class InputScores(NamedTuple):
 
 @dataclass(frozen=True)
 class SharedFolds:
-    """Labelings that are scored on the same folds, so that they can share all else of a fit.
+    """Labelings that are scored on the same folds, so that they can share the rest of a fit.
 
     Attributes
     ----------
     labels : ndarray of shape (n_labelings, n_samples)
     folds : list of Fold
     inner : list of list of Fold
-        Of each outer fold, where these are folds of their own.
+        Inner folds of each outer fold; None if they are the other outer folds.
     n_nested : int
         How many labelings, from the first, have inner folds.
     """
@@ -127,7 +127,7 @@ class SharedFolds:
         return listed
 
     def read(self, fitted: list[list[Fitted]], are_pooled: Sequence[bool]) -> InputScores:
-        """Read what `training_sets` came to: the scores of what the inner folds choose.
+        """Read the results of `training_sets`: the scores of what the inner folds choose.
 
         `are_pooled` says of each scorer, the leading one first, whether `pool` makes its scores.
         """
@@ -173,7 +173,7 @@ class SharedFolds:
     def held_out(
         self, fitted: list[list[Fitted]]
     ) -> list[list[tuple[NDArray[np.int64], Fitted, int]]]:
-        """List for each outer fold its inner folds: test rows, what they came to, its test there.
+        """List for each outer fold its inner folds: test rows, results, position among its tests.
 
         The model without folds j and k is that of an inner fold of both.
         """
@@ -239,8 +239,8 @@ class Design:
     Attributes
     ----------
     repeats : list of SharedFolds
-        y on the folds of each repeat; on those of the first one, behind it, its permutations
-        within test folds.
+        y on the folds of each repeat; the first has, after y, its permutations within test
+        folds.
     redrawn : list of SharedFolds
         Permutations with folds of their own.
     n_labelings : float
@@ -283,9 +283,9 @@ def draw_design(
     n_repeats: int,
     random_state: Any,
 ) -> Design:
-    """Draw every fold and every permutation, and refuse what these folds could not score.
+    """Draw every fold and every permutation, and refuse what these folds cannot score.
 
-    With a grid, whose parameters are chosen anew for each permutation, or a threshold that is
+    With a grid, whose parameters are chosen anew for each permutation, or with a threshold that is
     calibrated anew, permutations have inner folds too.
     """
     seed = read_seed(random_state)
@@ -322,7 +322,7 @@ def read_seed(random_state: Any) -> int:
 
 
 def keep_scorable(problem: Problem, design: Design, *, required: bool) -> Problem:
-    """Leave out other scores that a fold of y does not have; refuse those that were asked for."""
+    """Leave out other scores that are undefined on a fold; refuse them if they were asked for."""
     kept = []
     for scoring in problem.other_scorings:
         try:
@@ -338,12 +338,12 @@ def keep_scorable(problem: Problem, design: Design, *, required: bool) -> Proble
 
 
 def can_repeat(cv: Any) -> bool:
-    """Whether folds can be drawn anew: of an int, or of a splitter that shuffles."""
+    """Whether folds can be redrawn: for an int, or a splitter that shuffles."""
     return isinstance(cv, int) or getattr(cv, "shuffle", False) is True
 
 
 def repeat_cv(cv: Any, n_repeats: int, seed: int) -> Iterator[Any]:
-    """Give cv for each repeat, a splitter with a seed of its own from the second on."""
+    """Give cv for each repeat; from the second on, a splitter has a seed of its own."""
     yield cv
     for i in range(1, n_repeats):
         if isinstance(cv, int):
@@ -355,7 +355,7 @@ def repeat_cv(cv: Any, n_repeats: int, seed: int) -> Iterator[Any]:
 
 
 def reseed(seed: int, repeat: int) -> int:
-    """Give the seed of a repeat's folds; the first has that of the sweep."""
+    """Give the seed of a repeat's folds; the first has the seed of the sweep."""
     return int(np.random.default_rng([seed, REPEAT, repeat]).integers(2**31)) if repeat else seed
 
 
@@ -452,7 +452,7 @@ def _redraw(
 
 
 def _advise(problem: Problem, cv: Any, inner_cv: Any, seed: int) -> list[str]:
-    """Say which numbers of folds would do, having tried them; the nearest to what was asked."""
+    """Suggest numbers of folds that work, found by trying, nearest to what was asked for."""
     most = most_folds(problem.y, problem.groups, classify=problem.classify)
     outer = range(min(cv if isinstance(cv, int) else USUAL_FOLDS, most), 1, -1)
     most_inner = min(inner_cv if isinstance(inner_cv, int) else USUAL_FOLDS, most - 1)
@@ -470,7 +470,7 @@ def _advise(problem: Problem, cv: Any, inner_cv: Any, seed: int) -> list[str]:
 
 def with_remedies(error: FoldsError, *remedies: str) -> InsufficientDataError:
     *most, last = [*remedies, *error.remedies] or [
-        "add rows, as no number of folds was found that works"
+        "add rows: no number of folds was found that works"
     ]
     do = f"{', '.join(most)} or {last}" if most else last
     return InsufficientDataError(f"{error} {do[0].upper()}{do[1:]}.")

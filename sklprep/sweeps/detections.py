@@ -1,4 +1,4 @@
-"""Recall at a fixed rate of false positives in a sweep: thresholds from the inner folds alone."""
+"""Recall at a fixed false-positive rate in a sweep: thresholds from the inner folds alone."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def require_negatives(design: Design, problem: Problem, fpr: float) -> None:
 
 
 def read_detections(shared: SharedFolds, fitted: list[list[Fitted]], fpr: float) -> InputScores:
-    """Read what `training_sets` came to: recall at the threshold that the inner folds calibrate.
+    """Read the results of `training_sets`: recall at the threshold that the inner folds calibrate.
 
-    In each outer fold, for each candidate and labeling, the threshold is that of the rows which the
-    inner folds held out. Of the candidates the one with the largest recall there is chosen.
+    In each outer fold, for each candidate and labeling, the threshold is calibrated on the rows
+    that the inner folds held out. The candidate with the largest recall on these rows is chosen.
     """
     positive = shared.labels == np.unique(shared.labels[0])[1]
     folds = [
@@ -67,7 +67,7 @@ def _read_fold(
     held_out: list[tuple[NDArray[np.int64], Fitted, int]],
     fpr: float,
 ) -> NDArray[np.float64]:
-    """Give recall and rate on the test rows, and recall on those held out within."""
+    """Give recall and rate on the test rows, and recall on the rows that inner folds held out."""
     rows = np.concatenate([rows for rows, _, _ in held_out])
     values = np.concatenate([fit.decisions[t] for _, fit, t in held_out], axis=-1)
     figures = np.empty((3, *values.shape[:2]))

@@ -1,4 +1,4 @@
-"""The probe that papers call difference of means, or mass mean: scikit-learn's nearest centroid."""
+"""The difference-of-means (mass-mean) probe: scikit-learn's nearest centroid."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sklprep.transformers.directions import read_centroids
 
 
 class DifferenceOfMeans(NearestCentroid):
-    """A `NearestCentroid` whose decisions are those of its predictions.
+    """A `NearestCentroid` whose `decision_function` agrees with its predictions.
 
     `NearestCentroid` predicts the class of the nearest mean, but its `decision_function` divides by
-    the standard deviation within classes, so that a ROC curve would be that of another probe.
+    the standard deviation within classes, so a ROC curve would be that of another probe.
 
     Attributes
     ----------
     coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
-        Of two classes the difference of their means, otherwise the means.
+        The difference of the means of two classes; of more, their means.
     intercept_ : ndarray of shape (1,) or (n_classes,)
-        A row halfway between two means has the decision 0.
+        With two classes, the decision for a row halfway between the means is 0.
 
     Examples
     --------

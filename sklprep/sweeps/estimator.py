@@ -1,4 +1,4 @@
-"""The estimator of a sweep: without a selector of its own, and with groups where it searches."""
+"""The estimator of a sweep: freed of its selector, and given groups where it splits by them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sklprep.transformers.sae_selector import SAEFeatureSelector
 from sklprep.transformers.selection import Selector
 
 GRIDS = ("param_grid", "param_distributions")
-"""Where the searches of scikit-learn have what they search."""
+"""Parameters of scikit-learn's searches that hold what they search."""
 
 _INNER = ("estimator", "regressor", "classifier", "base_estimator")
 
@@ -29,6 +29,12 @@ def without_selector(estimator: Any) -> tuple[Any, Any]:
     estimator : estimator
         The one given if there is no selector in it, else a copy.
     selector : Selector or None
+
+    Raises
+    ------
+    UsageError
+        If the selector is not the first step of a Pipeline, or is alone in it, or a search within
+        varies it.
     """
     if not any(isinstance(part, Selector) for part in _parts(estimator)):
         return estimator, None
@@ -36,7 +42,7 @@ def without_selector(estimator: Any) -> tuple[Any, Any]:
     if selector is None or any(isinstance(part, Selector) for part in _parts(stripped)):
         raise UsageError(
             f"{type(estimator).__name__} holds a selector where the sweep cannot take it out;"
-            " expected it as the first step of a Pipeline. Give the steps behind the selector, and"
+            " expected it as the first step of a Pipeline. Give the steps after the selector, and"
             " name the inputs with layers=...."
         )
     return stripped, selector
@@ -50,7 +56,7 @@ def read_layers(layers: Any, selector: Selector | None) -> Any:
     if selector.features is not None or (each and selector.average_l0 is not None):
         raise UsageError(
             "The pipeline's SAEFeatureSelector picks features or an average_l0, which the sweep,"
-            " putting each SAE in its place, would drop. Give the steps behind the selector, and"
+            " putting each SAE in its place, would drop. Give the steps after the selector, and"
             " name the inputs with layers=..., such as layers=['sae 12 l0 82']."
         )
     return EACH_SAE if each else layers
@@ -67,7 +73,7 @@ def wants_groups(estimator: Any) -> bool:
 def _requests(part: Any, method: str) -> bool:
     try:
         return bool(get_routing_for_object(part).consumes(method, {"groups"}))
-    except (AttributeError, NotImplementedError):  # it hands nothing on
+    except (AttributeError, NotImplementedError):  # it does not route metadata
         return False
 
 
@@ -84,7 +90,7 @@ def _strip(estimator: Any) -> tuple[Any, Selector | None, str]:
         if isinstance(first, Selector):
             if len(estimator.steps) == 1:
                 raise UsageError(
-                    f"The pipeline holds {type(first).__name__} alone; expected a model behind it."
+                    f"The pipeline holds {type(first).__name__} alone; expected a model after it."
                 )
             return estimator[1:], first, name
         inner, selector, path = _strip(first)

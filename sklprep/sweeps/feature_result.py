@@ -1,4 +1,4 @@
-"""What a sweep over several SAE features found: how well each can be predicted, sorted."""
+"""Result of a sweep over several SAE features: how well each can be predicted."""
 
 from __future__ import annotations
 
@@ -46,39 +46,44 @@ class Feature(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FeatureSweep:
-    """What `feature_sweep` found.
+    """Result of `feature_sweep`.
 
     Attributes
     ----------
     features : list of (layer, feature, average_l0)
         Those that were scored, in the order given.
     left_out : dict of (layer, feature, average_l0) to str
-        The others, and why.
+        Those that were not scored, and why.
     n_active : dict of (layer, feature, average_l0) to int
-        Rows in which each is not zero.
+        Number of rows in which each is not zero.
     layers : list of int and str
         The inputs, as in `LayerSweep`.
-    r2, auroc : ndarray of shape (n_features,)
-        Of the input that the inner folds chose: the share of the variance that is predicted, and
-        how well the predictions tell rows where the feature is active from others. NaN where it is
-        active everywhere. `feature_sweep` has the formulas.
+    r2, auroc : ndarray of shape (n_features,), float64
+        For the input that the inner folds chose: the share of the variance that is predicted, and
+        how well the predictions rank rows where the feature is active above the others; NaN where
+        it is active in every row. `feature_sweep` has the formulas.
     r2_intervals, auroc_intervals : ndarray of shape (n_features, 2)
         Their 95 % intervals, NaN where they could not be trusted; `no_interval` says why.
     layer_r2, layer_auroc : ndarray of shape (n_features, n_layers)
-        The same of each input.
+        The same for each input.
     table : DataFrame
-        One row a feature, the best R2 first, those left out last: ``layer``, ``feature``,
+        One row per feature, best R2 first, those left out last: ``layer``, ``feature``,
         ``average_l0``, ``n_active``, ``r2`` and ``auroc`` with their ``_low`` and ``_high``,
         ``input`` (chosen most often), ``left_out`` (why). Without pandas, a dict of these columns.
     chosen : ndarray of shape (n_features, n_repeats * n_folds), int
         The input chosen in each outer fold, as a position in `layers`.
     errors, wins : ndarray of shape (n_features, n_layers, n_repeats * n_folds)
-        Squared errors, and pairs of an active and another row in the right order, in each fold.
+        In each fold: the sum of squared errors, and the number of pairs of an active and an
+        inactive row that the predictions rank correctly.
     spreads, pairs : ndarray of shape (n_features, n_repeats * n_folds)
-        What they are divided by: squared errors of the mean, and all such pairs.
+        Their denominators: the squared errors of the training mean, and all such pairs.
     n_samples, n_groups, n_repeats, n_folds : int
     size_ratio : float or None
-    no_interval, solver : str
+        Rows of a test set to rows of its training set. None where there is no interval.
+    no_interval : str
+        Why there is no interval; otherwise empty.
+    solver : str
+        What fitted the models, as in `LayerSweep`.
     details : dict
         Estimator, folds, seed, versions.
 
@@ -163,7 +168,7 @@ class FeatureSweep:
             file.write(text.getvalue().encode())
 
     def summary(self) -> str:
-        """Say in one sentence how many can be predicted, and which best."""
+        """Say in one sentence how many features can be predicted, and which one best."""
         best = int(np.argmax(self.r2))
         n, low = len(self.features), self.r2_intervals[:, 0]
         parts = [
@@ -175,11 +180,11 @@ class FeatureSweep:
         else:
             parts.append(f"{int((low > 0).sum())} of {n} have an interval above zero")
         if self.left_out:
-            parts.append(f"{len(self.left_out)} left out, as they are active too seldom")
+            parts.append(f"{len(self.left_out)} left out, as they are active too rarely")
         return "; ".join(parts)
 
     def lines(self) -> list[list[str]]:
-        """Write the table for people: layer, feature, active rows, R2, AUROC, input or reason."""
+        """Give the table as text: layer, feature, active rows, R2, AUROC, input or reason."""
         lines = []
         for layer, feature, _, n_active, *scores, chosen, reason in self._rows():
             r2, auroc = _write_cell(*scores[:3]), _write_cell(*scores[3:])
@@ -219,7 +224,7 @@ class FeatureSweep:
     def _intervals(
         self, parts: NDArray[np.float64], wholes: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Give intervals of ratios of two sums over folds, from how far folds are from them."""
+        """Give intervals of ratios of two sums over folds, from the deviations of the folds."""
         if self.size_ratio is None:
             return np.full((len(wholes), 2), np.nan)
         parts = self._nested(parts)
@@ -229,7 +234,7 @@ class FeatureSweep:
         return np.array([corrected_t(of, self.size_ratio) for of in moved + ratios[:, np.newaxis]])
 
     def _repr_html_(self) -> str:
-        """Show in a notebook the sorted table."""
+        """Show the sorted table in a notebook."""
         rows = [
             [f"feature {feature} of layer {layer}", *cells]
             for layer, feature, *cells in self.lines()

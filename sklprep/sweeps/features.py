@@ -57,19 +57,19 @@ def feature_sweep(
     Parameters
     ----------
     estimator : regressor or None
-        As in `layer_sweep`; None is `ActivationNormalizer` with `Ridge`.
+        As in `layer_sweep`; None stands for `ActivationNormalizer` with `Ridge`.
     acts : ActivationSet of shape (n_samples,)
         With SAE features.
     features : path-like, or sequence of (layer, feature) or (layer, feature, average_l0)
-        A table with the columns ``layer`` and ``feature_id``, and perhaps ``average_l0`` and
-        ``rank``, CSV or Parquet, or the features themselves.
+        A CSV or Parquet table with the columns ``layer`` and ``feature_id``, and optionally
+        ``average_l0`` and ``rank``; or the features themselves.
     top : int, default=None
-        Take only so many of them, the best ranks.
+        Take only this many features: those of the best rank, or the first ones given.
     layers : "each", "each sae" or list of layer specifications, default="each"
         The inputs, as in `layer_sweep`.
     cv : int, default=5
-        Outer folds of whole groups. They do not look at any feature, so that all share them and
-        the matrices of their fits: twenty features take little longer than one.
+        Number of outer folds, of whole groups. They do not depend on the features, so that all
+        features share them and the matrices of the fits: twenty take little longer than one.
     n_repeats : int or "auto", default="auto"
         As in `layer_sweep`.
     groups : array-like of shape (n_samples,), default=None
@@ -80,7 +80,7 @@ def feature_sweep(
     Returns
     -------
     FeatureSweep
-        A feature that is active in fewer than 10 groups is not scored, but listed with the reason.
+        A feature that is active in fewer than 10 groups is not scored, but listed in `left_out`.
 
     Raises
     ------
@@ -93,8 +93,8 @@ def feature_sweep(
 
     Notes
     -----
-    A feature that is mostly zero asks two questions: how active is it, and is it active. Of the
-    predictions :math:`\hat y_i` of test rows, of the layer that the inner folds chose,
+    A feature that is mostly zero poses two questions: is it active, and how strongly. With
+    :math:`\hat y_i` the predictions for test rows from the layer that the inner folds chose,
 
     .. math::
 
@@ -104,14 +104,14 @@ def feature_sweep(
                                \hat y_i > \hat y_j\}}
                               {\sum_k \#\{(i, j) \in V_k : y_i \ne 0 = y_j\}} ,
 
-    with the mean :math:`\bar y_{T_k}` of the training rows, and ties as halves. Sums over folds,
-    and not the mean of ratios, because the variance of a fold with few active rows says little.
-    Intervals are the corrected t of the folds' deviations from these ratios.
+    where :math:`\bar y_{T_k}` is the mean of the training rows, and ties count one half. These are
+    ratios of sums over folds, not means of ratios, because the variance within a fold with few
+    active rows says little. Intervals are the corrected t of the folds' deviations from the ratios,
+    see `sklprep.sweeps.intervals`.
 
     Examples
     --------
-    >>> from sklprep import make_activations
-    >>> from sklprep.sweeps.features import feature_sweep
+    >>> from sklprep import feature_sweep, make_activations
     >>> acts = make_activations(60, n_layers=2, d_model=8, n_features=32, random_state=0)
     >>> sweep = feature_sweep(None, acts, [(0, 3), (1, 3)], cv=4, n_repeats=1)
     >>> sweep.r2.shape, sweep.layer_r2.shape
@@ -119,7 +119,7 @@ def feature_sweep(
     """
     wanted = _read_wanted(require_set(acts), features, top)
     if not isinstance(cv := read_cv(cv, "cv"), int):
-        raise UsageError("cv must be an int: the folds of all features are of groups alone.")
+        raise UsageError("cv must be an int: all features share folds that depend on groups alone.")
     values = {one: _values_of(acts, one) for one in wanted}
     problem = _read_problem(estimator, acts, next(iter(values.values())), layers, groups)
     n_groups = len(np.unique(problem.groups))
@@ -172,7 +172,7 @@ def feature_sweep(
 
 
 def _read_wanted(acts: ActivationSet, features: Any, top: int | None) -> list[Feature]:
-    """Read the features, each once, and say which SAE of its layer is meant."""
+    """Read the features, each once, and find the SAE of each."""
     if top is not None and (isinstance(top, bool) or top < 1):
         raise UsageError(f"top must be at least 1, got {top}.")
     if isinstance(features, str | os.PathLike):
@@ -245,7 +245,7 @@ def _make_tasks(works: Iterator[Work], rounds: list[SharedFolds]) -> Iterator[Ta
 
 
 def _measure_parts(model: Any, X: Any, y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give what both ratios have above the line: squared errors, and pairs in the right order."""
+    """Give the numerators of both ratios: squared errors, and pairs in the right order."""
     predicted = np.reshape(model.predict(X), -1)
     active = y != 0
     n = int(active.sum())
@@ -254,7 +254,7 @@ def _measure_parts(model: Any, X: Any, y: NDArray[np.float64]) -> NDArray[np.flo
 
 
 def _measure_wholes(one: SharedFolds) -> NDArray[np.float64]:
-    """Give what they have below the line, (n_features, n_folds, 2)."""
+    """Give the denominators of both ratios, (n_features, n_folds, 2)."""
 
     def of_fold(fold: Fold) -> NDArray[np.float64]:
         y, train = one.labels[:, fold[1]], one.labels[:, fold[0]]
@@ -266,7 +266,7 @@ def _measure_wholes(one: SharedFolds) -> NDArray[np.float64]:
 
 
 class _Found(NamedTuple):
-    """Of one input: parts (n_features, n_repeats * n_folds, 2), and what the inner folds say."""
+    """Of one input: numerators (n_features, n_repeats * n_folds, 2), and inner scores."""
 
     parts: NDArray[np.float64]
     inner: NDArray[np.float64]

@@ -1,4 +1,4 @@
-"""The only room that fits models: candidates and labelings of one input on some training sets."""
+"""Fits all models of a sweep: candidates and labelings of one input on some training sets."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Scorer = Callable[..., Any]
 Aggregate = Callable[["Answers", NDArray[np.int64], NDArray[Any]], tuple["Answers", NDArray[Any]]]
 
 METHODS = ("predict", "predict_proba", "decision_function")
-"""All that a made scorer can ask a model for."""
+"""All that a scorer from `make_scorer` can ask of a model."""
 
 _OBSERVED_TOL = 1e-3
-"""The solver's tolerance for what is reported: with it predictions and curves of real activations
-were those of the optimum. Inner folds and permuted labels have its default, at which 0.1 % of
-predictions differ from the optimum, in either direction, for half the time; of these only means
-count."""
+"""The solver's tolerance for scores of y: with it, predictions and curves of real activations were
+those of the optimum. Inner folds and permuted labels are fitted at the solver's default, which
+takes half the time and at which 0.1 % of predictions differ from the optimum, in either direction;
+only their means count."""
 
 _MadeScorer = type(make_scorer(accuracy_score))
 
@@ -46,23 +46,23 @@ class Work(NamedTuple):
     scoring : str
         The scorer's name.
     groups : ndarray or None
-        Only where the model splits by them.
+        Given only if the model splits by them.
     solve : bool
         Whether the models are those that the solver knows, and it is wanted.
     device : str or None
         Where the solver computes.
     shape : tuple of int
-        Of what the scorer gives; () is a number.
+        Shape of a score; () is a number.
     aggregate : callable or None
-        Makes of the answers about test rows, these rows and their y the answers and the y that are
+        From the answers about test rows, these rows and their y to the answers and y that are
         scored, see `sklprep.sweeps.aggregation`.
     sees : callable or None
-        Makes of X and the rows of a training set what is fitted and scored, as `residualize` and
-        `sklprep.sweeps.baselines.weigh_words` do; None is X.
+        From X and the rows of a training set to the X that is fitted and scored, as `residualize`
+        and `sklprep.sweeps.baselines.weigh_words`; None leaves X as it is.
     keep_decisions : bool
-        Keep what the models of two classes decide, instead of scoring it.
+        Keep the decisions of models of two classes instead of scoring them.
     others : tuple of Scorer
-        More scorers, for the first labeling alone.
+        More scorers, for the first labeling only.
     """
 
     model: Any
@@ -85,7 +85,7 @@ class Work(NamedTuple):
         return all(map(is_made_scorer, (self.scorer, *self.others)))
 
     def seen_by(self, training_set: TrainingSet) -> Work:
-        """Give the work on what the models of a training set see."""
+        """Give the work on X as the models of a training set see it."""
         if self.sees is None:
             return self
         return self._replace(X=self.sees(self.X, training_set.rows), sees=None)
@@ -99,7 +99,7 @@ class TrainingSet(NamedTuple):
     n_labelings : int
         How many labelings, from the first, are fitted.
     is_outer : bool
-        Whether it is that of an outer fold, which the other scorers are for.
+        Whether it is the training set of an outer fold; only there are other scorers used.
     """
 
     rows: NDArray[np.int64]
@@ -109,17 +109,17 @@ class TrainingSet(NamedTuple):
 
 
 class Fitted(NamedTuple):
-    """What a training set came to.
+    """Results of a training set.
 
     Attributes
     ----------
-    scores : ndarray of shape (n_tests, n_candidates, n_labelings), and behind it `Work.shape`
+    scores : ndarray of shape (n_tests, n_candidates, n_labelings, *Work.shape)
     others : ndarray of shape (n_others, n_tests, n_candidates)
-        Of the first labeling, by the other scorers.
+        Scores of the first labeling by the other scorers.
     seconds : float
-        Of fitting, for one model: those that are fitted together share it equally.
+        Time to fit one model; models that are fitted together share their time equally.
     decisions : list of ndarray of shape (n_candidates, n_labelings, n_rows)
-        Of the rows of each test, where they are kept; larger for the second class.
+        Decisions for the rows of each test set, if kept; larger for the second class.
     """
 
     scores: NDArray[np.float64]
@@ -129,9 +129,9 @@ class Fitted(NamedTuple):
 
 
 def is_made_scorer(scorer: Scorer) -> bool:
-    """Whether `make_scorer` made it, as every scorer with a name.
+    """Whether `make_scorer` made it, as it did every scorer with a name.
 
-    Then it asks a model for predictions, class probabilities or decision values, and looks at
+    Such a scorer asks a model for predictions, class probabilities or decision values, and looks at
     nothing else.
     """
     return isinstance(scorer, _MadeScorer)
@@ -147,7 +147,11 @@ def fit_training_sets(
     work : Work
     labels : ndarray of shape (n_labelings, n_samples)
     training_sets : list of list of TrainingSet
-        Of some outer folds.
+        One list for each of some outer folds.
+
+    Returns
+    -------
+    list of list of Fitted
     """
     work = work._replace(X=work.X.read()) if isinstance(work.X, RemoteRows) else work
     models = make_models(work.model, work.candidates)
@@ -186,7 +190,7 @@ def _fit(work: Work, models: list[Any], labels: NDArray[Any], training_set: Trai
 
 
 class _Rooms:
-    """Room for what the models of a training set come to."""
+    """Arrays for the results of a training set."""
 
     def __init__(self, work: Work, training_set: TrainingSet, n_models: int) -> None:
         self._work, self._training_set = work, training_set
@@ -222,7 +226,7 @@ class _Rooms:
 
 
 def _decide(model: Any, X: Any) -> NDArray[np.float64]:
-    """What a model says of rows of two classes; larger for the second class."""
+    """Give the decisions of a model of two classes, larger for the second class."""
     if hasattr(model, "decision_function"):
         return np.asarray(model.decision_function(X))
     if hasattr(model, "predict_proba"):
@@ -276,20 +280,20 @@ def _solve_kind(
     splits: list[Split],
     fits: list[dict[int, list[Any]]],
 ) -> None:
-    """Fit candidates that differ in their penalty; what is reported precisely."""
+    """Fit candidates that differ in their penalty; y itself at a tighter tolerance."""
     if kind.model.kind != "logistic":  # which alone has a tolerance
         for one, split, of_set in zip(training_sets, splits, fits, strict=True):
             found = kind.model.fit(split, labels[: one.n_labelings], kind.penalties)
             of_set.update(zip(kind.positions, found, strict=True))
         return
     precise = replace(kind.model, tol=min(kind.model.tol, _OBSERVED_TOL))
+    observed: list[Any] = [[] for _ in splits]
     if len(kind.penalties) > 1:
         observed = [precise.fit(split, labels[:1], kind.penalties) for split in splits]
     else:
-        observed = [[] for _ in splits]
-        for is_outer, model in ((True, precise), (False, kind.model)):  # of one size each
+        for is_outer, tol in ((True, precise.tol), (False, kind.model.tol)):  # of one size each
             some = [i for i, one in enumerate(training_sets) if one.is_outer == is_outer]
-            model = replace(model, penalty=kind.penalties[0])
+            model = replace(kind.model, penalty=kind.penalties[0], tol=tol)
             found = model.fit_each([splits[i] for i in some], labels[0])
             for i, fit in zip(some, found, strict=True):
                 observed[i] = [[fit]]
@@ -308,7 +312,7 @@ def _score_all(
     training_set: TrainingSet,
     fits: dict[int, list[Any]],
 ) -> _Rooms:
-    """Score what the solver fitted; where it could not, what scikit-learn fits."""
+    """Score what the solver fitted or, where it did not converge, what scikit-learn fits."""
     rooms, tests = _Rooms(work, training_set, len(models)), training_set.tests
     positions = np.split(np.arange(sum(map(len, tests))), np.cumsum([len(test) for test in tests]))
     for c, of_candidate in fits.items():
@@ -326,7 +330,7 @@ def fit_one(model: Any, work: Work, y: NDArray[Any], rows: NDArray[np.int64]) ->
     model, X, y = clone(model), work.X[rows], y[rows]
     if work.groups is None:
         return model.fit(X, y)
-    with config_context(enable_metadata_routing=True):  # hands groups on to any depth
+    with config_context(enable_metadata_routing=True):  # hands groups on at any depth
         try:
             return model.fit(X, y, groups=work.groups[rows])
         except (TypeError, ValueError) as error:
@@ -338,7 +342,7 @@ def fit_one(model: Any, work: Work, y: NDArray[Any], rows: NDArray[np.int64]) ->
                 ) from error
             if "groups" in text:
                 raise UsageError(
-                    f"Something within {kind} splits by group, and groups do not get there: {text}."
+                    f"Something within {kind} splits by group, and groups do not reach it: {text}."
                     " Give it a cv that needs no groups, or make the search the outermost"
                     " estimator."
                 ) from error
@@ -369,19 +373,20 @@ def _can(method: str) -> Callable[[Answers], bool]:
 
 
 class Answers:
-    """A fitted model as far as a scorer sees it, with row positions for X.
+    """A fitted model as a scorer sees it, with row positions in place of X.
 
-    What it is asked for it asks of the model once, for all rows.
+    Each method of the model is called at most once, for all rows.
 
     Parameters
     ----------
     model : fitted estimator
-    X : the test rows, or None
+    X : array of shape (n_rows, n_features) or None
+        The test rows.
 
     Attributes
     ----------
     given : dict of str to ndarray
-        What each method gave for all rows.
+        What each method returned for all rows.
     """
 
     def __init__(self, model: Any, X: Any) -> None:

@@ -1,4 +1,4 @@
-"""Folds that keep groups whole, and what no cross-validation of them could score."""
+"""Folds that keep groups whole, and refusals of what no cross-validation could score."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FoldsError(InsufficientDataError):
     Attributes
     ----------
     remedies : tuple of str
-        What would help besides.
+        What else would help.
     """
 
     def __init__(self, message: str, remedies: tuple[str, ...] = ()) -> None:
@@ -32,8 +32,8 @@ class FoldsError(InsufficientDataError):
 
 
 _MAX_BINS = 4
-"""Bins of a numeric y: with quartiles the folds have nearly equal means, and more bins would ask
-for more rows than a fold of small data has."""
+"""Bins of a numeric y: with quartiles, folds have nearly equal means, and more bins would need more
+rows than a fold of small data has."""
 
 
 def read_cv(cv: Any, name: str) -> Any:
@@ -54,7 +54,7 @@ def read_cv(cv: Any, name: str) -> Any:
 
 
 def _read_rows(rows: Any) -> NDArray[np.int64]:
-    """Positions, or a mask, of rows."""
+    """Read positions of rows, or a mask."""
     rows = np.asarray(rows)
     if rows.dtype == bool:
         return np.flatnonzero(rows)
@@ -72,14 +72,14 @@ def draw_folds(
     seed: int,
     where: str = "",
 ) -> list[Fold]:
-    """Split the rows as `cv`, which `read_cv` has read, says; `where` ends up in messages.
+    """Split the rows by `cv`, as `read_cv` returns it; `where` goes into messages.
 
     Raises
     ------
     InsufficientDataError
         If no model could be scored on such folds.
     UsageError
-        If a given splitter breaks up groups, or its folds are not folds.
+        If a given splitter breaks up groups, or its folds are invalid.
     """
     n_folds = cv if isinstance(cv, int) else 2
     _require_enough(y, groups, classify, n_folds, where)
@@ -118,9 +118,9 @@ def stratify(
 ) -> list[Fold]:
     """Deal whole groups into folds that resemble each other in their strata.
 
-    The folds are those of scikit-learn's ``StratifiedGroupKFold(n_folds, shuffle=True)`` of the
-    same seed. Written out, because its Python loop over groups and folds is what a permutation
-    control waits for: of 1,000 rows it takes 0.47 s of CPU, this 0.08 s.
+    The folds are those of scikit-learn's ``StratifiedGroupKFold(n_folds, shuffle=True)`` with the
+    same seed. It is reimplemented because its Python loop over groups and folds would dominate a
+    permutation control: on 1,000 rows it takes 0.47 s of CPU, this 0.08 s.
     """
     strata, sizes = np.unique(strata, return_inverse=True, return_counts=True)[1:]
     names, groups = np.unique(groups, return_inverse=True)
@@ -145,7 +145,7 @@ def stratify(
 def _most_even(
     dealt: NDArray[np.float64], counts: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> int:
-    """The fold that a group must join for the strata to be spread most evenly over folds."""
+    """Give the fold that a group must join to spread the strata most evenly over folds."""
     n_folds = len(dealt)
     tried = np.repeat(dealt[np.newaxis], n_folds, axis=0)
     tried[range(n_folds), range(n_folds)] += counts
@@ -165,7 +165,7 @@ def _most_even(
 def make_strata(y: NDArray[Any], n_folds: int) -> NDArray[np.int64]:
     """Bin a numeric y: zero, and quantiles of the others; each bin has a row for every fold.
 
-    Labels are not binned, so that a regressor of them has the folds of a classifier.
+    Labels are not binned, so that a regressor of labels has the folds of a classifier.
     """
     if y.dtype.kind in "iu" and np.unique(y, return_counts=True)[1].min() >= n_folds:
         return y.astype(np.int64)

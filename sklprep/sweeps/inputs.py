@@ -1,4 +1,4 @@
-"""`InputSpec`: one input of a sweep, read once from what a user writes and printed once."""
+"""`InputSpec`: one input of a sweep, read from what a user writes, and named in results."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _SAE = re.compile(r"sae\s+(?P<layers>.+?)(\s+l0\s+(?P<average_l0>[0-9]+(\.[0-9]+
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What one entry of the layer curve is made of.
+    """One entry of the layer curve: which layers, and hidden states or SAE features.
 
     Attributes
     ----------
     layers : tuple of int
         Ascending layer numbers; empty for the embeddings.
     is_sae : bool
-        Whether SAE features of these layers are meant, and not their hidden states.
+        Whether it is the SAE features of these layers, not their hidden states.
     average_l0 : float or None
         Which SAE, where a layer has several.
 
@@ -91,10 +91,10 @@ class InputSpec:
         return LayerSelector(list(self.layers) if self.layers else EMBEDDINGS)
 
     def select(self, acts: Any) -> Any:
-        """Give its rows of an ActivationSet or an array, (n_samples, n_features)."""
+        """Select it from an ActivationSet or an array, (n_samples, n_features)."""
         if isinstance(acts, ActivationSet):
             selector, X = self.make_selector(), acts
-        else:  # the selector checks all it is given, so it is given what is needed
+        else:  # the selector checks all of X, so it gets the needed layers only
             selector = LayerSelector(ALL)
             X = acts if acts.ndim == 2 else acts[:, list(self.layers)]
         return selector.set_output(transform="default").fit_transform(X)

@@ -14,8 +14,8 @@ from sklprep.sweeps.folds import Fold
 LEVEL = 0.95
 FEWEST_GROUPS = 30
 FEWEST_GROUPS_A_FOLD = 5
-"""Where intervals are given. With fewer groups the corrected t covered 86 to 93 % of simulated data
-sets instead of 95 %."""
+"""Fewest groups, in all and in each test fold, with which intervals are given. With fewer, the
+corrected t covered 86 to 93 % of simulated data sets instead of 95 %."""
 
 _DRAWS = 20_000
 """Draws of the largest t of a curve: they place its 95th percentile to within 1 %."""
@@ -30,7 +30,7 @@ class Comparison(NamedTuple):
     interval : (float, float)
         Its 95 % interval.
     p_value : float
-        Two-sided, by Holm's method for all comparisons that were made together.
+        Two-sided, adjusted by Holm's method for all comparisons that were made together.
     """
 
     difference: float
@@ -53,9 +53,14 @@ def why_no_interval(
     folds : list of Fold
     groups : ndarray of shape (n_samples,)
     labels : ndarray of shape (n_samples,), optional
-        Of scores that weigh classes and not rows: then each class must have as many groups. Of 200
-        rows with 20 positives, the intervals of AUROC covered 90 % instead of 95 %, and in 21 % of
-        data sets of noise two layers were told apart.
+        Given for scores that weigh classes rather than rows: then each class must have as many
+        groups. With 20 positives among 200 rows, intervals of AUROC covered 90 % instead of 95 %,
+        and in 21 % of data sets of noise two layers seemed to differ.
+
+    Returns
+    -------
+    str
+        Empty if intervals can be trusted.
     """
     tested = np.concatenate([test for _, test in folds])
     if not np.array_equal(np.sort(tested), np.arange(len(groups))):
@@ -75,7 +80,7 @@ def why_no_interval(
 
 
 def size_ratio(folds: list[Fold]) -> float:
-    """Rows of a test set to rows of its training set, in the mean."""
+    """Ratio of the rows of a test set to those of its training set, averaged over folds."""
     return float(np.mean([len(test) / len(train) for train, test in folds]))
 
 
@@ -90,12 +95,12 @@ def corrected_t(scores: NDArray[np.float64], ratio: float) -> tuple[float, float
 
     Notes
     -----
-    The J scores share training rows, so that the variance of their mean is not that of one by J.
-    With s the standard deviation of the scores the interval is
+    The J scores share training rows, so the variance of their mean is larger than that of one score
+    divided by J. With s the standard deviation of the scores, the interval is
 
     .. math:: \bar{x} \pm t_{0.975, J - 1} \, s \, \sqrt{\tfrac1J + \mathtt{ratio}}
 
-    [1]_, [2]_.
+    [1]_, for repeats [2]_.
 
     References
     ----------
@@ -118,8 +123,14 @@ def corrected_t(scores: NDArray[np.float64], ratio: float) -> tuple[float, float
 def exact_interval(right: bool, n_groups: int) -> tuple[float, float]:
     """Give the 95 % interval of an accuracy where all rows were right, or all wrong.
 
-    The bounds are those of Clopper and Pearson (1934) for as many independent rows as there are
-    groups.
+    The bounds are those of Clopper and Pearson (1934), see `clopper_pearson`, for as many
+    independent rows as there are groups.
+
+    Parameters
+    ----------
+    right : bool
+        Whether all rows were right, otherwise all were wrong.
+    n_groups : int
 
     Examples
     --------
@@ -133,7 +144,7 @@ def exact_interval(right: bool, n_groups: int) -> tuple[float, float]:
 def clopper_pearson(share: float, n: float) -> tuple[float, float]:
     """Give the 95 % interval of a share of n independent rows.
 
-    Of a mean over repeats, whose rows are the same n, `share` times n need not be whole.
+    `share` times n need not be whole: it may be a mean over repeats on the same n rows.
 
     References
     ----------
@@ -160,6 +171,10 @@ def compare(differences: Sequence[NDArray[np.float64]], ratio: float) -> list[Co
     differences : sequence of ndarray of shape (n_repeats * n_folds,)
     ratio : float
         As `size_ratio`.
+
+    Returns
+    -------
+    list of Comparison
     """
     p_values = holm([_p_value(one, ratio) for one in differences])
     return [
@@ -169,7 +184,7 @@ def compare(differences: Sequence[NDArray[np.float64]], ratio: float) -> list[Co
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values so that the chance of any false finding among them stays what it says.
+    """Adjust p-values for the chance of any false finding among them (family-wise error).
 
     References
     ----------
@@ -189,7 +204,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def max_t_band(scores: NDArray[np.float64], ratio: float) -> NDArray[np.float64]:
-    r"""Give a band that holds the whole curve of mean scores with 95 %.
+    r"""Give a simultaneous 95 % band for the whole curve of mean scores.
 
     Parameters
     ----------
@@ -200,11 +215,12 @@ def max_t_band(scores: NDArray[np.float64], ratio: float) -> NDArray[np.float64]
     Returns
     -------
     ndarray of shape (2, n_layers)
+        Lower and upper ends.
 
     Notes
     -----
     Each layer has the standard error of `corrected_t`; the quantile is that of the largest
-    :math:`|t|` over layers, which are as correlated as their scores are over folds.
+    :math:`|t|` over layers, simulated with the correlations of their scores over folds.
     """
     n = scores.shape[1]
     errors = np.array([_error(one, ratio) for one in scores])

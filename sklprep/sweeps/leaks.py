@@ -1,6 +1,6 @@
-"""What would flatter the scores of a sweep: refused where it is certain, otherwise warned about.
+"""What would inflate the scores of a sweep: refused where it is certain, otherwise warned about.
 
-Scores are right if test rows are unseen. docs/leaks.md says what cannot be noticed here, and why.
+Scores are valid if test rows are unseen. docs/leaks.md says what cannot be detected here, and why.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from sklprep.sweeps.inputs import InputSpec
 from sklprep.sweeps.problem import Problem
 
 _MOST_VALUES = 50_000_000
-"""Values of a layer that are compared, 400 MB: of more, every second or third column is enough."""
+"""Values of a layer that are compared at most, 400 MB; some of the columns are enough for more."""
 
 _FEWEST_COLUMNS = 16
-"""Rows of fewer columns are not compared: of 1,000 independent rows of 8 columns 40 pairs reach the
-cosine of near-duplicates by chance, of 16 columns none."""
+"""Rows with fewer columns are not compared: of 1,000 independent rows of 8 columns, 40 pairs reach
+the cosine of near-duplicates by chance; of 16 columns, none."""
 
 _NO_CHANCE = 1e-6
-"""Probability of so many nearest neighbours in sequence at which it is taken for no accident."""
+"""Probability of so many nearest neighbours in sequence below which chance is ruled out."""
 
 
 def require_unfitted(estimator: Any) -> None:
@@ -60,7 +60,7 @@ def _is_fitted(part: Any) -> bool:
 
 
 def warn_of_leaks(problem: Problem) -> None:
-    """Warn of rows in different groups that look as if they belonged together."""
+    """Warn of rows in different groups that seem to belong together."""
     acts, groups = problem.acts, problem.groups
     texts = acts.sentences if isinstance(acts, ActivationSet) else None
     messages = [*_find_torn(problem.own_groups, groups)]
@@ -91,7 +91,7 @@ def _find_told(sources: NDArray[np.str_], y: NDArray[Any]) -> Iterator[str]:
     pairs = len(np.unique(np.stack([sources, y.astype(str)]), axis=1).T)
     if pairs == len(np.unique(sources)) > 1:
         yield (
-            "each joined set has one label, so that the score may be that of whatever else differs"
+            "each joined set has one label only, so the score may come from whatever else differs"
             " between the sets. Join sets that have both labels, or use transfer_matrix."
         )
 
@@ -113,7 +113,7 @@ def _find_alike(
 ) -> Iterator[str]:
     """Compare rows, or the means of groups, in one input from the middle of the curve.
 
-    Early ones know little more than the token, and there unrelated sentences have equal rows.
+    Early layers encode little more than the token, so unrelated sentences have equal rows there.
     """
     inputs = [spec for spec in inputs if spec.layers]
     if not inputs:
@@ -125,7 +125,7 @@ def _find_alike(
     near = find_nearest(row_vectors(means), np.arange(len(means)), most=MOST_COMPARED)
     of = f"of {len(near.rows):,} {'rows' if len(means) == len(y) else 'groups of rows'}"
     where = spec if spec.is_sae else f"layer {spec}"
-    # of SAE features few are active, so that unrelated rows are alike, and rows of none are equal
+    # few SAE features are active, so unrelated rows are alike, and rows without any are equal
     least = 1 if spec.is_sae else NEAR_ROWS
     is_near = (near.cosines >= least - ROUNDING) & means[near.rows].any(axis=1)
     if n_near := int(is_near.sum()):
@@ -137,10 +137,10 @@ def _find_alike(
             " them together, or leave copies out."
         )
     n_beside, expected = _count_beside(near, y[first])
-    # that one is the neighbour of the other makes it likely the other way round
+    # neighbours are mostly mutual, so pairs are counted instead of rows
     if stats.poisson.sf(n_beside / 2 - 1, expected / 2) < _NO_CHANCE:
         yield (
-            f"{n_beside:,} {of} are nearest to the one before or behind them (in {where}), where"
+            f"{n_beside:,} {of} are nearest to the one before or after them (in {where}), where"
             f" chance gives {expected:.0f}: they seem to belong together, as tokens of one sentence"
             " or sentences of one text do, and a test row with siblings in training scores too"
             " high. Give groups=..., one for all rows that belong together."
@@ -163,7 +163,7 @@ def _average(X: Any, groups: NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[n
 
 
 def _count_beside(near: Nearest, y: NDArray[Any]) -> tuple[int, float]:
-    """Count rows whose nearest is the one before or behind; say how many chance would give.
+    """Count rows whose nearest is the one before or after; say how many chance would give.
 
     Rows of one label are nearer to each other, and may be sorted by it.
     """

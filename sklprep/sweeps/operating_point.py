@@ -1,4 +1,4 @@
-"""Recall at a fixed rate of false positives: a threshold, and the rates it has on other rows."""
+"""Recall at a fixed false-positive rate: a threshold, and its rates on other rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklprep.exceptions import InsufficientDataError, UsageError
 from sklprep.sweeps.intervals import clopper_pearson
 
 NAME = "recall_at_fpr"
-"""As a scorer; ``"recall_at_fpr=0.05"`` is that of another rate than 1 %."""
+"""Name of the scorer; ``"recall_at_fpr=0.05"`` asks for another rate than 1 %."""
 
 USUAL_FPR = 0.01
 _ROUNDING = 1e-9
@@ -22,18 +22,18 @@ _ROUNDING = 1e-9
 
 
 class OperatingPoint(NamedTuple):
-    """What a threshold comes to on rows that did not choose it.
+    """Recall and false-positive rate of a threshold on rows that it was not calibrated on.
 
     Attributes
     ----------
     threshold : float
-        A row is called positive where its score is above.
+        A row is predicted positive if its score is above.
     recall, fpr : float
-        Share of the positive and of the negative rows that are called positive.
+        Share of the positive and of the negative rows that are predicted positive.
     recall_interval, fpr_interval : (float, float)
         Their 95 % intervals by Clopper and Pearson (1934).
     n_positives, n_negatives : int
-        Rows, or where there are groups, groups with such rows: what the intervals count.
+        Number of such rows or, with groups, of groups with such rows: the n of the intervals.
     """
 
     threshold: float
@@ -53,7 +53,7 @@ def recall_at_fpr(
     fpr: float = USUAL_FPR,
     groups: ArrayLike | None = None,
 ) -> OperatingPoint:
-    r"""Score a detector at a threshold that other rows have chosen.
+    r"""Give the recall of a detector at a threshold that was calibrated on other rows.
 
     In sweeps it is a scorer by name: ``layer_sweep(..., scoring="recall_at_fpr")``, or
     ``"recall_at_fpr=0.05"`` for another rate than 1 %. The threshold of each outer fold is then
@@ -62,14 +62,14 @@ def recall_at_fpr(
     Parameters
     ----------
     y_true : array-like of shape (n_samples,)
-        Two classes; the larger one is positive.
+        Labels of two classes; the larger one is positive.
     y_score : array-like of shape (n_samples,)
         Decisions of the detector, larger for the positive class.
     calibration : (array-like, array-like)
         Labels and scores of the rows that choose the threshold. The detector must not have been
-        fitted on them: its scores of its own training rows are farther apart than those of others.
+        fitted on them: scores of training rows are farther apart than those of new rows.
     fpr : float, default=0.01
-        Rate of false positives, between 0 and 1.
+        False-positive rate to calibrate for, between 0 and 1.
     groups : array-like of shape (n_samples,), default=None
         Rows that belong together, such as tokens of a sentence. The intervals then count groups.
 
@@ -80,16 +80,19 @@ def recall_at_fpr(
     Raises
     ------
     InsufficientDataError
-        If there are fewer negatives to calibrate on than the rate needs, or a class is missing.
+        If there are fewer negatives to calibrate on than the rate needs, or there are not two
+        classes.
+    UsageError
+        If `fpr` is not between 0 and 1, shapes do not match, or `calibration` has other classes.
 
     Notes
     -----
-    Of n negative calibration scores :math:`v_{(1)} \ge v_{(2)} \ge \dots` the threshold is
-    :math:`v_{(m)}` with :math:`m = \lfloor \mathtt{fpr} \, (n + 1) \rfloor`, and a row is called
-    positive where its score is larger. So at most m - 1 of the n are false positives, a share below
-    `fpr` on these rows with certainty, and a new negative that is exchangeable with them is one
-    with a probability of at most :math:`m / (n + 1) \le \mathtt{fpr}` [1]_, [2]_. It takes n of at
-    least 1 / `fpr` - 1 negatives, 99 for 1 %: with fewer not even the largest of them will do.
+    With n negative calibration scores :math:`v_{(1)} \ge v_{(2)} \ge \dots`, the threshold is
+    :math:`v_{(m)}` with :math:`m = \lfloor \mathtt{fpr} \, (n + 1) \rfloor`, and a row is predicted
+    positive if its score is larger. So at most m - 1 of the n are false positives, always a share
+    below `fpr`, and a new negative that is exchangeable with them is one with a probability of at
+    most :math:`m / (n + 1) \le \mathtt{fpr}` [1]_, [2]_. That takes at least 1 / `fpr` - 1
+    negatives, 99 for 1 %: with fewer, not even the largest score is high enough.
 
     References
     ----------
@@ -142,7 +145,7 @@ def recall_at_fpr(
 
 
 def read_rate(scoring: Any) -> float | None:
-    """Give the rate of false positives that the name of a scorer asks for; None of other scorers.
+    """Give the false-positive rate that a scorer asks for; None for other scorers.
 
     Examples
     --------
@@ -166,13 +169,13 @@ def read_rate(scoring: Any) -> float | None:
 
 
 def require_rate(fpr: float) -> None:
-    """Raise `UsageError` unless it is a share."""
+    """Raise `UsageError` unless it is between 0 and 1."""
     if not 0 < fpr < 1:
         raise UsageError(f"fpr must be between 0 and 1, such as 0.01, got {fpr!r}.")
 
 
 def negatives_needed(fpr: float) -> int:
-    """How many negatives it takes to calibrate a threshold of that rate.
+    """Give the number of negatives needed to calibrate a threshold for a rate.
 
     Examples
     --------
@@ -183,7 +186,7 @@ def negatives_needed(fpr: float) -> int:
 
 
 def smallest_rate(n_negatives: int) -> str:
-    """Write the smallest rate, to two digits, that so many negatives can calibrate.
+    """Write the smallest rate, to two digits, that this many negatives can calibrate.
 
     Examples
     --------
@@ -196,7 +199,7 @@ def smallest_rate(n_negatives: int) -> str:
 
 
 def find_threshold(negatives: NDArray[np.float64], fpr: float) -> float:
-    """Give the threshold of a rate; infinite where there are too few negatives for it.
+    """Give the threshold for a rate; infinite if there are too few negatives for it.
 
     See the notes of `recall_at_fpr`.
     """
@@ -207,7 +210,7 @@ def find_threshold(negatives: NDArray[np.float64], fpr: float) -> float:
 
 
 def count_classes(positive: NDArray[np.bool_], groups: NDArray[Any]) -> tuple[int, int]:
-    """Count the groups with positive, and those with negative rows."""
+    """Count the groups with positive rows, and those with negative rows."""
     return len(np.unique(groups[positive])), len(np.unique(groups[~positive]))
 
 

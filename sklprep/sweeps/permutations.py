@@ -1,4 +1,4 @@
-"""Permuted labels: which moves leave everything else as likely as it was."""
+"""Permuted labels, and which permutations make the test exact."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklprep.exceptions import InsufficientDataError
 from sklprep.sweeps.folds import Fold
 
 _MOST_LOG = 700.0
-"""Above it the exponential is beyond float64, and no number of labelings matters."""
+"""Beyond it the exponential exceeds float64, and the number of labelings does not matter."""
 
 
 def make_permuter(y: NDArray[Any], groups: NDArray[np.int64]) -> Permuter:
@@ -45,8 +45,8 @@ def find_exact_permuter(
     Notes
     -----
     Let F be the folds and :math:`\sigma` a permutation of groups that stays within each test fold.
-    Under the null hypothesis y is as likely as :math:`\sigma y`. If the law of F given y treats
-    groups alike that it is told the same of, then
+    Under the null hypothesis y is as likely as :math:`\sigma y`. If the distribution of F given y
+    treats groups alike about which it is given the same information, then
     :math:`P(F \mid \sigma y) = P(\sigma^{-1} F \mid y) = P(F \mid y)`, because :math:`\sigma` does
     not change F: given F and X, y and :math:`\sigma y` are equally likely, and the test is exact.
     That holds
@@ -55,11 +55,11 @@ def find_exact_permuter(
       each has one label, otherwise with blocks between groups of equal size;
     * for our own folds, and a shuffled `StratifiedGroupKFold`, between groups of equal size, as
       they balance sizes;
-    * for a shuffled `StratifiedKFold` of two classes. Of more, it numbers them by first appearance,
+    * for a shuffled `StratifiedKFold` of two classes. More classes it numbers by first appearance,
       so that the rows left over move.
 
-    Simulated, 5 % of noise data sets have p <= 0.05: 3.2 to 6.0 % where the folds are redrawn from
-    each labeling, 3.0 to 4.3 % within folds.
+    In simulations of noise, where 5 % of data sets should have p <= 0.05, 3.2 to 6.0 % had it where
+    folds are redrawn from each labeling, and 3.0 to 4.3 % within folds.
     """
     units = _Units(y, groups)
     fold_of = np.empty(len(y), np.int64)
@@ -82,13 +82,14 @@ def find_exact_permuter(
 
 
 class _Units:
-    """Groups as what is permuted.
+    """Groups, as the units that are permuted.
 
     Attributes
     ----------
     labels : ndarray of shape (n_groups,) or None
-        Of each group; None if one has several.
+        Label of each group; None if a group has several.
     sizes, first_rows : ndarray of shape (n_groups,), int
+        Number of rows, and position of the first row, of each group.
     """
 
     def __init__(self, y: NDArray[Any], groups: NDArray[np.int64]) -> None:
@@ -102,7 +103,7 @@ class _Units:
         self.labels = of_group if np.array_equal(of_group[groups], y) else None
 
     def rows(self, members: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Give the positions of the rows of groups of equal size, one group a row."""
+        """Give the positions of the rows of groups of equal size, one group per row."""
         size = self.sizes[members[0]]
         return self._order[self._starts[members][:, np.newaxis] + np.arange(size)]
 
@@ -113,7 +114,7 @@ class Permuter:
     Attributes
     ----------
     n_labelings : float
-        How many labelings there are.
+        Number of distinct labelings.
     """
 
     def __init__(self, units: _Units, cells: NDArray[np.int64]) -> None:
@@ -138,7 +139,7 @@ class Permuter:
 
 
 def _log_arrangements(kinds: NDArray[Any]) -> float:
-    """Logarithm of the number of orders of rows, of which equal ones cannot be told apart."""
+    """Logarithm of the number of distinct orders of rows, some of which are equal."""
     counts = np.unique(kinds, axis=0, return_counts=True)[1]
     return float(gammaln(len(kinds) + 1) - gammaln(counts + 1).sum())
 

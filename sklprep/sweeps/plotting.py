@@ -1,4 +1,4 @@
-"""`LayerSweepDisplay`: the picture of a layer sweep."""
+"""`LayerSweepDisplay`: the plot of a layer sweep."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MOST_TICKS = 14
 
 
 class LayerSweepDisplay:
-    """Picture of a layer sweep: scores, controls, and the honest answer beside them.
+    """Plot of a layer sweep: scores and controls, with the nested score beside them.
 
-    Embeddings are leftmost. Each layer has its mean score and, as a bar, the band that holds the
-    whole curve with 95 %, or where there is none the standard deviation over folds. Behind them lie
-    the band of the permutation control and the baselines. The nested score stands to the right with
-    its interval: it belongs to the choice of a layer, not to one layer. Triangles on the axis count
-    the outer folds that picked each layer.
+    Embeddings are leftmost. Each layer has its mean score and, as a bar, the simultaneous 95 % band
+    of the curve or, where there is none, the standard deviation over folds. The band of the
+    permutation control and the baselines are in the background. The nested score is on the right,
+    with its interval: it belongs to the choice of a layer, not to one layer. Triangles on the axis
+    count the outer folds that picked each layer.
 
     Make one with `from_sweep` or `from_estimator`.
 
@@ -44,13 +44,14 @@ class LayerSweepDisplay:
     errorbar_ : matplotlib ErrorbarContainer
         Mean and spread of each layer.
     line_ : matplotlib Line2D
-        Joins consecutive single layers.
+        The line that joins consecutive single layers.
     band_ : matplotlib BarContainer or None
         The permutation band.
     baseline_lines_ : dict of str to matplotlib Line2D
     naive_best_ : matplotlib Line2D
         The ring around the largest mean.
     nested_ : matplotlib ErrorbarContainer or None
+        The nested score and its interval; None without nesting.
     picked_ : matplotlib Line2D or None
         Triangles under the layers that the outer folds picked.
     legend_ : matplotlib Legend or None
@@ -59,8 +60,7 @@ class LayerSweepDisplay:
     --------
     >>> import matplotlib
     >>> matplotlib.use("agg")
-    >>> from sklprep import make_activations
-    >>> from sklprep.sweeps.plotting import LayerSweepDisplay
+    >>> from sklprep import LayerSweepDisplay, make_activations
     >>> acts = make_activations(60, n_layers=3, d_model=8, n_features=32, random_state=0)
     >>> display = LayerSweepDisplay.from_estimator(None, acts, acts.labels, cv=3, inner_cv=3)
     >>> [label.get_text() for label in display.ax_.get_xticklabels()]
@@ -107,11 +107,16 @@ class LayerSweepDisplay:
         ax : matplotlib Axes, default=None
             By default a new figure.
         **options
-            All else that `layer_sweep` takes.
+            Other parameters of `layer_sweep`.
 
         Returns
         -------
         LayerSweepDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
         """
         import_pyplot("LayerSweepDisplay")
         return cls.from_sweep(layer_sweep(estimator, acts, y, **options), ax=ax)
@@ -198,7 +203,7 @@ class LayerSweepDisplay:
         )
 
     def _draw_nested(self) -> None:
-        """Draw the nested score right of the layers, and on the axis what was picked."""
+        """Draw the nested score to the right of the layers, and on the axis the picks."""
         sweep, ax = self.sweep, self.ax_
         self.nested_ = self.picked_ = None
         score, right = sweep.nested_score, self._x[-1] + _gap(sweep) + 1.25
@@ -299,7 +304,7 @@ class LayerSweepDisplay:
 
 
 def _gap(sweep: LayerSweep) -> float:
-    """Room that tick labels need between what is a layer and what is not."""
+    """Space for tick labels between layers and what is not a layer."""
     return 0.05 * len(sweep.layers)
 
 

@@ -1,4 +1,4 @@
-"""A `ProbeDataset` as what is swept: one input, with its groups, normalized anew in each fold."""
+"""A `ProbeDataset` as the input of a sweep, with its groups, normalized anew in each fold."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def is_dataset(acts: Any) -> TypeGuard[ProbeData]:
 
 
 def input_of(dataset: ProbeData, layers: Any) -> InputSpec:
-    """Name the one input that a dataset is; layer 0 where its file does not say."""
+    """Name the one input that a dataset is; layer 0 if its file does not say."""
     if layers != EACH:
         raise UsageError(
             f"layers={layers!r} was given, but a dataset holds one input: its X. Leave layers out,"
@@ -60,7 +60,7 @@ def normalize_anew(dataset: ProbeData, estimator: Any) -> Any:
     Raises
     ------
     UsageError
-        If X went through a step whose learning cannot be undone.
+        If X went through a step that learned from the rows and cannot be undone.
     """
     pipeline = dataset.make_pipeline(estimator)
     if not isinstance(estimator, Pipeline):

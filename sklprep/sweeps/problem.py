@@ -34,13 +34,13 @@ class Problem:
     Attributes
     ----------
     groups, own_groups : ndarray of shape (n_samples,)
-        What no split tears apart, numbered from 0; what the rows would have by themselves.
+        Groups that no split separates, numbered from 0; the groups that the rows have by default.
     origin : str
-        What the rows are, for `methods_text`.
+        Description of the rows, for `methods_text`.
     scoring, other_scorings
-        The score that chooses and is permuted, and those of the same fits.
+        The score that chooses the layer and is permuted, and other scores of the same fits.
     score_reason : str
-        Why the default is not the usual score.
+        Why the default score is not the usual one; otherwise empty.
     """
 
     acts: Any
@@ -64,19 +64,19 @@ class Problem:
 
     @property
     def nests_all(self) -> bool:
-        """Whether the inner folds settle something for each labeling: parameters, a threshold."""
+        """Whether the inner folds choose parameters or a threshold for each labeling."""
         return self.has_grid or self.scoring.fpr is not None
 
     def model_for(self, spec: InputSpec) -> Any:
         return self.sae_model if spec.is_sae else self.model
 
     def solves(self, spec: InputSpec) -> bool:
-        """Whether the solver knows all that is fitted on an input. It takes dense rows only."""
+        """Whether the solver knows all models of an input. It takes dense rows only."""
         is_sparse = spec.is_sae and isinstance(self.acts, ActivationSet)
         return not is_sparse and self.knows(self.model_for(spec), self.candidates)
 
     def knows(self, model: Any, candidates: Sequence[dict[str, Any]] = ({},)) -> bool:
-        """Whether the solver knows a model with any parameters that compete, and its scorer."""
+        """Whether the solver knows a model with all parameters that compete, and its scorers."""
         models = make_models(model, candidates)
         scorings = [self.scoring, *self.other_scorings]
         are_made = all(is_made_scorer(one.scorer) for one in scorings)
@@ -91,7 +91,7 @@ def read_problem(
     if dataset is not None:
         acts, y = dataset.X, dataset.y if y is None else y
     if y is None:
-        raise UsageError("y is missing: give one value a row, such as acts.labels.")
+        raise UsageError("y is missing: give one value per row, such as acts.labels.")
     y = read_values(y, "y")
     acts = _read_acts(acts, len(y) if y.ndim else None)
     _require_target(y, len(acts))
@@ -167,7 +167,7 @@ def _read_acts(acts: Any, n_rows: int | None) -> Any:
 def _require_target(y: NDArray[Any], n: int) -> None:
     if y.shape != (n,):
         do = " Sweep one target at a time: y[:, 0]." if y.shape[:1] == (n,) and y.ndim == 2 else ""
-        raise UsageError(f"y must have shape ({n},), one value a row of acts, got {y.shape}.{do}")
+        raise UsageError(f"y must have shape ({n},), one value per row of acts, got {y.shape}.{do}")
     if y.dtype.kind not in "biufU":
         raise UsageError(
             f"y holds {y.dtype} values; expected labels (whole numbers, booleans or text) or a"

@@ -1,4 +1,4 @@
-"""What every sweep runs: the rows of its inputs, what fits them, and tasks with their progress."""
+"""What all sweeps share: the rows of inputs, what fits them, and tasks with a progress bar."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from sklprep.sweeps.workers import (
 
 SOLVERS = ("auto", "scikit-learn")
 N_REPEATS = 10
-"""Repeats where they are cheap: the score of a data set then moves with the seed by 0.01 to 0.02,
-where that of one repeat moves by 0.04."""
+"""Repeats where they are cheap: with the seed, the score of a data set then varies by 0.01 to 0.02,
+where that of one repeat varies by 0.04."""
 
 
 PROCESSES_PAY_SOLVER = 45
@@ -40,7 +40,7 @@ of 1,050 small fits, 10 s of work, two threads took 6 s, and two processes 9 s."
 
 
 class Means(NamedTuple):
-    """What fits: for each input whether the solver does, and where it computes."""
+    """What fits the models: for each input whether the solver does, and its device."""
 
     solves: list[bool]
     device: str | None
@@ -75,7 +75,7 @@ def read_repeats(n_repeats: int | str, cv: Any, means: Means) -> int:
         raise UsageError(f"n_repeats must be 'auto' or at least 1, got {n_repeats!r}.")
     if n_repeats > 1 and not can_repeat(cv):
         raise UsageError(
-            f"n_repeats={n_repeats} draws folds anew, which this cv does not: it is not an int or a"
+            f"n_repeats={n_repeats} needs folds that can be redrawn, and this cv is not an int or a"
             " splitter with shuffle=True. Give such a cv, or n_repeats=1."
         )
     return int(n_repeats)
@@ -94,9 +94,9 @@ def make_works(problem: Problem, means: Means, rows: Iterable[Any] | None = None
 def run_all(
     tasks: Iterator[Task], total: int, means: Means, n_jobs: int | None, show_progress: bool | None
 ) -> list[Any]:
-    """Run tasks, and show how far they are; results in their order."""
+    """Run tasks with a progress bar; give the results in their order."""
     if means.device is not None:
-        n_jobs = 1  # the device is one, and keeps itself busy
+        n_jobs = 1  # there is one device, and one task keeps it busy
     pay = PROCESSES_PAY_SOLVER if all(means.solves) else PROCESSES_PAY_SECONDS
     bar = _with_progress(tasks, total, show_progress)
     return run_tasks(bar, total, n_jobs, processes_pay_seconds=pay)
@@ -111,7 +111,7 @@ def name_versions() -> str:
 
 
 def _make_rows(problem: Problem, *, elsewhere: bool) -> Iterator[Any]:
-    """Give the rows of each input; to a cluster, the way to them."""
+    """Give the rows of each input; for a cluster, how to read them."""
     acts = problem.acts
     if isinstance(acts, ActivationSet):
         wanted = members_of(problem.inputs, acts)

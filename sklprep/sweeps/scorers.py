@@ -1,7 +1,7 @@
-"""The scores of a sweep in one table: how people write them, how far they go, and who makes them.
+"""The scores of a sweep in one table: their titles, their bounds and how they are made.
 
-Scorers that scikit-learn has no name for, of ordered labels and of targets that are mostly zero,
-are made here by `make_scorer`, so that they look at nothing but what a model answers.
+Scorers that scikit-learn does not have, for ordered labels and for targets that are mostly zero,
+are made here by `make_scorer`, so that they look at nothing but a model's answers.
 """
 
 from __future__ import annotations
@@ -24,22 +24,21 @@ _NO_BOUNDS = (-np.inf, np.inf)
 
 
 class Score(NamedTuple):
-    """What there is to know of a score.
+    """Properties of a score.
 
     Attributes
     ----------
     title : str
-        How people write it; empty where that is its name.
+        How it is written for people; empty if that is its name.
     bounds : (float, float)
-        Its least and its largest value.
+        Its smallest and its largest value.
     is_of_spread : bool
-        Whether it compares with what the test rows have in common, and so means nothing where they
-        are all equal, which scikit-learn scores as 0 or 1.
+        Whether it is relative to the spread of y in the test rows, and so undefined if they are all
+        equal; scikit-learn gives 0 or 1 then.
     is_pooled : bool
-        Whether its scorer gives minus a fold's squared errors, which `pool` makes a score of.
+        Whether its scorer gives minus a fold's squared errors, which `pool` turns into a score.
     make : callable or None
-        Takes the target and whether it is classified, and gives the scorer; None where scikit-learn
-        has it.
+        Makes the scorer from the target and whether it is classified; None if scikit-learn has it.
     """
 
     title: str = ""
@@ -50,7 +49,7 @@ class Score(NamedTuple):
 
 
 def scorer_names() -> list[str]:
-    """Names that `scoring` takes: those of scikit-learn, and those of this module."""
+    """List the names that `scoring` takes: those of scikit-learn and of this module."""
     return sorted({*get_scorer_names(), *(name for name, one in SCORES.items() if one.make)})
 
 
@@ -62,7 +61,7 @@ _BY_CLASS = ("roc_auc", "average_precision", "balanced_accuracy", "f1", "precisi
 
 
 def weighs_classes(name: str) -> bool:
-    """Whether a score is that of classes, however few rows they have, and not of rows.
+    """Whether a score weighs classes, however few rows they have, rather than rows.
 
     Examples
     --------
@@ -88,7 +87,7 @@ def name_score(name: str) -> str:
 def interval_of_scores(
     scores: NDArray[np.float64], ratio: float, scoring: str, n_groups: int
 ) -> tuple[float, float]:
-    """Give the 95 % interval of a mean score: by the corrected t, or exact at the ends of accuracy.
+    """Give the 95 % interval of a mean score: the corrected t, or exact if accuracy is 0 or 1.
 
     Parameters
     ----------
@@ -107,7 +106,7 @@ def interval_of_scores(
 
 
 def find_scorer(name: str, y: NDArray[Any], *, classify: bool) -> Any:
-    """Make one of this module's scorers for a target; None where scikit-learn knows the name.
+    """Make one of this module's scorers for a target; None if it has no scorer of that name.
 
     Parameters
     ----------
@@ -122,13 +121,13 @@ def find_scorer(name: str, y: NDArray[Any], *, classify: bool) -> Any:
         ``"pooled_r2"``: 1 - PRESS / SS over all test rows, with SS around the means of the training
         rows.
     y : ndarray of shape (n_samples,)
-        The whole target, which says what labels there are.
+        The whole target, which determines what labels there are.
     classify : bool
 
     Raises
     ------
     UsageError
-        If `y` is not what the score is for.
+        If the score does not apply to `y`.
 
     Examples
     --------
@@ -154,7 +153,7 @@ def pool(
     labels: NDArray[Any],
     folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
 ) -> NDArray[np.float64]:
-    r"""Make the squared errors of folds scores, of which the mean is 1 - PRESS / SS.
+    r"""Turn the squared errors of folds into scores whose mean is 1 - PRESS / SS.
 
     Parameters
     ----------
@@ -162,12 +161,17 @@ def pool(
         Minus the sum of squared errors of each test fold.
     labels : ndarray of shape (n_labelings, n_samples)
     folds : list of (ndarray, ndarray)
+        Positions of training and of test rows.
+
+    Returns
+    -------
+    ndarray of the shape of `errors`
 
     Notes
     -----
     With :math:`E_k` the squared errors of fold k and :math:`S_k` those of the mean of its training
-    rows, the score of a fold is :math:`1 - K E_k / \sum_j S_j`. It depends little on how few rows
-    of the fold are not zero, where :math:`1 - E_k / S_k` is beyond all bounds.
+    rows, the score of a fold is :math:`1 - K E_k / \sum_j S_j`. It stays moderate in a fold with
+    few rows that are not zero, where :math:`1 - E_k / S_k` has no lower bound.
 
     Examples
     --------
@@ -195,7 +199,7 @@ def _make_kappa(y: NDArray[Any], classify: bool) -> Any:
 def _make_press(y: NDArray[Any], classify: bool) -> Any:
     if classify:
         raise UsageError(
-            "scoring='pooled_r2' is of quantities, which a classifier does not predict."
+            "scoring='pooled_r2' is for quantities, which a classifier does not predict."
         )
     return make_scorer(_minus_squared_errors)
 
@@ -247,7 +251,7 @@ def _minus_squared_errors(y: Any, predicted: Any) -> float:
 
 
 def _rank_by(answers: Any, labels: NDArray[np.float64] | None) -> Any:
-    """What orders the rows: the answers, of probabilities of several classes the expected label."""
+    """Give what ranks rows: the answers, or the expected label from several probabilities."""
     answers = np.asarray(answers)
     if answers.ndim == 1 or labels is None:  # of two classes there is one probability
         return answers

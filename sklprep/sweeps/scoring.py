@@ -1,4 +1,4 @@
-"""The scores of a sweep, and what they cannot score, found out before anything is fitted."""
+"""The scores of a sweep, and whether they can score it, checked before anything is fitted."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from sklprep.sweeps.operating_point import read_rate
 from sklprep.sweeps.scorers import find_scorer, score_of
 
 _MOST_OF_ONE_VALUE = 0.6
-"""Share of the commonest value of y beyond which accuracy and R2 are not the default. On rare
-positives accuracy's permutation control has a power of 0.04 to 0.08, where that of the area under
-the ROC curve has 0.16 to 0.19; R2 of folds with few active rows moves four times as much as the
-pooled one."""
+"""Share of the commonest value of y beyond which accuracy and R2 are not the default. With rare
+positives, the permutation control of accuracy has a power of 0.04 to 0.08, that of ROC AUC one of
+0.16 to 0.19; R2 of folds with few active rows varies four times as much as pooled R2."""
 
 _OF_LABELS = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "roc_auc_ovr")
 _OF_NUMBERS = ("r2", "neg_mean_absolute_error", "neg_root_mean_squared_error", "spearman")
-"""What is advised where another score does not do."""
+"""What is suggested where another score does not apply."""
 
 
 class Scorings(NamedTuple):
@@ -64,7 +63,7 @@ def read_scorings(scoring: Any, model: Any, y: NDArray[Any], *, classify: bool) 
         raise UsageError("scoring is an empty list; expected scorers or their names.")
     rates = [name for name in names if read_rate(name) is not None]
     if rates and len(names) > 1:
-        raise UsageError(f"scoring={rates[0]!r} stands alone: leave out the other scores.")
+        raise UsageError(f"scoring={rates[0]!r} must be the only score: leave out the others.")
     names = [name for i, name in enumerate(names) if name not in names[:i]]
     lead, *others = [Scoring(name, model, y, classify=classify) for name in names]
     if len(np.unique(y)) > 1:  # otherwise no folds can be drawn, which is the better message
@@ -84,17 +83,17 @@ def _choose(model: Any, y: NDArray[Any], *, classify: bool) -> tuple[list[Any], 
             return ["r2"], ""
         return ["pooled_r2", "spearman", "roc_auc_active"], (
             f"{share:.0%} of the values of y are 0, and the R2 of a fold with few others is"
-            " anything"
+            " unreliable"
         )
     ranks = any(_may_have(model, method) for method in METHODS if method != "predict")
     return ["roc_auc" if len(values) == 2 and ranks else "balanced_accuracy"], (
-        f"{share:.0%} of the rows are of class {value}, and always answering it has an accuracy of"
+        f"{share:.0%} of the rows are of class {value}, and always predicting it has an accuracy of"
         f" {share:.2f}"
     )
 
 
 def _name_function(scoring: Any) -> str:
-    """Name a callable so that nobody takes it for one of scikit-learn's scorers."""
+    """Name a callable so that it cannot be taken for one of scikit-learn's scorers."""
     name = getattr(scoring, "__name__", repr(scoring))
     return f"{name} (own function)" if name in get_scorer_names() else name
 
@@ -102,23 +101,23 @@ def _name_function(scoring: Any) -> str:
 class Scoring:
     """A scorer and its name, for one kind of y and model.
 
-    Whether it can score a fold depends on little: which classes the training and the test rows
-    hold. So it is tried on imagined answers that are right, once for each such pattern.
+    Whether it can score a fold depends only on which classes the training and the test rows hold.
+    So it is tried on made-up correct answers, once for each such pattern.
 
     Parameters
     ----------
     scoring : str or callable
     model : estimator
-        Not fitted; what it can be asked for counts.
+        Unfitted; only its methods matter.
     y : ndarray of shape (n_samples,)
     classify : bool
 
     Attributes
     ----------
     fpr : float or None
-        The rate of false positives, of a recall at such a rate. What that needs, two classes and
-        decisions about rows of both, is what the area under the ROC curve needs, whose scorer
-        stands in for it until there is a threshold.
+        The false-positive rate of ``"recall_at_fpr"``; None for other scores. The scorer of ROC AUC
+        stands in for it until there is a threshold: it has the same needs, two classes and
+        decisions about rows of both.
     """
 
     def __init__(self, scoring: Any, model: Any, y: NDArray[Any], *, classify: bool) -> None:
@@ -141,11 +140,11 @@ class Scoring:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether `pool` makes scores of what it gives."""
+        """Whether `pool` turns what it gives into scores."""
         return score_of(self.name).is_pooled
 
     def require_fit(self, y: NDArray[Any]) -> None:
-        """Raise `UsageError` where it could score no fold of y, with the names that can."""
+        """Raise `UsageError` if it can score no fold of y; name scores that can."""
         reason = self._why_not(y, y)
         if not reason:
             return
@@ -160,7 +159,7 @@ class Scoring:
         raise UsageError(f"scoring={self.name!r} does not fit y: {reason}. {do}.")
 
     def require_scorable(self, y: NDArray[Any], fold: Fold, where: str) -> None:
-        """Raise `FoldsError` where a fold of y has no score, whatever the model."""
+        """Raise `FoldsError` if a fold of y has no score, whatever the model."""
         train, test = y[fold[0]], y[fold[1]]
         pattern = self._pattern(train, test)
         if pattern not in self._found:
@@ -202,7 +201,7 @@ class Scoring:
         if len(values) == 1 and not self._classify and is_of_spread:
             return f"{_name_rows(test)} the value {values[0]:g}"
         reason = ""
-        for predicted in (test, _swap_two(test)):  # likelihood ratios want some error
+        for predicted in (test, _swap_two(test)):  # likelihood ratios need some error
             answers = _imagine_answers(self._model, train, test, predicted, classify=self._classify)
             reason = _why_no_score(scorer, answers, test)
             if not reason:

@@ -1,4 +1,4 @@
-"""`layer_sweep`: which layer knows it, answered without leakage and with its controls."""
+"""`layer_sweep`: which layer knows the target, answered without leakage and with controls."""
 
 from __future__ import annotations
 
@@ -75,45 +75,45 @@ def layer_sweep(
     random_state: Any = 0,
     show_progress: bool | None = None,
 ) -> LayerSweep:
-    r"""Cross-validate a model on every layer, and score the choice of the best one honestly.
+    r"""Cross-validate a model on every layer, and score the choice of the best one as well.
 
     Parameters
     ----------
     estimator : estimator or None
-        Everything behind the selector; cloned and refitted in each fold. None is
-        `ActivationNormalizer` (by ``"maxabs"`` for SAE features) with `LogisticRegression` for
-        labels (integers, booleans, strings), with `Ridge` for floats.
+        Everything after the selector; cloned and refitted in each fold. None stands for
+        `ActivationNormalizer` (``"maxabs"`` for SAE features) with `LogisticRegression` for labels
+        (integers, booleans, strings), or with `Ridge` for floats.
     acts : ActivationSet, ProbeDataset, or array-like of shape (n_samples, n_layers, d_model)
         An array's layers are numbered from 0. A dataset is one input, its X, which keeps its groups
         and is normalized anew in each fold; it is refused if another step learned from its rows.
     y : array-like of shape (n_samples,), default=None
-        Labels for a classifier, numbers for a regressor. Of a dataset None is its own.
+        Labels for a classifier, numbers for a regressor. None takes the y of a dataset.
     layers : "each", "each sae" or list of layer specifications, default="each"
         Each item is one input: ``["embeddings", 0, "0-5", "0,12,25"]``, or SAE features:
-        ``["sae 12", "sae 0-5"]``, where a layer has several SAEs ``"sae 12 l0 82"``. ``"each"`` is
-        the embeddings, where there are any, and every single layer; ``"each sae"`` is every single
+        ``["sae 12", "sae 0-5"]``, or ``"sae 12 l0 82"`` if a layer has several SAEs. ``"each"`` is
+        the embeddings, if there are any, and every single layer; ``"each sae"`` is every single
         SAE.
     cv : int, splitter or iterable of splits, default=5
-        Outer folds. An int is `StratifiedGroupKFold`, shuffled; a numeric y is stratified in bins:
-        zero, and quantiles of the others.
+        Outer folds. An int is that many folds of `StratifiedGroupKFold`, shuffled; a numeric y is
+        stratified in bins: zero, and quantiles of the other values.
     inner_cv : int, splitter, "outer", "auto" or None, default="auto"
         Folds within each outer training set, to choose the layer. ``"outer"``: the other outer
-        folds, of which there must be at least 4. A model without two folds then serves both of
-        them: 15 fits a layer instead of 30, of 5 folds. ``"auto"``: ``"outer"`` where cv is an int
-        of at least 4, otherwise 5. None: no nesting.
+        folds, of which there must be at least 4. A model fitted without two folds then serves both
+        of them: with 5 folds, 15 fits per layer instead of 30. ``"auto"``: ``"outer"`` if cv is an
+        int of at least 4, otherwise 5. None: no nesting.
     n_repeats : int or "auto", default="auto"
-        How often the whole nested cross-validation is repeated with folds drawn anew. ``"auto"``:
-        10 where the solver fits every input and folds can be drawn anew, otherwise 1.
+        How often the whole nested cross-validation is run, each time with new folds. ``"auto"``:
+        10 if the solver fits every input and folds can be redrawn, otherwise 1.
     groups : array-like of shape (n_samples,), default=None
-        Rows that must not straddle a split. By default those of `acts`, where rows of one text are
-        together; for an array, each row by itself.
+        Rows of one group are never on both sides of a split. By default the groups of `acts`, in
+        which rows of one text are together; for an array, each row is a group.
     scoring : str, callable or list of them, default=None
-        As scikit-learn takes it; also ``"quadratic_kappa"``, ``"spearman"``, ``"pooled_r2"`` and
-        ``"roc_auc_active"``, see `sklprep.sweeps.scorers`. ``"recall_at_fpr"`` is the recall of the
-        second of two classes at 1 % false positives, ``"recall_at_fpr=0.05"`` at 5 %: the inner
-        folds calibrate the threshold of each outer fold, see `recall_at_fpr`. The first of several
-        chooses layers and parameters and is permuted; the others score the same models
-        (`LayerSweep.other_scores`).
+        A scorer as scikit-learn takes it, or ``"quadratic_kappa"``, ``"spearman"``,
+        ``"pooled_r2"`` or ``"roc_auc_active"``, see `sklprep.sweeps.scorers`. ``"recall_at_fpr"``
+        is the recall of the second of two classes at 1 % false positives, ``"recall_at_fpr=0.05"``
+        at 5 %: the inner folds calibrate the threshold of each outer fold, see `recall_at_fpr`. The
+        first of several chooses layers and parameters and is permuted; the others score the same
+        models (`LayerSweep.other_scores`).
         By default accuracy or R2. Where more than 60 % of the rows are of one class, ROC AUC (two
         classes) or balanced accuracy; where more than 60 % of the numbers are zero, pooled R2,
         Spearman's correlation and ROC AUC of "not zero".
@@ -122,31 +122,36 @@ def layer_sweep(
         ``{"logisticregression__C": [0.01, 0.1, 1]}``. The inner folds choose layer and parameters
         together, and the permutation control repeats that choice.
     n_permutations : int, default=0
-        Permutations of the labels in the permutation control.
+        Number of permutations of the labels in the permutation control; 0 is no control.
     baselines : bool, default=True
-        Score, on the same folds, the majority class (or the mean), and where sentences are known
+        Score, on the same folds, the majority class (or the mean) and, where sentences are known,
         their length (characters and words) and their TF-IDF, each with the default model.
+    confounds : str, list of str, array-like, DataFrame or mapping, default=None
+        Variables that may predict y themselves, one row per row of `acts`: numbers, or text, of
+        which each value becomes a column; or ``"length"`` and ``"position"`` of the sentences.
+        They are a baseline, and the sweep is repeated on activations minus what they predict
+        (`LayerSweep.residualized`). The models must be linear.
     aggregate : {"mean", "max", "rolling_mean_max", "top_k_mean"}, default=None
-        Where rows are tokens: score sentences, by what the decisions for their tokens come to.
-        ``"rolling_mean_max"`` is the largest mean of ``window`` tokens in a row,
-        ``"top_k_mean"`` the mean of the ``k`` largest; a shorter sentence has the mean of all.
-        Of an array, sentences are groups.
+        If rows are tokens: score sentences, by combining the decisions for their tokens.
+        ``"rolling_mean_max"`` is the largest mean of ``window`` consecutive tokens,
+        ``"top_k_mean"`` the mean of the ``k`` largest; shorter sentences have the mean of all.
+        In an array, each group is a sentence.
     aggregate_params : dict of str to int, default=None
-        By default ``{"window": 5}`` and ``{"k": 5}``.
+        By default ``{"window": 5}`` or ``{"k": 5}``.
     solver : {"auto", "scikit-learn"}, default="auto"
         ``"auto"`` fits `LogisticRegression`, `Ridge` and `RidgeClassifier` with an L2 penalty,
-        alone or behind `ActivationNormalizer`, `StandardScaler`, `MinMaxScaler` or `MaxAbsScaler`,
+        alone or after `ActivationNormalizer`, `StandardScaler`, `MinMaxScaler` or `MaxAbsScaler`,
         with `sklprep.sweeps.solver`: the same optimum, reached many times faster. scikit-learn
-        fits other estimators, SAE features, and all where the scorer looks at the model or at X.
+        fits other estimators, SAE features, and everything if a scorer looks at the model or at X.
     device : str or None, default=None
-        ``"cuda"`` or another device of torch, to compute there; for what the solver knows.
+        ``"cuda"`` or another device of torch, on which the solver computes.
     n_jobs : int or None, default=None
-        Fits at once, in threads unless `joblib.parallel_config` says otherwise. It does not change
-        the result.
+        Number of parallel fits, -1 for all cores: in threads, or in processes if the work takes
+        long, unless `joblib.parallel_config` says otherwise. It does not change the result.
     random_state : int, RandomState instance or None, default=0
-        Seeds folds and permutations.
+        Seed of folds and permutations.
     show_progress : bool or None, default=None
-        None shows a progress bar on stderr where that is a terminal.
+        None shows a progress bar if stderr is a terminal.
 
     Returns
     -------
@@ -166,7 +171,7 @@ def layer_sweep(
     SklprepWarning
         If `groups` separates rows that `acts.groups` holds together, such as tokens of a sentence;
         if texts of different groups are near-duplicates; and, where there are no texts, if rows of
-        different groups are nearly equal, or nearest to the row before or behind them.
+        different groups are nearly equal, or nearest to the row before or after them.
 
     Notes
     -----
@@ -180,20 +185,21 @@ def layer_sweep(
         \qquad
         \mathtt{naive\_best\_score} = \max_l \frac1K \sum_k s_{lk}
 
-    [1]_, each of them the mean over repeats. Of equal inner scores the first layer wins.
-    ``nested_interval``, ``band`` and the comparisons with baselines rest on the corrected t, see
-    `sklprep.sweeps.intervals`; they exist where the folds test each row once and there are at least
-    5 groups in every test fold and 30 in all; for scores by class, such as ROC AUC, 30 of each.
+    [1]_, each of them averaged over repeats. If inner scores are equal, the first layer wins.
+    ``nested_interval``, ``band`` and the comparisons with baselines use the corrected t, see
+    `sklprep.sweeps.intervals`. They exist if the folds test each row once, every test fold has at
+    least 5 groups, and there are at least 30 groups in all; for scores by class, such as ROC AUC,
+    30 groups of each class.
 
     The permutation control moves labels between groups: those of whole groups where they are
     constant within groups, otherwise all labels of a group between groups of equal size. Where
     that is exact, they move within test folds, so that all labelings share the folds and the
     matrices of the fits; otherwise each permutation redraws the folds from its labels.
     `find_exact_permuter` in `sklprep.sweeps.permutations` says where and why. All layers share
-    the permutations. :math:`p = (1 + b) / (1 + n)`, where in :math:`b` of :math:`n` permutations
-    the maximum over layers reaches that of y on the same folds, those of the first repeat [2]_. It
-    tests whether any layer knows anything about y; it is not the control task of Hewitt and Liang
-    (2019).
+    the permutations. :math:`p = (1 + b) / (1 + n)`, where :math:`b` is the number of the :math:`n`
+    permutations in which the maximum over layers reaches that of y on the folds of the first repeat
+    [2]_. It tests whether any layer knows anything about y; it is not the control task of Hewitt
+    and Liang (2019).
 
     References
     ----------
@@ -204,8 +210,7 @@ def layer_sweep(
 
     Examples
     --------
-    >>> from sklprep import make_activations
-    >>> from sklprep.sweeps.sweep import layer_sweep
+    >>> from sklprep import layer_sweep, make_activations
     >>> acts = make_activations(60, n_layers=3, d_model=8, n_features=32, random_state=0)
     >>> sweep = layer_sweep(None, acts, acts.labels, cv=3, inner_cv=3)
     >>> sweep.layers
@@ -286,7 +291,7 @@ def layer_sweep(
 
 
 def _read_fits(problem: Problem, inputs: list[InputScores], *, nested: bool) -> dict[str, Any]:
-    """Give the fields of a `LayerSweep` that the fits of its inputs say."""
+    """Give the fields of a `LayerSweep` that follow from the fits of its inputs."""
     names = [spec.name for spec in problem.inputs]
     best = [argmax(of_inputs) for of_inputs in np.array([one.inner for one in inputs]).T]
     chosen = [
@@ -384,8 +389,7 @@ def _fit_all(
         plan.append((design.rounds(together=solves), solves and few))
         if confounds is not None:
             plan.append((design.observed(nested=True), solves and few))
-    for _ in rivals:
-        plan.append((design.observed(nested=fpr is not None), few))
+    plan += [(design.observed(nested=fpr is not None), few)] * len(rivals)
     works = _make_works(problem, rivals, means, sentences, confounds)
     n_observed = len(design.repeats)
     dealt = [
@@ -455,7 +459,7 @@ def _describe_left_out(problem: Problem) -> str:
     if n_used == n_layers or len(problem.inputs) == 1:
         return ""
     return (
-        f"{n_used} of the {n_layers} layers of this set competed, and that these were chosen is not"
+        f"{n_used} of the {n_layers} layers of this set competed, and their selection is not"
         " accounted for"
     )
 

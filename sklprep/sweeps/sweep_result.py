@@ -1,4 +1,4 @@
-"""What a layer sweep found: scores, the honest answer, and the words for a paper."""
+"""Result of a layer sweep: scores, the answer in one sentence, a paragraph for a paper."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Baseline:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerSweep:
-    """What `layer_sweep` found.
+    """Result of `layer_sweep`.
 
     Attributes
     ----------
@@ -63,21 +63,21 @@ class LayerSweep:
         The inputs, in order: a layer number, a specification of several layers, ``"embeddings"``,
         SAE features as in ``"sae 12"``.
     scores, fit_times : ndarray of shape (n_layers, n_repeats * n_folds)
-        Score and seconds of fitting in each outer fold, those of a repeat together; of `param_grid`
-        with the parameters that the inner folds chose for the layer. Models that are fitted
-        together share their time equally.
+        Score, and fitting time in seconds, in each outer fold, repeat by repeat; with `param_grid`,
+        for the parameters that the inner folds chose for the layer. Models that are fitted together
+        share their time equally.
     mean_scores : ndarray of shape (n_layers,)
     band : ndarray of shape (2, n_layers), or None
-        Holds the whole curve of mean scores with 95 %, see `sklprep.sweeps.intervals.max_t_band`.
-        None where there is no interval.
+        Lower and upper ends of the simultaneous 95 % band of the whole curve of mean scores, see
+        `sklprep.sweeps.intervals.max_t_band`. None where there is no interval.
     nested_score : float or None
         Mean over the outer folds of the score of the layer that the inner folds picked. None
         without nesting, as are the next four.
     nested_scores : ndarray of shape (n_repeats * n_folds,), or None
         Its score in each outer fold.
     nested_interval : (float, float) or None
-        Its 95 % interval by the corrected t; Clopper and Pearson's where all rows were right, or
-        all wrong, and of a recall at a rate of false positives. None where it could not be trusted;
+        Its 95 % interval by the corrected t; that of Clopper and Pearson if all rows were right, or
+        all wrong; the wider of both for ``"recall_at_fpr"``. None where it could not be trusted;
         `no_interval` says why.
     best_layers : list of int and str, or None
         The layer picked in each outer fold.
@@ -85,20 +85,20 @@ class LayerSweep:
         What the inner folds chose in each outer fold: ``"layer"``, and the parameters of
         `param_grid`.
     false_positive_rates : ndarray of shape (n_layers, n_repeats * n_folds), or None
-        Share of the negative test rows above the threshold, of ``"recall_at_fpr"``; as are the next
-        three.
+        For ``"recall_at_fpr"``, the share of the negative test rows above the threshold. None for
+        other scores, as are the next three.
     nested_fpr : float or None
-        Mean over the outer folds of the layer that the inner folds picked.
+        Mean over the outer folds of that share for the layer that the inner folds picked.
     nested_fpr_interval : (float, float) or None
         Its 95 % interval by Clopper and Pearson.
     n_positives, n_negatives : int or None
-        Groups with such rows, which these intervals count.
+        Number of groups with such rows: the n of these intervals.
     repeat_spread : float or None
-        Standard deviation of the nested score over repeats. None of one repeat.
+        Standard deviation of the nested score over repeats. None for a single repeat.
     naive_best_score, naive_best_layer : float, int or str
-        The largest of `mean_scores`, flattered by its own selection, and where it is.
+        The largest of `mean_scores`, which its own selection inflates, and the layer that has it.
     permutation_scores : ndarray of shape (n_permutations, n_layers), or None
-        Mean over folds with permuted labels. They have the folds of the first repeat, or folds
+        Mean scores over folds with permuted labels, on the folds of the first repeat or on folds
         drawn in the same way.
     permutation_band : ndarray of shape (2, n_layers), or None
         Their 2.5th and 97.5th percentiles.
@@ -106,40 +106,43 @@ class LayerSweep:
         Permutation p-value of the maximum over layers in the first repeat, and the smallest it
         could be. A permutation without a defined score counts as one that reached it.
     adjusted_p_values : ndarray of shape (n_layers,), or None
-        Permutation p-value of each layer against the maximum over layers: the chance of any false
-        finding among them is what it says (Westfall and Young, 1993).
+        Permutation p-value of each layer against the maximum over layers, which accounts for the
+        number of layers (Westfall and Young, 1993).
     baselines : dict of str to Baseline
-        Of ``"majority"`` or ``"mean"``, ``"sentence length"``, ``"TF-IDF"``.
+        By name: ``"majority"`` or ``"mean"``, ``"confounds"``, ``"sentence length"``, ``"TF-IDF"``.
+        Scores that are 0 for the majority by definition have ``"always ..."`` in its place, or
+        ``"random labels"`` beside it; `recall_at_fpr` has neither.
     comparisons : dict of str to Comparison
         The nested score against each baseline, on the same folds. Empty where there is no interval.
     residualized : LayerSweep or None
-        The sweep, on the same folds, of activations less what `confounds` predict of them.
+        The sweep, on the same folds, of activations minus what `confounds` predict of them.
     confounded : Comparison or None
-        The nested score less that of `residualized`: what the confounds may have to do with it.
+        The nested score minus that of `residualized`: how much the confounds may contribute.
     table : DataFrame
-        One row for each layer and fold: ``layer``, ``repeat``, ``fold``, ``score``, ``fit_time``,
-        of the layer ``band_low``, ``band_high``, ``adjusted_p``, and a column for each of
+        One row for each layer and fold: ``layer``, ``repeat``, ``fold``, ``score``, ``fit_time``;
+        ``band_low``, ``band_high`` and ``adjusted_p`` of the layer; and a column for each of
         `other_scores`. Without pandas, a dict of these columns.
     scoring : str
-        The score that chose.
+        Name of the score that chose layers and parameters.
     score_reason : str
-        Why it is not accuracy or R2, where nobody asked for another one.
+        Why the default score is not accuracy or R2; otherwise empty.
     other_scores : dict of str to LayerSweep
-        By the other scorers: the same fits and choices with their scores, so that ``nested_score``,
-        ``nested_interval``, ``band``, ``baselines`` and ``comparisons`` are theirs.
+        The same fits and choices, scored by each of the other scorers: ``nested_score``,
+        ``nested_interval``, ``band``, ``baselines`` and ``comparisons`` are by that scorer.
     solver : str
-        What fitted: ``"sklprep"``, ``"scikit-learn"``, or both, in the order of the inputs.
+        What fitted the models: ``"sklprep"``, ``"scikit-learn"``, or both, in the order of the
+        inputs.
     n_samples, n_groups, n_repeats, n_permutations : int
     n_folds : int
-        Of one repeat.
+        Outer folds of one repeat.
     size_ratio : float or None
         Rows of a test set to rows of its training set. None where there is no interval.
     no_interval : str
-        Why there is none.
+        Why there is no interval; otherwise empty.
     n_labelings : float
         How many labelings the permutations are drawn from.
     details : dict
-        What `methods_text` says besides: data, estimator, folds, seed, versions.
+        Further facts for `methods_text`: data, estimator, folds, seed, versions.
 
     Examples
     --------
@@ -196,7 +199,7 @@ class LayerSweep:
         return self._of_best(self.scores)
 
     def _of_best(self, figures: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
-        """Take of each outer fold the figure of the layer that was picked there."""
+        """Take the figure of the layer that was picked in each outer fold."""
         if self.best_layers is None or figures is None:
             return None
         picked = [self.layers.index(layer) for layer in self.best_layers]
@@ -211,7 +214,7 @@ class LayerSweep:
         scores = self.nested_scores
         if scores is None or self.size_ratio is None:
             return None
-        if self.n_positives is not None:  # whose thresholds vary, too
+        if self.n_positives is not None:  # a recall, whose thresholds vary too
             exact = clopper_pearson(float(scores.mean()), self.n_positives)
             low, high = corrected_t(scores, self.size_ratio)
             return max(0.0, min(low, exact[0])), min(1.0, max(high, exact[1]))
@@ -260,7 +263,7 @@ class LayerSweep:
         Returns
         -------
         dict of (one, other) to Comparison
-            Of the mean score of one less that of the other. Empty where there is no interval.
+            The mean score of one minus that of the other. Empty where there is no interval.
         """
         if self.size_ratio is None:
             return {}
@@ -289,7 +292,7 @@ class LayerSweep:
             return None
         observed = self.scores[:, : self.n_folds].mean(axis=1)
         largest = self.permutation_scores.max(axis=1)[:, np.newaxis]
-        reached = ~(largest < observed - 1e-12)  # what is not defined counts as reached
+        reached = ~(largest < observed - 1e-12)  # an undefined score counts as reached
         return (1 + reached.sum(axis=0)) / (1 + self.n_permutations)
 
     @property
@@ -346,10 +349,10 @@ class LayerSweep:
             file.write(text.getvalue().encode())
 
     def summary(self) -> str:
-        """Give the honest answer in one sentence, and what stands against it."""
+        """Give the answer in one sentence, with the baselines and controls to hold it against."""
         naive = f"naive best {format_score(self.naive_best_score)}"
         if self.best_layers is None:
-            head = f"Not nested, so the best {self._score_name} is flattered by its selection"
+            head = f"Not nested, so the best {self._score_name} is inflated by its selection"
             parts = [f"{naive} at {name_input(self.naive_best_layer)}"]
         else:
             head = self._head()
@@ -372,7 +375,7 @@ class LayerSweep:
         return f"{head}: {'; '.join(parts)}"
 
     def _say(self, best: int) -> str:
-        """Say the nested score and its interval, without nesting that of the layer at `best`."""
+        """Say the nested score and its interval; without nesting, those of the layer at `best`."""
         score = self.mean_scores[best] if self.nested_score is None else self.nested_score
         if self.nested_interval is None:
             return f"{self._score_name} {format_score(score)}"
@@ -402,14 +405,14 @@ class LayerSweep:
             low, high = (format_score(bound, 3) for bound in self.nested_fpr_interval)
             interval = f" [{low}, {high}]"
         return [
-            f"false positives on test rows {format_score(self.nested_fpr, 3)}{interval}, which by"
-            " chance is the recall, too"
+            f"false positives on test rows {format_score(self.nested_fpr, 3)}{interval}, which is"
+            " also the recall of chance"
         ]
 
     def _picked(self) -> str:
         if not self._had_a_choice:
             name = name_input(self.layers[0])
-            return f"of {name} alone; that it was chosen elsewhere is not accounted for"
+            return f"of {name} alone; any earlier choice of it is not accounted for"
         layer, times = Counter(self.best_layers).most_common(1)[0]
         verb = "was" if isinstance(layer, int) else "were"
         picked = f"{name_input(layer)} {verb} picked in {times} of {self.scores.shape[1]} folds"
@@ -421,18 +424,18 @@ class LayerSweep:
         return picked
 
     def _not_shown_to_differ_from(self, layer: int | str) -> int:
-        """Count the other inputs that the corrected t does not tell from one."""
+        """Count the other inputs that the corrected t does not distinguish from one."""
         pairs = self.compare_layers().items()
         return sum(layer in pair and found.p_value > 1 - LEVEL for pair, found in pairs)
 
     def _unbeaten(self) -> list[str]:
-        """Without a comparison name what the score does not even reach."""
+        """Without comparisons, name the baselines that the score does not exceed."""
         score = self.naive_best_score if self.nested_score is None else self.nested_score
         names = [name for name, rival in self.baselines.items() if not score > rival.mean]
         return [f"not better than {' and '.join(names)}"] if names else []
 
     def _compared(self) -> list[str]:
-        """Say what the score is shown to be better than, and what not."""
+        """Say which baselines the score is shown to be better than, and which not."""
         better, others = [], []
         for name, found in self.comparisons.items():
             low, high = map(format_score, found.interval)
@@ -447,7 +450,7 @@ class LayerSweep:
         ]
 
     def _describe_residualized(self) -> list[str]:
-        """Say what is left without what confounds explain."""
+        """Say what is left of the score without what confounds explain."""
         if self.residualized is None:
             return []
         head = self.residualized._head().removeprefix("Honest ")
@@ -461,7 +464,7 @@ class LayerSweep:
                 found += f", lower by {by} [{low}, {high}]"
             elif ends[1] < 0:
                 found += (
-                    f", higher by {by}: taking confounds out has written them into the columns, so"
+                    f", higher by {by}: removing the confounds has encoded them in the columns, so"
                     " do not report it"
                 )
             else:
@@ -496,11 +499,11 @@ class LayerSweep:
         if self.nested_fpr is not None:
             sentences.append(
                 "The threshold of each outer fold was calibrated on the rows that its inner folds"
-                f" held out; {self._describe_rate()[0]}, by Clopper and Pearson's interval of these"
-                " rows, in which how thresholds vary is not included."
+                f" held out; {self._describe_rate()[0]}. Intervals of that rate are Clopper and"
+                " Pearson's, and do not include how thresholds vary."
             )
         if not self._had_a_choice:
-            sentences.append("That this input was chosen elsewhere is not accounted for.")
+            sentences.append("Any earlier choice of this input is not accounted for.")
         if left_out := details.get("left_out"):
             sentences.append(f"{left_out[0].upper()}{left_out[1:]}.")
         if self.score_reason:
@@ -508,7 +511,7 @@ class LayerSweep:
         if self.other_scores:
             best = argmax(self.mean_scores)
             said = ", ".join(one._say(best) for one in self.other_scores.values())
-            sentences.append(f"The same models had, by scores that chose nothing: {said}.")
+            sentences.append(f"Scores of the same models that were not used to choose: {said}.")
         if self.permutation_scores is not None:
             sentences.append(
                 f"In a permutation control labels were permuted between groups"
@@ -544,7 +547,7 @@ class LayerSweep:
                 "TF-IDF sees words of two letters or more, not punctuation, case or order."
             )
         sentences.append(
-            "Seeds, scores, folds, inputs and selections of rows that were tried besides are not"
+            "Other seeds, scores, folds, inputs and selections of rows that were tried are not"
             " accounted for."
         )
         return " ".join([*sentences, f"Seed {details['seed']}; {details['versions']}."])
@@ -576,7 +579,7 @@ class LayerSweep:
         return name_score(self.scoring)
 
     def _repr_html_(self) -> str:
-        """Show in a notebook the honest answer and the curve."""
+        """Show the summary and the curve in a notebook."""
         means, spreads, of_bars = self.mean_scores, self.scores.std(axis=1), "s.d. over folds"
         if self.band is not None:
             spreads, of_bars = self.band[1] - means, "band to each side"
@@ -609,7 +612,7 @@ class LayerSweep:
         if self.details:
             details.append(("methods", f"<p>{escape(self.methods_text())}</p>"))
         subtitle = f"{self.n_samples:,} rows in {self.n_groups:,} groups"
-        bars = "a band that holds the curve with 95 %" if self.band is not None else of_bars
+        bars = "the simultaneous 95 % band" if self.band is not None else of_bars
         caption = [f"Dots and bars: mean and {bars}."]
         if chosen:
             caption.append("Diamond: layer chosen inside the folds, 95 % interval.")
@@ -640,7 +643,7 @@ def _format_p(p: float) -> str:
 
 
 def argmax(scores: NDArray[np.float64]) -> int:
-    """The first of the largest; undefined scores lose."""
+    """Give the position of the first of the largest; undefined scores lose."""
     return int(np.argmax(np.where(np.isnan(scores), -np.inf, scores)))
 
 

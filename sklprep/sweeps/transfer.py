@@ -1,4 +1,4 @@
-"""`transfer_matrix`: does what a probe learns on one set hold on another?"""
+"""`transfer_matrix`: does a probe that was trained on one set work on another?"""
 
 from __future__ import annotations
 
@@ -63,22 +63,23 @@ def transfer_matrix(
     estimator : estimator or None
         As in `layer_sweep`.
     sets : mapping of str to (acts, y)
-        At least two, of the same layers; acts and y as in `layer_sweep`.
+        At least two, with the same layers; acts and y as in `layer_sweep`.
     layers : "each", "each sae" or list of layer specifications, default="each"
         As in `layer_sweep`.
     cv : int or splitter, default=5
         Folds, drawn for the rows of all sets together. An int is `StratifiedGroupKFold`, shuffled,
         with the classes (of a numeric y, bins) of each set as strata.
     n_repeats : int or "auto", default="auto"
-        How often all of it is repeated with folds drawn anew, as in `layer_sweep`.
+        How often all of it is run, each time with new folds, as in `layer_sweep`.
     groups : mapping of str to array-like of shape (n_samples,), default=None
-        For each set, rows that must not straddle a split; equal values are one group in all sets.
-        By default ``acts.groups`` of each, apart from those of the others but for equal texts; of
-        arrays, each row by itself.
+        Groups of each set, which are never on both sides of a split; equal values are one group in
+        all sets. By default ``acts.groups``, in which sets share groups only where they share
+        texts; for arrays, each row is a group.
     scoring : str or callable, default=None
-        As scikit-learn takes it; by default accuracy or R2.
+        One scorer, as scikit-learn takes it. By default as in `layer_sweep`, with Spearman's
+        correlation in place of pooled R2.
     leave_one_out : bool, default=True
-        Of three sets or more, also train on all but one and score on that one.
+        With three sets or more, also train on all but one and score on that one.
     solver, device, n_jobs, random_state, show_progress
         As in `layer_sweep`.
 
@@ -105,24 +106,23 @@ def transfer_matrix(
         m(A, B) = \frac1K \sum_k s_{l_k k}(A, B), \quad
         l_k = \arg\max_l \bar{s}_{lk}(A):
 
-    nothing of B has a say in the layer. On the diagonal that is the nested cross-validation of
-    `layer_sweep`; off it, models see :math:`1 - 1/K` of the rows of A there is, as they do on the
-    diagonal, so that a row compares like with like.
+    the choice of the layer depends on nothing of B. On the diagonal that is the nested
+    cross-validation of `layer_sweep`; off it, models see :math:`1 - 1/K` of the rows of A, as they
+    do on the diagonal, so that a row compares like with like.
 
     Intervals are the corrected t of `sklprep.sweeps.intervals`, with the size ratio of the folds of
     B; where A has fewer groups than B, times the root of :math:`n_B / n_A`, because the scores then
-    vary less between folds than models between samples of A. Simulated on 150 to 250 pairs of sets
-    a case (40 to 300 rows, cosines of 0 to 1), they covered 92 to 98 %; without that factor,
+    vary less between folds than models between samples of A. In simulations of 150 to 250 pairs of
+    sets per case (40 to 300 rows, cosines of 0 to 1), they covered 92 to 98 %; without that factor,
     where it applies, 81 to 96 %.
 
     Cosines compare directions of models that were fitted on different halves of the groups: those
     of A on one half with those of B on the other. On the diagonal they say how well a direction
-    agrees with itself, which is the most that another one can reach.
+    agrees with itself, which is the most to expect of another one.
 
     Examples
     --------
-    >>> from sklprep import make_activations
-    >>> from sklprep.sweeps.transfer import transfer_matrix
+    >>> from sklprep import make_activations, transfer_matrix
     >>> acts = make_activations(120, n_layers=2, d_model=8, n_features=32, random_state=0)
     >>> one, other = acts[:60], acts[60:]
     >>> sets = {"one": (one, one.labels), "other": (other, other.labels)}
@@ -152,7 +152,7 @@ def transfer_matrix(
     scores, chosen, cosines, no_cosines = plan.read(results)
     reasons, ratios = describe_folds(joined, rounds[0].folds)
     majority = None
-    if problem.classify and problem.scoring.fpr is None and is_made_scorer(problem.scoring.scorer):
+    if problem.classify and is_made_scorer(problem.scoring.scorer):
         every_fold = [fold for one in rounds for fold in one.folds]
         majority = [score_majority(problem, rows, every_fold) for rows in joined.members]
     return TransferMatrix(
@@ -182,7 +182,7 @@ def transfer_matrix(
 
 @dataclass(frozen=True)
 class _Plan:
-    """All that is fitted, as tasks, and what their results say."""
+    """All fits as tasks, and the reading of their results."""
 
     joined: JoinedSets
     rounds: list[Round]
@@ -213,7 +213,7 @@ class _Plan:
     def read(
         self, results: Iterator[Any]
     ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.float64], str]:
-        """Give scores, layers chosen, cosines, and why there are none."""
+        """Give scores, layers chosen, cosines, and why there are no cosines."""
         n_sets, n_inputs = len(self.joined.names), len(self.joined.problem.inputs)
         n_rows = 1 + max(source.row for source in self.sources)
         n_folds = len(self.rounds[0].folds)

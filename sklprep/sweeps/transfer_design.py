@@ -16,11 +16,11 @@ from sklprep.sweeps.scorers import weighs_classes
 from sklprep.sweeps.transfer_sets import JoinedSets
 
 _FEWEST_LEFT = 3
-"""Sets from which on leaving one out is not the same as training on the other one."""
+"""Fewest sets with which leaving one out differs from training on the other one."""
 
 
 class Round(NamedTuple):
-    """Folds of all rows, and those within each training set; None: the other folds."""
+    """Folds of all rows, and those within each training set; None if they are the other folds."""
 
     folds: list[Fold]
     inner: list[list[Fold]] | None
@@ -32,7 +32,7 @@ class Source(NamedTuple):
     Attributes
     ----------
     row : int
-        Of the matrix.
+        Its row in the matrix.
     name : str
     has : ndarray of bool
         Whether a row of any set is trained on.
@@ -55,7 +55,7 @@ class Source(NamedTuple):
 
 
 def make_sources(joined: JoinedSets, *, leave_one_out: bool) -> list[Source]:
-    """List what models are trained on: each set, and from three on all but each."""
+    """List what models are trained on: each set and, with three or more, all but each."""
     n_sets, sources = len(joined.names), []
     of_set = np.repeat(np.arange(n_sets), [len(rows) for rows in joined.members])
     for i, name in enumerate(joined.names):
@@ -70,7 +70,7 @@ def make_sources(joined: JoinedSets, *, leave_one_out: bool) -> list[Source]:
 def draw_rounds(joined: JoinedSets, cv: Any, n_repeats: int, seed: int) -> list[Round]:
     """Draw the folds of all rows for each repeat; raise `FoldsError` where a set has too few."""
     problem = joined.problem
-    for name, rows in zip(joined.names, joined.members, strict=True):  # whose messages name it
+    for name, rows in zip(joined.names, joined.members, strict=True):  # whose errors name it
         n_folds = cv if isinstance(cv, int) else 2
         y, groups = problem.y[rows], problem.groups[rows]
         draw_folds(n_folds, y, groups, classify=problem.classify, seed=seed, where=f" of {name}")
@@ -95,7 +95,7 @@ def draw_rounds(joined: JoinedSets, cv: Any, n_repeats: int, seed: int) -> list[
 
 
 def _make_strata(joined: JoinedSets, cv: Any) -> NDArray[np.int64]:
-    """Number what folds shall resemble each other in: the classes, or bins, of each set."""
+    """Number the strata that folds balance: the classes, or bins, of each set."""
     problem, offset = joined.problem, 0
     strata = np.empty(len(problem.y), np.int64)
     for rows in joined.members:
@@ -156,7 +156,7 @@ def draw_halves(joined: JoinedSets, seed: int) -> list[Half]:
 
 
 def describe_folds(joined: JoinedSets, folds: list[Fold]) -> tuple[dict[str, str], list[float]]:
-    """Say for each set why scores on it have no interval, if so, and the size ratio."""
+    """Give the reasons, by set, why scores have no interval, and the size ratio of each set."""
     problem = joined.problem
     by_class = problem.classify and weighs_classes(problem.scoring.name)
     reasons, ratios = {}, []
@@ -172,5 +172,5 @@ def describe_folds(joined: JoinedSets, folds: list[Fold]) -> tuple[dict[str, str
 
 
 def _positions_in(rows: NDArray[np.int64], some: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Give the positions, among the ascending rows of a set, of those that are among some rows."""
+    """Give the positions, among the ascending rows of a set, of those in `some`."""
     return np.searchsorted(rows, np.intersect1d(some, rows, assume_unique=True))

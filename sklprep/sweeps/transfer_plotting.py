@@ -1,4 +1,4 @@
-"""`TransferMatrixDisplay`: the picture of a transfer matrix."""
+"""`TransferMatrixDisplay`: the plot of a transfer matrix."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LOWEST = {"accuracy": 0.0, "balanced_accuracy": 0.0, "f1_macro": 0.0, "roc_auc": 0.5}
-"""Where the colours of scores that end at 1 start; those of other scores span what there is."""
+"""Where the colours of scores that end at 1 start; other scores use the range of the matrix."""
 
-_COLORS = "cividis"  # which colour-blind readers see as others do
+_COLORS = "cividis"  # looks alike to colour-blind readers
 
 
 class TransferMatrixDisplay:
-    """Picture of a transfer matrix: a heat map of its scores, and one of cosines beside it.
+    """Plot of a transfer matrix: a heat map of its scores, and one of cosines beside it.
 
-    A cell has its score, its interval, and the layer that the training rows chose most often.
+    A cell shows its score, its interval, and the layer that the training rows chose most often.
     Cosines are those of the layer chosen most often on the diagonal.
 
     Make one with `from_matrix` or `from_estimator`.
@@ -47,8 +47,7 @@ class TransferMatrixDisplay:
     --------
     >>> import matplotlib
     >>> matplotlib.use("agg")
-    >>> from sklprep import make_activations
-    >>> from sklprep.sweeps.transfer_plotting import TransferMatrixDisplay
+    >>> from sklprep import TransferMatrixDisplay, make_activations
     >>> acts = make_activations(120, n_layers=2, d_model=8, n_features=32, random_state=0)
     >>> sets = {name: (acts[i::2], acts[i::2].labels) for i, name in enumerate(["odd", "even"])}
     >>> display = TransferMatrixDisplay.from_estimator(None, sets, layers=[1], cv=4, n_repeats=1)
@@ -95,11 +94,16 @@ class TransferMatrixDisplay:
         axes : sequence of one or two matplotlib Axes, default=None
             By default a new figure.
         **options
-            All else that `transfer_matrix` takes.
+            Other parameters of `transfer_matrix`.
 
         Returns
         -------
         TransferMatrixDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
         """
         import_pyplot("TransferMatrixDisplay")
         return cls.from_matrix(transfer_matrix(estimator, sets, **options), axes=axes)

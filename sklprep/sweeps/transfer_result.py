@@ -1,4 +1,4 @@
-"""What a transfer matrix found: scores of every set on every other, and directions beside them."""
+"""Result of a transfer matrix: scores of every set on every other, and cosines beside them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sklprep.sweeps.scorers import interval_of_scores, name_score
 from sklprep.sweeps.sweep_result import format_score, name_input
 
 ALL_OTHERS = "all others"
-"""The row of models that were trained on all sets but the one they are scored on."""
+"""Name of the row of models that were trained on all sets but the one they are scored on."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TransferMatrix:
-    """What `transfer_matrix` found.
+    """Result of `transfer_matrix`.
 
     Attributes
     ----------
     sets : list of str
-        The columns: what is scored on. The first rows too: what is trained on.
+        The columns, which are scored on, and the first rows, which are trained on.
     rows : list of str
-        `sets`, and of three or more ``"all others"``: all sets but the one that is scored on.
+        `sets` and, with three or more, ``"all others"``: all sets but the one scored on.
     layers : list of int and str
         The inputs, as in `LayerSweep`.
     matrix : ndarray of shape (n_rows, n_sets)
@@ -45,11 +45,11 @@ class TransferMatrix:
     chosen : ndarray of shape (n_rows, n_sets, n_repeats * n_folds), int
         The layer that was chosen in each fold, as a position in `layers`.
     cosines : ndarray of shape (n_layers, n_sets, n_sets)
-        Cosine of the directions of two sets, in raw activations, each from another half of the
+        Cosine of the directions of two sets, on raw activations, each from a different half of the
         groups; on the diagonal, of a set with itself. NaN where there are no directions;
         `no_cosines` says why.
     cosine_layer : int or str
-        Of those with directions, the layer chosen most often for the diagonal.
+        The layer chosen most often on the diagonal, among those with directions.
     table : DataFrame
         One row for each cell: ``trained_on``, ``tested_on``, ``score``, ``low``, ``high``,
         ``layer`` (chosen most often) and ``cosine`` (there). Without pandas, a dict of these
@@ -61,11 +61,12 @@ class TransferMatrix:
     size_ratios : list of float
         Rows of a test set to rows of a training set, in each set.
     majority : list of float, or None
-        What always answering the commonest label of each set scores on it. None of quantities, of
-        a recall at a rate of false positives, and of scorers that are functions.
+        Score on each set of always predicting its commonest label. None for quantities and for
+        scorers that are functions.
     no_interval : dict of str to str
         Why there are no intervals of scores on a set, or trained on it.
     no_cosines : str
+        Why there are no cosines at all; otherwise empty.
     details : dict
         Estimator, folds, seed, versions.
 
@@ -183,9 +184,9 @@ class TransferMatrix:
             file.write(text.getvalue().encode())
 
     def summary(self) -> str:
-        """Say for each row how its models do on their own set, and on the others.
+        """Give one line per row: the scores of its models on their own set and on the others.
 
-        The last line is what needs no model: always the commonest label of the set.
+        The last line is what needs no model: always predicting the commonest label of a set.
         """
         lines = [self._describe_row(i) for i in range(len(self.rows))]
         if self.majority is not None:
@@ -194,7 +195,7 @@ class TransferMatrix:
                 for score, name in zip(self.majority, self.sets, strict=True)
             ]
             score = name_score(self.scoring)
-            lines.append(f"The majority class, always answered, {score} {', '.join(parts)}")
+            lines.append(f"The majority class, always predicted, {score} {', '.join(parts)}")
         return "\n".join(lines)
 
     def _describe_row(self, row: int) -> str:
@@ -213,7 +214,7 @@ class TransferMatrix:
         return score if np.isnan(low) else f"{score} [{format_score(low)}, {format_score(high)}]"
 
     def _repr_html_(self) -> str:
-        """Show in a notebook the matrix, and the cosines."""
+        """Show the matrix and the cosines in a notebook."""
         cells = [
             [name, *(self.write_cell(i, j) for j in range(len(self.sets)))]
             for i, name in enumerate(self.rows)

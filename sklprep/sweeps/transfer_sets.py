@@ -34,7 +34,7 @@ class JoinedSets:
     members : list of ndarray of int
         Positions of the rows of each set.
     problem : Problem
-        Of all rows; its acts are those of the first set.
+        The problem of all rows; its acts are those of the first set only.
     """
 
     names: list[str]
@@ -106,20 +106,20 @@ def join_sets(
 
 
 def _choose_scoring(scoring: Any, problem: Problem, y: NDArray[Any]) -> Scoring:
-    """Give the one score of all cells, by default one that suits the rows of all sets."""
+    """Give the score of all cells, by default one that suits the rows of all sets."""
     if isinstance(scoring, list | tuple):
-        raise UsageError(f"scoring must be one score of all cells, got {scoring!r}.")
+        raise UsageError(f"scoring must be a single score for all cells, got {scoring!r}.")
     options: dict[str, Any] = {"classify": problem.classify}
     lead = read_scorings(scoring, problem.model, y, **options).lead
     if lead.fpr is not None:
         raise UsageError(
-            f"scoring={lead.name!r} needs thresholds that are calibrated for each set, which a"
-            " transfer matrix does not have; use 'roc_auc'."
+            f"scoring={lead.name!r} needs a threshold, which a transfer matrix does not calibrate."
+            " Use 'roc_auc'."
         )
     if not lead.is_pooled:
         return lead
     if scoring is not None:
-        raise UsageError(f"scoring={scoring!r} is not a score of single folds; use 'spearman'.")
+        raise UsageError(f"scoring={scoring!r} is not defined for single folds; use 'spearman'.")
     return read_scorings("spearman", problem.model, y, **options).lead
 
 
@@ -128,8 +128,8 @@ def _require_alike(problems: dict[str, Problem]) -> None:
     for name, one in others:
         if _kind(one) != _kind(first):
             raise UsageError(
-                f"y of {first_name} is {_kind(first)}, that of {name} {_kind(one)}; expected one"
-                " kind."
+                f"y of {first_name} is {_kind(first)}, that of {name} {_kind(one)}; expected the"
+                " same kind."
             )
         if one.inputs != first.inputs:
             raise UsageError(

@@ -27,9 +27,10 @@ from sklprep.formats.members import Members
 from sklprep.sweeps.inputs import InputSpec
 
 PROCESSES_PAY_SECONDS = 15
-"""Work ahead from which processes win over threads. A process imports for 3 s of CPU what a task
-needs, and two of them on two busy cores for up to 20 s. Threads serve newton-cg as well, but
-lbfgs fights for Python's lock: 12 fits of 400 x 1,000 take 0.8 s in one thread, 1.8 s in two."""
+"""Remaining work from which processes are faster than threads. A process takes 3 s of CPU to import
+what a task needs, and two of them on two busy cores up to 20 s. Threads are as good for newton-cg,
+but lbfgs contends for Python's lock: 12 fits of 400 x 1,000 take 0.8 s in one thread, 1.8 s in
+two."""
 
 Task = tuple[Any, ...]
 """A function and its arguments."""
@@ -39,7 +40,7 @@ _LOCAL_BACKENDS = (SequentialBackend, ThreadingBackend, LokyBackend, Multiproces
 
 @dataclass(frozen=True, eq=False)  # dask hashes it
 class _OneThread:
-    """Runs a function as the caller would, on one BLAS thread, in whichever process it is."""
+    """Runs a function as the caller would, on one BLAS thread, in any process."""
 
     config: dict[str, Any]
     pid: int
@@ -66,8 +67,8 @@ def run_tasks(
 ) -> list[Any]:
     """Call each function with its arguments, on one BLAS thread; results in the tasks' order.
 
-    But on a cluster, the first task runs in this thread, to see how long it takes. It checks its
-    models' parameters; the others, with clones of them, do not.
+    Except on a cluster, the first task runs in this thread, to see how long it takes. It checks its
+    models' parameters; the others, which have clones of these models, do not.
     """
     if is_on_cluster():
         call = _OneThread(get_config(), os.getpid())
@@ -95,7 +96,7 @@ def _start_processes(n_jobs: int | None, task: Any) -> threading.Event:
         return started
 
     def start() -> None:
-        with suppress(Exception):  # the tasks will meet it too
+        with suppress(Exception):  # the tasks will run into it too
             _keep_interrupts_from_processes()
             n_processes = effective_n_jobs(n_jobs)
             Parallel(n_jobs=n_jobs)(delayed(_receive)(task) for _ in range(n_processes))
@@ -106,7 +107,7 @@ def _start_processes(n_jobs: int | None, task: Any) -> threading.Event:
 
 
 def _keep_interrupts_from_processes() -> None:
-    """Let Ctrl-C reach this process alone, which ends the others: they would print tracebacks.
+    """Let Ctrl-C reach this process only, which ends the others: they would print tracebacks.
 
     Processes inherit the blocked signals of the thread that starts them.
     """
@@ -124,7 +125,7 @@ def _receive(task: Any) -> None:
 
 
 class RemoteRows:
-    """One input of a sweep as the path and the rows it is read from, for a worker elsewhere."""
+    """One input of a sweep as the path and rows to read it from, for a worker elsewhere."""
 
     _kept: tuple[str, ActivationSet] | None = None
     _lock = threading.Lock()

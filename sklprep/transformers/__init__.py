@@ -1,1 +1,1 @@
-"""The scikit-learn transformers: selectors, targets, normalizers."""
+"""The scikit-learn transformers: selectors, target extractors, normalizer and projector."""

@@ -1,4 +1,4 @@
-"""`probe_directions`: what a fitted linear probe looks for, in the model's own units."""
+"""`probe_directions`: the directions of a fitted linear probe, in the model's own units."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _Affine = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def probe_directions(pipeline: Pipeline) -> tuple[dict[int | str, NDArray[np.float64]], Any]:
-    r"""Give the weights of a fitted linear probe on raw activations, one vector a layer.
+    r"""Give the weights of a fitted linear probe on raw activations, one vector per layer.
 
     Parameters
     ----------
     pipeline : Pipeline
-        Fitted: a `LayerSelector`, any normalizers, perhaps a `RowSpaceProjector`, and a linear
-        model: what has coefficients, such as `LogisticRegression`, `Ridge`, `LinearSVC` or
-        `LinearDiscriminantAnalysis`, and `NearestCentroid`, whose direction is the difference of
+        Fitted: a `LayerSelector`, any normalizers, optionally a `RowSpaceProjector`, and a linear
+        model. That is a model with coefficients, such as `LogisticRegression`, `Ridge`, `LinearSVC`
+        or `LinearDiscriminantAnalysis`, or `NearestCentroid`, whose direction is the difference of
         means. Pipelines may be nested, as ``Pipeline([*ds.pipeline.steps, ("model", fitted)])``.
 
     Returns
     -------
-    directions : dict of int to ndarray of shape (d_model,) or (n_outputs, d_model), float64
+    directions : dict of int or str to ndarray of shape (d_model,) or (n_outputs, d_model), float64
         For each layer, or for ``"embeddings"``, the weights in units of the residual stream. One
-        row a class or target; two classes have one direction, towards the second.
+        row per class or target; two classes have one direction, towards the second.
     intercept : float or ndarray of shape (n_outputs,), float64
 
     Raises
@@ -50,8 +50,8 @@ def probe_directions(pipeline: Pipeline) -> tuple[dict[int | str, NDArray[np.flo
     -----
     With :math:`h_l` the activations of layer l, the decision function (of a regressor, the
     prediction) is :math:`b + \sum_l w_l \cdot h_l`. A model of coefficients :math:`\beta` on
-    :math:`z = (h - m) / s` has :math:`w = \beta / s` and :math:`b = \beta_0 - w \cdot m`. Of a
-    `NearestCentroid` it is what its predictions compare; its `decision_function` is another one.
+    :math:`z = (h - m) / s` has :math:`w = \beta / s` and :math:`b = \beta_0 - w \cdot m`. For
+    `NearestCentroid`, it is what its predictions compare; its `decision_function` differs.
 
     Examples
     --------
@@ -75,9 +75,9 @@ def probe_directions(pipeline: Pipeline) -> tuple[dict[int | str, NDArray[np.flo
     selector, *between, model = steps if len(steps) > 1 else [None, None]
     if not isinstance(selector, LayerSelector):
         raise UsageError(
-            f"The pipeline starts with {type(steps[0]).__name__}, so its columns are no activations"
-            " of a layer; expected a LayerSelector. Put a dataset's steps before its model:"
-            " Pipeline([*ds.pipeline.steps, ('model', fitted)])."
+            f"The pipeline starts with {type(steps[0]).__name__}, so its columns are not the"
+            " activations of a layer; expected a LayerSelector. Put a dataset's steps before its"
+            " model: Pipeline([*ds.pipeline.steps, ('model', fitted)])."
         )
     coef, intercept = _read_model(model)
     for step in reversed(between):
@@ -98,7 +98,7 @@ def _flatten(pipeline: Pipeline) -> Iterator[Any]:
 
 
 def _read_model(model: Any) -> _Affine:
-    """Coefficients (n_outputs, n_columns) and intercepts; the model's own answers confirm them."""
+    """Give coefficients (n_outputs, n_columns) and intercepts, checked by the model's answers."""
     name = type(model).__name__
     if isinstance(model, NearestCentroid) and model.metric == "euclidean":
         check_is_fitted(model)
@@ -114,7 +114,7 @@ def _read_model(model: Any) -> _Affine:
     coef = np.atleast_2d(np.asarray(dense, np.float64))
     intercept = np.broadcast_to(np.asarray(model.intercept_, np.float64), len(coef)).copy()
     Z = np.random.default_rng(0).normal(size=(4, coef.shape[1]))
-    unnamed = copy.copy(model)  # fitted on frames it would warn of columns without names
+    unnamed = copy.copy(model)  # fitted on a data frame, it would warn of columns without names
     vars(unnamed).pop("feature_names_in_", None)
     answer = getattr(unnamed, "decision_function", unnamed.predict)(Z)
     expected = Z @ coef.T + intercept
@@ -126,10 +126,10 @@ def _read_model(model: Any) -> _Affine:
 
 
 def read_centroids(model: NearestCentroid) -> _Affine:
-    """Give coefficients and intercepts of what a fitted nearest centroid predicts by.
+    """Give coefficients and intercepts of the scores by which a nearest centroid predicts.
 
-    The squared distances to the means, less the part that all classes share, are linear. With
-    priors that differ scikit-learn divides by the standard deviation within classes.
+    Squared distances to the means, without the part that all classes share, are linear. If priors
+    differ, scikit-learn divides by the standard deviation within classes.
     """
     priors, means = model.class_prior_, model.centroids_
     scale = np.ones(means.shape[1])
@@ -144,7 +144,7 @@ def read_centroids(model: NearestCentroid) -> _Affine:
 
 
 def _pull_back(step: Any, coef: NDArray[Any], intercept: NDArray[Any]) -> _Affine:
-    """Turn a linear function of what a step gives into one of what the step gets."""
+    """Turn a linear function of a step's output into one of its input."""
     d = coef.shape[1]
     shift, scale = np.zeros(d), np.ones(d)
     clips = getattr(step, "clip", False)

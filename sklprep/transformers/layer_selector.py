@@ -17,15 +17,15 @@ from sklprep.transformers.selection import Selector, validate_layers
 class LayerSelector(Selector):
     """Select hidden states of some layers, or the embeddings, as one matrix.
 
-    The layers' hidden states are concatenated in ascending layer order. Being a parameter, the
-    choice of layers can be searched, as in
+    Hidden states are concatenated in ascending layer order. The layers are a parameter, so a search
+    can choose them, as in
     ``GridSearchCV(pipe, {"layerselector__layers": ["embeddings", "0-5", 12]})``.
 
     Parameters
     ----------
     layers : int, list of int, or str, default="all"
-        Layer numbers as the data numbers them (never positions): one, several, a specification
-        such as ``"0-2,10,15-17"``, ``"all"``, or ``"embeddings"`` for the token embeddings.
+        Layer numbers as the data has them (not positions): one, several, a specification such as
+        ``"0-2,10,15-17"``, ``"all"``, or ``"embeddings"`` for the token embeddings.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class LayerSelector(Selector):
     pooling_ : str or None
         How the tokens of the sentence files became rows; None for arrays.
     n_features_in_ : int
-        Number of layers of the input; columns of a 2-D input.
+        Number of layers of the input; of columns for 2-D input.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only for 2-D input whose columns are named by strings.
 
@@ -173,7 +173,7 @@ class LayerSelector(Selector):
             )
 
     def find_members(self, acts: ActivationSet) -> Members:
-        """What the fitted selector reads of a set."""
+        """Name the members of a set that the fitted selector reads."""
         check_is_fitted(self)
         layers = tuple(self.layers_.tolist())
         return Members(embeddings=not layers, layers=layers)

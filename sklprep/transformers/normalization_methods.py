@@ -1,4 +1,4 @@
-"""The table of normalization methods, which imports nothing: `--help` reads it, too."""
+"""The table of normalization methods. It imports nothing heavy, as `--help` needs it too."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Method:
     Attributes
     ----------
     scaler : str or None
-        The class of `sklearn.preprocessing` that does it.
+        Name of the class of `sklearn.preprocessing` that does it; None for no scaling.
     parameters : mapping of str to str
-        Entries of a dataset file, and the attributes of the fitted scaler that they hold.
+        From the entries of a dataset file to the attributes of the fitted scaler that they hold.
     keeps_zeros : bool
         Whether zeros stay zeros, so that sparse X stays sparse.
     """
@@ -33,7 +33,7 @@ METHODS: dict[str, Method] = {
 }
 
 KEEP_ZEROS = tuple(name for name, method in METHODS.items() if method.keeps_zeros)
-"""The methods that sparse X takes."""
+"""The methods that sparse X can have."""
 
 
 def is_method(name: object) -> bool:

@@ -31,7 +31,8 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     ----------
     method : {"standardize", "minmax", "maxabs", "none"}, default="standardize"
         Subtract the mean and divide by the standard deviation; map to [0, 1]; divide by the
-        largest absolute value; leave as it is. Sparse X, as SAE features are, takes the last two.
+        largest absolute value; or leave X as it is. Sparse X, such as SAE features, allows the last
+        two only.
 
     Attributes
     ----------
@@ -46,15 +47,15 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
     Raises
     ------
     ValueError
-        For another method, sparse X with a method that would fill its zeros, NaN or infinite
-        values, or another number of columns than in `fit`.
+        If the method is unknown or would fill the zeros of sparse X, there are NaN or infinite
+        values, or X has another number of columns than in `fit`.
 
     Notes
     -----
     With `standardize`, :math:`z = (x - \mu) / \sigma`, where :math:`\mu` and :math:`\sigma` are the
     mean and the population standard deviation (divided by n) of the column; with `minmax`,
     :math:`z = (x - \min) / (\max - \min)`; with `maxabs`, :math:`z = x / \max |x|`. A constant
-    column has the scale 1 and becomes 0; with `maxabs` that holds for a column of zeros. Sums,
+    column has the scale 1 and becomes 0; with `maxabs`, only a column of zeros does. Sums,
     means and scales are float64 whatever the input, computed in row blocks of a constant size and
     rounded once, to the dtype of the input: on float32 activations with massive dimensions,
     scalers that compute in float32 err by 1e-4. The definitions are those of
@@ -107,7 +108,7 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         return self._fit_blocks(self._validate(X, reset=first), first=first)
 
     def transform(self, X: Any) -> NDArray[Any]:
-        """Normalize.
+        """Normalize each column with the fitted statistics.
 
         Parameters
         ----------
@@ -116,7 +117,7 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         Returns
         -------
         ndarray or CSR of shape (n_samples, n_features)
-            As X is; float32, float64 for float64 input.
+            Sparse if X is; float32, or float64 for float64 input.
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
@@ -136,7 +137,7 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
         Returns
         -------
         ndarray or CSR of shape (n_samples, n_features)
-            Good to the precision of X, relative to the largest magnitude of each column.
+            Accurate to the precision of X, relative to the largest magnitude of each column.
         """
         check_is_fitted(self)
         X = self._validate(X, reset=False)
@@ -193,7 +194,7 @@ class ActivationNormalizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator
 
 
 def _as_float64(block: Any) -> Any:
-    """Copy in C order: numpy's sums depend on the memory layout."""
+    """Copy in C order, as numpy's sums depend on the memory layout."""
     is_sparse: bool = issparse(block)
     if is_sparse:
         return block.astype(np.float64)
@@ -210,7 +211,7 @@ def _in_place(scaler: Any, name: str) -> Callable[..., Any]:
 def _by_blocks(
     X: NDArray[Any], function: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 ) -> NDArray[Any]:
-    if issparse(X):  # value by value, so in any blocks the same
+    if issparse(X):  # it works value by value, so blocks would change nothing
         return function(_as_float64(X)).astype(X.dtype)
     result = np.empty(X.shape, X.dtype)
     for start in range(0, len(X), _BLOCK_ROWS):

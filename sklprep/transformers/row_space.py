@@ -1,4 +1,4 @@
-"""`RowSpaceProjector`: no more columns than training rows, and many models predict the same."""
+"""`RowSpaceProjector`: no more columns than training rows, and the same predictions."""
 
 from __future__ import annotations
 
@@ -23,28 +23,30 @@ _FLOATS = [np.float32, np.float64]
 class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     r"""Project rows onto the space that the training rows span.
 
-    With far fewer rows than columns, a model that depends on X through inner products or distances
-    alone predicts the same from the projection, and is fitted many times faster. Place it directly
-    before the model, and behind what treats columns one by one, such as `ActivationNormalizer`.
+    With far fewer rows than columns, a model that depends on X only through inner products or
+    distances predicts the same from the projection, and is fitted many times faster. Place it
+    directly before the model, after steps that treat columns one by one, such as
+    `ActivationNormalizer`.
 
     Parameters
     ----------
     residual : bool, default=False
-        Append a column: how far each row lies from the row space. It is 0 for training rows, and
-        makes their distances to every other row those in X.
+        Append a column with the distance of each row from the row space. It is 0 for training rows,
+        and makes their distances to all other rows equal to those in X.
     copy_X : bool, default=True
-        If False, keep a reference to the training rows, and pass X through as it is. This saves
-        the memory of X where nobody writes to it afterwards, as behind `ActivationNormalizer`.
+        If False, keep a reference to the training rows, and return X itself where it passes
+        through. This saves the memory of X if nothing modifies it afterwards, as after
+        `ActivationNormalizer`.
 
     Attributes
     ----------
     n_components_ : int
         r, the dimension of the row space; `n_features_in_` if X passes through.
     eigenvalues_ : ndarray of shape (n_components_,), float64, or None
-        Of the Gram matrix of the training rows, descending. None, as are the next two, if X
-        passes through.
+        Eigenvalues of the Gram matrix of the training rows, descending. None, as are the next two,
+        if X passes through.
     eigenvectors_ : ndarray of shape (n_samples, n_components_), float64, or None
-        Of the same matrix, one a column.
+        Eigenvectors of the same matrix, one per column.
     X_fit_ : ndarray of shape (n_samples, n_features_in_) or None
         The training rows.
     n_features_in_ : int
@@ -56,7 +58,7 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     TypeError
         If a parameter is not a bool.
     ValueError
-        For NaN or infinite values, or another number of columns than in `fit`.
+        If X has NaN or infinite values, or another number of columns than in `fit`.
 
     Notes
     -----
@@ -75,16 +77,16 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
     **Other predictions**: L1 penalties, `Lasso` and `ElasticNet`; `LinearDiscriminantAnalysis` and
     `QuadraticDiscriminantAnalysis`; naive Bayes; trees, forests and boosting; neural networks;
-    metrics other than Euclidean; and what scales or selects single columns behind the projector.
+    metrics other than Euclidean; and steps after the projector that scale or select columns.
 
-    Decision values agree to 1e-9 of the largest on float64, those of `LogisticRegression` at that
-    `tol` to 1e-4. On float32 they agree to 1e-6 for neighbors, and for SVMs to 1e-4, or 1e-5 at
-    ``tol=1e-9``. `Ridge` and `LogisticRegression` compute in float32 themselves and agree to 1e-3
-    and 1e-2: on 816 rows of 59,904 standardized columns the plain fits were off by 2e-4 and 2e-3,
-    those on the projection by 5e-7 and 1e-3. On columns that are not centred, the projection can
-    cost `Ridge` 4e-3 on float32, unless it has ``solver="svd"``. Fits that stop early differ more:
-    at `max_iter`, at the default `tol` of `LogisticRegression` (1e-1), or at that of `NuSVC` on
-    float32 (3e-1).
+    Decision values agree to 1e-9 of the largest on float64, those of `LogisticRegression` with
+    ``tol=1e-7`` to 1e-4. On float32 they agree to 1e-6 for neighbors, and for SVMs to 1e-4, or 1e-5
+    at ``tol=1e-9``. `Ridge` and `LogisticRegression` compute in float32 themselves, and agree to
+    1e-3 and 1e-2: on 816 rows of 59,904 standardized columns, the plain fits were off by 2e-4 and
+    2e-3, those on the projection by 5e-7 and 1e-3. On columns that are not centred, the projection
+    can cost `Ridge` 4e-3 on float32, unless it has ``solver="svd"``. Fits that stop early differ
+    more: at `max_iter`, at the default `tol` of `LogisticRegression` (1e-1), or at that of `NuSVC`
+    on float32 (3e-1).
 
     Let :math:`K = X X^T = U \Lambda U^T` be the Gram matrix of the n training rows, and
     :math:`V = \Lambda^{-1/2} U^T X` the r rows of an orthonormal basis of their span. Then
@@ -93,15 +95,16 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
               \|x - x_i\|^2 = \|z - z_i\|^2 + \rho^2, \quad \rho^2 = \|x\|^2 - \|z\|^2
 
     for every row x and training row :math:`x_i`. A linear model with an L2 penalty has its
-    coefficients in that span [1]_, [2]_: w on Z are :math:`V^T w` on X (`coef_on_input`), with the
-    same intercept. `fit` costs :math:`n^2 d` multiplications and an eigendecomposition of K, never
-    an SVD of X; `fit_transform` hardly more; `transform` :math:`n d` a row. V is not formed.
+    coefficients in that span [1]_, [2]_: w on Z corresponds to :math:`V^T w` on X
+    (`coef_on_input`), with the same intercept. `fit` costs :math:`n^2 d` multiplications and an
+    eigendecomposition of K, but no SVD of X; `fit_transform` hardly more; `transform` :math:`n d`
+    per row. V is not formed.
 
-    K is accumulated in float64 over blocks of columns, and Z rounded once, to the dtype of X.
+    K is accumulated in float64 over blocks of columns, and Z is rounded once, to the dtype of X.
     Directions whose eigenvalue is at most 1e-12 of the largest are dropped, such as those of
     duplicate rows and of the mean after centring; one always stays. Likewise :math:`\rho^2` is 0
-    up to 1e-12 of the largest eigenvalue or of :math:`\|x\|^2`. Where there are no fewer training
-    rows than columns, X passes through unchanged, and :math:`\rho` is 0.
+    up to 1e-12 of the largest eigenvalue or of :math:`\|x\|^2`. With at least as many training
+    rows as columns, X passes through unchanged, and :math:`\rho` is 0.
 
     References
     ----------
@@ -156,15 +159,15 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Returns
         -------
-        ndarray of shape (n_samples, n_components_), or a column more for the residual
-            float32; float64 for float64 input.
+        ndarray of shape (n_samples, n_components_), plus a column for the residual
+            float32, or float64 for float64 input.
         """
         X = self._fit(X)
         Z = X if self.X_fit_ is None else self.eigenvectors_ * np.sqrt(self.eigenvalues_)
         return self._assemble(Z, np.zeros(len(X)), X.dtype)
 
     def transform(self, X: Any) -> NDArray[Any]:
-        """Project.
+        """Project rows onto the row space of the training rows.
 
         Parameters
         ----------
@@ -172,8 +175,8 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Returns
         -------
-        ndarray of shape (n_samples, n_components_), or a column more for the residual
-            float32; float64 for float64 input.
+        ndarray of shape (n_samples, n_components_), plus a column for the residual
+            float32, or float64 for float64 input.
         """
         check_is_fitted(self)
         passes = self.X_fit_ is None
@@ -194,14 +197,14 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_components_), or a column more for the residual
+        X : array-like of shape (n_samples, n_components_), plus a column for the residual
             That column is not used: it has no direction.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            Rows of the row space come back as they were; of others, the part that lies in it.
-            float32; float64 for float64 input.
+            Rows of the row space as they were; of other rows, the part that lies in it.
+            float32, or float64 for float64 input.
         """
         check_is_fitted(self)
         Z = check_array(read_tensor(X, "X"), dtype=_FLOATS)
@@ -265,7 +268,7 @@ class RowSpaceProjector(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         return X
 
     def _dual_basis(self) -> NDArray[np.float64]:
-        """Give what turns inner products with the training rows into coordinates."""
+        """Give the matrix that turns inner products with the training rows into coordinates."""
         lengths = np.sqrt(self.eigenvalues_)
         return self.eigenvectors_ / np.where(lengths > 0, lengths, np.inf)
 

@@ -29,11 +29,11 @@ class SAEFeatureSelector(Selector):
     Parameters
     ----------
     layers : int, list of int, or str, default="all"
-        Layer numbers as the data numbers them, as in `LayerSelector`, among those with an SAE.
+        Layer numbers as in `LayerSelector`, among the layers with an SAE.
     features : int, list of int, or None, default=None
-        Indices of the features to take of each SAE, in this order; None takes all.
+        Indices of the features to take from each SAE, in this order; None takes all.
     average_l0 : float, list of float, or None, default=None
-        Which SAE, where a layer has several. A list takes all of a layer's SAEs that it names.
+        Which SAE to take, where a layer has several. A list takes all SAEs that it names.
 
     Attributes
     ----------
@@ -42,11 +42,11 @@ class SAEFeatureSelector(Selector):
     sae_layers_ : ndarray of shape (n_selected_saes,), int64
         Layer of each selected SAE, in the order of the columns.
     average_l0s_ : ndarray of shape (n_selected_saes,), float64, or None
-        Sparsity of each; None for arrays, which carry none.
+        average_l0 of each; None for arrays, which do not carry it.
     has_siblings_ : ndarray of shape (n_selected_saes,), int64
-        1 where the layer has several SAEs, so that names need the sparsity; otherwise 0.
+        1 where the layer has several SAEs, so that column names need average_l0; otherwise 0.
     features_ : ndarray of shape (n_selected_features,), int64, or None
-        None selects all.
+        The selected features; None for all.
     n_sae_features_ : int
         Number of features of an SAE.
     n_features_out_ : int
@@ -54,7 +54,7 @@ class SAEFeatureSelector(Selector):
     pooling_ : str or None
         How the tokens of the sentence files became rows; None for arrays.
     n_features_in_ : int
-        Number of SAE configs of the input; layers of a 3-D, columns of a 2-D input.
+        Number of SAE configs of the input; of layers for 3-D, of columns for 2-D input.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only for 2-D input whose columns are named by strings.
 
@@ -68,19 +68,19 @@ class SAEFeatureSelector(Selector):
     TypeError
         If `features` are not whole numbers.
     ValueError
-        If `features` are empty or repeat, or the input does not fit what was seen in `fit`.
+        If `features` are empty or repeated, or the input does not fit what was seen in `fit`.
 
     See Also
     --------
-    LayerSelector : Selects hidden states or embeddings.
+    LayerSelector : Select hidden states or embeddings.
 
     Notes
     -----
-    A k-sparse probe is `sklearn.feature_selection.SelectKBest` behind the selector: as a step of
-    the pipeline it picks its k features anew in every fold, on the training rows alone.
+    For a k-sparse probe, put `sklearn.feature_selection.SelectKBest` after the selector: as a step
+    of the pipeline, it picks its k features anew in every fold, on the training rows alone.
 
-    With ``set_output(transform="pandas")`` scikit-learn refuses sparse output; of
-    ``set_config(transform_output="pandas")`` it is spared.
+    ``set_output(transform="pandas")`` raises scikit-learn's error for sparse output; the global
+    ``set_config(transform_output="pandas")`` does not apply to this selector.
 
     Examples
     --------
@@ -119,7 +119,7 @@ class SAEFeatureSelector(Selector):
         ----------
         X : ActivationSet of shape (n_samples,), array-like of shape \
 (n_samples, n_layers, n_features), or {array-like, sparse matrix} of shape (n_samples, n_features)
-            An array's layers are numbered from 0; a matrix is layer 0.
+            An array's layers are numbered from 0; a 2-D array or matrix is layer 0.
         y : ignored
 
         Returns
@@ -229,7 +229,7 @@ class SAEFeatureSelector(Selector):
             )
 
     def _saes_of(self, acts: ActivationSet) -> list[tuple[int, float | None]]:
-        """Layer and average_l0 of each SAE; None where one side may not know its own."""
+        """List layer and average_l0 of each SAE; None where one side may not know the latter."""
         known = self.average_l0 is not None or None not in (self.pooling_, pooling_of(acts))
         layers = self.sae_layers_.tolist()
         if self.average_l0s_ is None or not known:
@@ -237,7 +237,7 @@ class SAEFeatureSelector(Selector):
         return list(zip(layers, self.average_l0s_.tolist(), strict=True))
 
     def find_members(self, acts: ActivationSet) -> Members:
-        """What the fitted selector reads of a set."""
+        """Name the members of a set that the fitted selector reads."""
         check_is_fitted(self)
         configs = tuple(self._configs_of(acts))
         if self.features_ is None:
@@ -245,7 +245,7 @@ class SAEFeatureSelector(Selector):
         return Members(features=tuple(itertools.product(configs, self.features_.tolist())))
 
     def _configs_of(self, acts: ActivationSet) -> list[int]:
-        """Positions of the fitted SAEs among the `sae_layers` of a set."""
+        """Find the positions of the fitted SAEs among the `sae_layers` of a set."""
         return [acts.rows.find_config(*sae) for sae in self._saes_of(acts)]
 
     @property
@@ -262,13 +262,13 @@ class SAEFeatureSelector(Selector):
 
 
 def _find_configs(acts: ActivationSet, layers: list[int], average_l0: Any) -> list[int]:
-    """Positions of the layers' SAEs, by ascending layer and average_l0."""
+    """Find the positions of the layers' SAEs, by ascending layer and average_l0."""
     wanted = [None] if average_l0 is None else np.unique(average_l0).tolist()
     configs: list[int] = []
     used: set[float | None] = set()
     for layer in layers:
         there = set(acts.average_l0s[acts.sae_layers == layer].tolist())
-        # of values that the layer does not have, the first raises
+        # if the layer has none of the values, the first one raises
         values = [value for value in wanted if value in there] or wanted[:1]
         configs += [acts.rows.find_config(layer, value) for value in values]
         used.update(values)
@@ -282,7 +282,7 @@ def _find_configs(acts: ActivationSet, layers: list[int], average_l0: Any) -> li
 
 
 def check_features(features: Any, n_features: int, *, name: str) -> NDArray[np.int64]:
-    """Read one feature index as a 0-d array, several as a 1-d one; refuse what the SAE lacks."""
+    """Read one feature index as a 0-d array, several as 1-d; refuse those that the SAE lacks."""
     several = list(features) if np.iterable(features) else [features]
     for feature in several:
         if not isinstance(feature, Integral) or isinstance(feature, bool):
@@ -297,7 +297,7 @@ def check_features(features: Any, n_features: int, *, name: str) -> NDArray[np.i
 
 
 def refuse_average_l0(average_l0: Any) -> None:
-    """Raise unless it is None: arrays do not say what SAE they come from."""
+    """Raise unless it is None: arrays do not say which SAE they come from."""
     if average_l0 is not None:
         raise FeatureNotFoundError(
             f"average_l0 mismatch: {average_l0} was asked for, but arrays carry none."

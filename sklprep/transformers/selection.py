@@ -1,4 +1,4 @@
-"""What both selectors check of their input."""
+"""What both selectors check in their input."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sklprep.formats.rows import Siblings
 from sklprep.transformers.worker_warnings import OnceWarnings
 
 torn_groups = OnceWarnings()
-"""By the key of the source: the next folds tear the same groups."""
+"""One for each source, by its key: all folds would warn of the same groups."""
 
 
 class Selector(TransformerMixin, BaseEstimator):
-    """What both selectors check."""
+    """Checks that both selectors share."""
 
     _siblings: Siblings | None = None
 
@@ -42,15 +42,15 @@ class Selector(TransformerMixin, BaseEstimator):
         if not torn_groups.has_shown(siblings.key) and X.rows.holds_any(siblings):
             torn_groups.warn(
                 siblings.key,
-                f"X has rows of groups that {type(self).__name__} was fitted on other rows of,"
-                " tokens of one sentence perhaps: scored as test rows they have siblings in"
+                f"X has rows of groups of which {type(self).__name__} was fitted on other rows,"
+                " perhaps tokens of one sentence: scored as test rows, they have siblings in"
                 " training, which raises scores. Split by group, as in cross_val_score(pipe, acts,"
                 " y, groups=acts.groups, cv=GroupKFold(5)).",
                 stacklevel=3,
             )
 
     def __getstate__(self) -> Any:
-        if not hasattr(self, "pooling_"):  # it may be on its way to a worker, to be fitted there
+        if not hasattr(self, "pooling_"):  # it may be on its way to a worker that fits it
             torn_groups.listen()
         return super().__getstate__()
 

@@ -1,4 +1,4 @@
-"""Sparse output where scikit-learn is configured to give data frames, which cannot hold it."""
+"""Sparse output even if scikit-learn is configured for data frames, which cannot hold it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _T = TypeVar("_T", bound=type)
 
 
 def keeps_sparse(gives_sparse: Callable[[Any], bool] = issparse) -> Callable[[_T], _T]:
-    """Decorate a transformer so that ``set_config(transform_output=...)`` spares sparse output.
+    """Decorate a transformer so that ``set_config(transform_output=...)`` ignores sparse output.
 
-    What ``set_output`` asks of one transformer still counts: there scikit-learn's error says why.
+    ``set_output`` on the transformer itself still applies, and raises scikit-learn's error.
 
     Parameters
     ----------
     gives_sparse : callable
-        From X to whether the output is sparse; by default where X is.
+        From X to whether the output is sparse; by default, whether X is.
     """
 
     def decorate(transformer: _T) -> _T:

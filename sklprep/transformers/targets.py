@@ -20,7 +20,7 @@ from sklprep.transformers.sae_selector import check_features, refuse_average_l0
 from sklprep.transformers.selection import validate_layers
 
 ENOUGH_ACTIVE = 10
-"""Active rows below which a feature is not worth predicting: ten give each of five test folds two,
+"""Fewest active rows with which a feature is worth predicting: ten give each of five folds two,
 while with two to four most test folds are constant."""
 
 
@@ -32,16 +32,16 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
     layer : int
         Layer of the SAE.
     feature : int or list of int
-        Index of the feature within the SAE; a list gives y a column for each.
+        Index of the feature within the SAE; for a list, y has one column per feature.
     average_l0 : float or None, default=None
-        Which SAE, where the layer has several.
+        Which SAE to use, where the layer has several.
 
     Attributes
     ----------
     average_l0_ : int, float or None
-        Sparsity of the SAE that was found; None for arrays.
+        average_l0 of the SAE that is used; None for arrays.
     n_features_in_ : int
-        Number of SAE configs of the input; layers of a 3-D, columns of a 2-D input.
+        Number of SAE configs of the input; of layers for 3-D, of columns for 2-D input.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only for 2-D input whose columns are named by strings.
     n_sae_features_ : int
@@ -50,15 +50,18 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
     Raises
     ------
     LayerNotFoundError, FeatureNotFoundError
-        If the data has no such layer, feature or average_l0.
+        If the data has no such layer, feature or average_l0, or the layer has several SAEs and
+        `average_l0` is None.
+    TypeError
+        If `layer` or `feature` is not a whole number.
     ValueError
-        If the input does not fit what was seen in `fit`, or features repeat.
+        If the input does not fit what was seen in `fit`, or features are empty or repeated.
 
     Warns
     -----
     SklprepWarning
-        In `fit_transform`, for each of several features that is active in fewer than 10 rows:
-        scikit-learn scores a column without variation without a word.
+        In `fit_transform`, for each of several features that is active in fewer than 10 rows, as
+        scikit-learn scores a constant column without a warning.
 
     Examples
     --------
@@ -155,7 +158,7 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
         return values
 
     def find_members(self, acts: ActivationSet) -> Members:
-        """What the extractor reads of a set."""
+        """Name the members of a set that the extractor reads."""
         config = acts.rows.find_config(self.layer, self.average_l0)
         features = np.atleast_1d(self.feature).tolist()
         return Members(features=tuple((config, feature) for feature in features))
@@ -175,7 +178,7 @@ class FeatureTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
 
 
 def describe_rarity(layer: int, feature: int, values: NDArray[Any]) -> str:
-    """Say in how many rows a feature is active if they are too few; else nothing."""
+    """Say in how many rows a feature is active if they are too few; otherwise return ""."""
     active = int(np.count_nonzero(values))
     if active >= ENOUGH_ACTIVE:
         return ""
@@ -253,7 +256,7 @@ class ConceptTargetExtractor(TransformerMixin, BaseEstimator, auto_wrap_output_k
         )
 
     def find_members(self, acts: ActivationSet) -> Members:
-        """What the extractor reads of a set: labels are there already."""
+        """Name the members of a set that the extractor reads: none, labels are there already."""
         return Members()
 
     def __sklearn_tags__(self) -> Any:

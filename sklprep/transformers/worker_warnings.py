@@ -1,9 +1,9 @@
 """Warnings of worker processes, shown by the process that started them.
 
-What a worker prints goes to the stderr that it was born with: a notebook does not show it, and
+What a worker prints goes to the stderr that it was started with: a notebook does not show it, and
 `warnings.catch_warnings` does not record it. So a process that sends a selector to workers listens
-for what these have to say, and a worker waits until it has been said. The bytes that travel are a
-text, and both sides prove that they know the key that Python gives a process and its children.
+for their warnings, and a worker waits until its warning has been shown. Only text is sent, and both
+sides prove that they know the key that Python gives a process and its children.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _SHOWN, _NOT_SHOWN = b"shown", b"not shown"
 
 
 class OnceWarnings:
-    """Shows each warning once, whichever process of a parallel run comes upon its cause.
+    """Shows each warning once, whichever process of a parallel run raises it.
 
-    Every fold of a search would say the same again.
+    Otherwise every fold of a search would repeat it.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class OnceWarnings:
         self._seen.add(key)
 
     def _tell_parent(self, key: str, message: str) -> bool:
-        with warnings.catch_warnings(record=True) as shown:  # but where warnings are errors
+        with warnings.catch_warnings(record=True) as shown:  # raises if warnings are errors
             warnings.warn(message, SklprepWarning, stacklevel=2)
         if not shown:
             return True  # they are ignored, here as there
@@ -57,11 +57,11 @@ class OnceWarnings:
             with Client(_address(os.getppid()), authkey=current_process().authkey) as parent:
                 parent.send_bytes(f"{key}\n{message}".encode())
                 return parent.recv_bytes(_MOST_BYTES) == _SHOWN
-        except (OSError, EOFError, AuthenticationError):  # it does not listen
+        except (OSError, EOFError, AuthenticationError):  # the parent does not listen
             return False
 
     def listen(self) -> None:
-        """Show from now on what workers of this process have to say."""
+        """Show the warnings of this process's workers from now on."""
         with suppress(OSError):
             _start_listening(os.getpid(), self)
 
@@ -72,14 +72,16 @@ class OnceWarnings:
                     key, _, message = worker.recv_bytes(_MOST_BYTES).decode().partition("\n")
                     worker.send_bytes(_SHOWN if self._show(key, message) else _NOT_SHOWN)
             except (EOFError, ConnectionError, AuthenticationError):
-                continue  # that worker has died, or is none of ours
+                continue  # that worker has died, or is not ours
             except OSError:
                 return
 
     def _show(self, key: str, message: str) -> bool:
         try:
             self.warn(key, message, stacklevel=1)
-        except SklprepWarning:  # here warnings are errors, and this thread has nobody to raise to
+        except (
+            SklprepWarning
+        ):  # warnings are errors here, and nothing would catch one in this thread
             return False
         return True
 
@@ -92,7 +94,7 @@ def _start_listening(pid: int, warner: OnceWarnings) -> None:
 
 
 def _address(pid: int) -> str:
-    """Where the process listens, from what its children know of it."""
+    """Give the address at which a process listens, from its id, which its children know."""
     if sys.platform == "win32":
         return rf"\\.\pipe\sklprep-{pid}"
     name = f"sklprep-{os.getuid()}-{pid}"

@@ -304,7 +304,7 @@ def test_pooling_and_average_l0_reach_the_data(run, folder, output):
             2,
             ".*unrecognized argument --strategi; did you mean --strategy",
         ),
-        ("--strategy hidden-to-concept --layer 1 --stratify", 2, ".*belong to --test-size"),
+        ("--strategy hidden-to-concept --layer 1 --stratify", 2, ".*need --test-size"),
         ("--strategy hidden-to-concept --layer 1 --test-size 1.5", 2, ".*fraction"),
         ("--strategy hidden-to-concept --layer 1 --test-size 104", 2, "The rows cannot be split"),
         (

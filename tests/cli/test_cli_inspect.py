@@ -45,9 +45,9 @@ def test_folder_is_told_in_words(run, folder):
     assert (0, "") == (code, err)
     for text in (
         f"{folder}: sentence folder",
-        "48 (one a sentence), pooling final",
+        "48 (one per sentence), pooling final",
         "labels        0: ",
-        "a sentence, median",
+        "per sentence, median",
         "layers 0-2, 6 wide, float32",
         "3 SAEs, 30 wide, float32",
         "layer 2 ",
@@ -221,9 +221,9 @@ def test_near_duplicates_by_layer(run):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ("--near 1", 2, "--near belongs to --audit"),
-        ("--threshold 0.5", 2, "--threshold belongs to --audit"),
-        ("--groups-out g.csv", 2, "--groups-out belongs to --audit"),
+        ("--near 1", 2, "--near needs --audit"),
+        ("--threshold 0.5", 2, "--threshold needs --audit"),
+        ("--groups-out g.csv", 2, "--groups-out needs --audit"),
         ("--audit --quick", 2, "--audit needs the values"),
         ("--audit --threshold 0", 2, "cosine above 0"),
         ("--audit --threshold x", 2, "cosine above 0"),

@@ -50,7 +50,7 @@ def test_writes_the_probe_and_prints_its_honest_score(probe, folder):
     lines = out.splitlines()
     assert (0, "") == (code, err)
     assert lines[0] == f"{path}: {written}"
-    assert lines[1].startswith("Cosine of its directions across folds 0.")
+    assert lines[1].startswith("Cosine of its directions across folds: mean 0.")
     assert lines[2] == expected.summary()
     assert written.score["value"] == expected.nested_score
     assert written.score["interval"] == pytest.approx(expected.nested_interval)

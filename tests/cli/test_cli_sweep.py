@@ -484,7 +484,7 @@ def test_quiet_pack_says_nothing(pack, folder, tmp_path):
 
 def test_pack_verifies_what_it_wrote(pack, folder, tmp_path):
     out = tmp_path / "pack"
-    expected = (0, f"{out}: 48 sentences, 48 rows, every digest is right\n", "")
+    expected = (0, f"{out}: 48 sentences, 48 rows, all digests match\n", "")
 
     assert pack(folder, out, "--verify") == expected
     assert pack(out, "--verify") == expected
@@ -509,7 +509,7 @@ def test_pack_needs_a_place(pack, folder):
     code, out, err = pack(folder)
 
     assert (code, out) == (2, "")
-    assert err.startswith("Error: Give INPUT and OUT; one path alone is a pack to --verify")
+    assert err.startswith("Error: Give INPUT and OUT; only --verify takes a single path")
 
 
 @pytest.mark.parametrize("name", ["", "no such folder"])
@@ -582,7 +582,7 @@ class TestSeveralInputs:
 
         assert run_command("sweep", honest, honest)[::2] == (
             2,
-            "Error: Two inputs are called honest. Rename one: rows are told apart by it.\n",
+            "Error: Two inputs are called honest. Rename one: the name tells their rows apart.\n",
         )
         code, _, err = run_command("sweep", honest, devious, "--labels", "labels.csv")
         assert (code, err.startswith("Error: --labels names sentences by their index")) == (2, True)

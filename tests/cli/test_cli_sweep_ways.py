@@ -67,7 +67,7 @@ def test_sentences_are_scored_by_their_tokens(folder, run_command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--top", "3"], "--top belongs to --features-from; give that too."),
+        (["--top", "3"], "--top needs --features-from; give that too."),
         (["--features-from", "{}", "--target-layer", "1"], "not both."),
         (["--features-from", "{}", "--scoring", "r2"], "--scoring is for one target"),
         (["--features-from", "{}", "--inner-cv", "3"], "--inner-cv is for one target"),

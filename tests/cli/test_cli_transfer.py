@@ -47,7 +47,10 @@ def test_each_input_has_labels_of_its_own(folders, run_command, tmp_path):
     assert (0, "", 2) == (code, err, out.count("\n"))
 
     code, _, err = run_command("transfer", *folders, *OPTIONS, *tables[:2])
-    assert (2, "Error: Give --labels once for each of 2 INPUTs, or not at all.\n") == (code, err)
+    assert (2, "Error: Give --labels once for each of the 2 INPUTs, or not at all.\n") == (
+        code,
+        err,
+    )
 
 
 def test_a_feature_can_be_the_target(folders, run_command):

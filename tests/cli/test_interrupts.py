@@ -283,7 +283,7 @@ def test_an_interrupted_pack_says_that_it_goes_on_and_does(folders, tmp_path, mo
     command.wait_for(packing)
     os.kill(command.pid, signal.SIGINT)
 
-    said = "Interrupted; the same command goes on where it stopped.\n"
+    said = "Interrupted; the same command continues where it stopped.\n"
     assert (130, said, []) == command.end()
     assert [".pack.partial"] == [path.name for path in tmp_path.iterdir()]
     assert not [path for path in tmp_path.rglob("*") if path.suffix == ".tmp"]

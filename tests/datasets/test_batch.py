@@ -444,13 +444,13 @@ def test_output_that_is_no_place_to_write_is_refused_before_any_dataset(generate
             f"{CONCEPT} {FEATURE} --target-layer 1 --target-feature 1",
             "hidden-to-concept needs --la",
         ),
-        (f"{CONCEPT} --layer 1 --top 3", "--top belongs to --features-from"),
+        (f"{CONCEPT} --layer 1 --top 3", "--top needs --features-from"),
         (f"{FEATURE} --features-from f.csv --top 0", ".*--top"),
         (f"{FEATURE} --features-from f.csv --target-layer 1", "Give --features-from or"),
         (f"{FEATURE} --features-from f.csv --target-feature 1", "Give --features-from or"),
         (f"{FEATURE} --features-from f.csv --average-l0 1", "Give --features-from or"),
         (f"{CONCEPT} --features-from f.csv --layer 1", "hidden-to-concept does not use --target"),
-        (f"{CONCEPT} --layer 1 --random-state 1", "--random-state and --stratify belong to"),
+        (f"{CONCEPT} --layer 1 --random-state 1", "--random-state and --stratify need --test-size"),
     ],
 )
 def test_options_that_do_not_fit_are_a_fault_of_the_command_line(generate, arguments, message):

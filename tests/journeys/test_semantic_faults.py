@@ -346,7 +346,7 @@ def test_fewer_rows_than_folds_cannot_be_scored(dump, run):
     assert (code, err) == (
         1,
         (
-            "Error: There are 4 groups, fewer than the 5 folds. Add rows, as no number of folds was"
+            "Error: There are 4 groups, fewer than the 5 folds. Add rows: no number of folds was"
             " found that works.\n"
         ),
     )

@@ -388,7 +388,7 @@ def test_inspect_counts_tokens_as_rows(folder, pack, capsys):
     n = len(tokens_of(folder))
     for arguments in ([folder, "--pooling", "none"], [pack], [pack, "--audit"]):
         assert main(["inspect", *map(str, arguments)]) == 0
-        assert f"{n} (one a token), pooling none" in capsys.readouterr().out
+        assert f"{n} (one per token), pooling none" in capsys.readouterr().out
 
 
 def test_memory_does_not_grow_with_the_tokens(run_python, tmp_path):

@@ -137,7 +137,7 @@ def test_every_control_scores_sentences_and_the_text_says_so(tokens):
     counts = [len(np.unique(sentences[y == label])) for label in (0, 1)]
     assert found.baselines["majority"].mean == pytest.approx(max(counts) / 40, abs=0.15)
     assert found.permutation_scores.shape == (9, 2)
-    assert "the largest mean of 5 in a row of the decisions for their tokens" in (
+    assert "the largest rolling mean (window 5) of the decisions for their tokens" in (
         found.methods_text()
     )
     plain = layer_sweep(None, acts, y, **{**options, "aggregate": None})
@@ -158,7 +158,7 @@ def test_tokens_that_repeat_are_solved_where_they_outnumber_columns(tokens):
 
 BAD = {
     "name": ({"aggregate": "median"}, "must be one of mean, max, rolling_mean_max, top_k_mean"),
-    "alone": ({"aggregate_params": {"k": 2}}, "belongs to aggregate"),
+    "alone": ({"aggregate_params": {"k": 2}}, "needs aggregate"),
     "parameter": (
         {"aggregate": "top_k_mean", "aggregate_params": {"window": 2}},
         "has no parameter 'window'; it takes k",

@@ -138,7 +138,7 @@ def test_constant_and_equal_confounds_do_no_harm():
 @pytest.mark.parametrize(
     ("confounds", "message"),
     [
-        ("lenght", "'lenght' is not a confound that a set knows; expected 'length', 'position'"),
+        ("lenght", "'lenght' is not the name of a confound; expected 'length', 'position'"),
         ("length", "needs sentences, which acts does not have"),
         (np.zeros(4), r"must have shape \(5,\) or \(5, k\)"),
         ([1, 2, 3, 4, np.inf], "must be finite numbers or text"),

@@ -94,7 +94,7 @@ def test_given_pipeline_keeps_its_selector():
             GridSearchCV(behind(LayerSelector()), [GRID, {"layerselector": [LayerSelector(1)]}]),
             "searches layerselector, and so does the sweep",
         ),
-        (make_pipeline(LayerSelector(1)), "holds LayerSelector alone; expected a model behind it"),
+        (make_pipeline(LayerSelector(1)), "holds LayerSelector alone; expected a model after it"),
         (
             VotingClassifier([("a", behind(LayerSelector(1)))]),
             "VotingClassifier holds a selector where the sweep cannot take it out",

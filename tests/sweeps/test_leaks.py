@@ -75,7 +75,7 @@ def score_of(sweep):
 
 def test_token_rows_given_as_an_array_are_warned_about():
     X, y, groups = tokens()
-    with pytest.warns(SklprepWarning, match="nearest to the one before or behind them") as caught:
+    with pytest.warns(SklprepWarning, match="nearest to the one before or after them") as caught:
         leaked = layer_sweep(None, X, y, **ONE)
     assert caught[0].filename == __file__
     assert score_of(leaked) > 0.85
@@ -94,7 +94,7 @@ def test_rows_of_a_dataset_keep_its_groups_and_are_normalized_anew():
         given = layer_sweep(model, ds, ds.y, **ONE)
         np.testing.assert_allclose(sweep.scores, given.scores, atol=0.05)
         assert "sklprep" == given.solver
-    with pytest.warns(SklprepWarning, match="nearest to the one before or behind them"):
+    with pytest.warns(SklprepWarning, match="nearest to the one before or after them"):
         assert score_of(layer_sweep(None, ds.X, ds.y, **ONE)) > 0.85
     with pytest.raises(UsageError, match="a dataset holds one input"):
         layer_sweep(None, ds, layers=[1])
@@ -288,8 +288,8 @@ def test_a_layer_that_was_chosen_elsewhere_is_not_called_honest():
     best = curve.naive_best_layer
     again = layer_sweep(None, X, y, layers=[best], n_permutations=9, n_repeats=1)
     assert "Honest" not in again.summary()
-    assert "that it was chosen elsewhere is not accounted for" in again.summary()
-    assert "chosen elsewhere is not accounted for" in again.methods_text()
+    assert "any earlier choice of it is not accounted for" in again.summary()
+    assert "Any earlier choice of this input is not accounted for" in again.methods_text()
 
 
 def test_models_of_a_dataset_keep_their_parameters_by_name():

@@ -150,7 +150,9 @@ def test_thresholds_of_a_sweep_come_from_the_inner_folds_alone(solver):
     assert sweep.nested_fpr_interval == clopper_pearson(sweep.nested_fpr, 60)
     assert sweep.baselines == {}
     assert sweep.summary().startswith("Honest recall at 10 % false positives ")
-    rate = r": false positives on test rows 0\.\d{3} \[0\.\d+, 0\.\d+\], .* recall, too; layer 1"
+    rate = (
+        r": false positives on test rows 0\.\d{3} \[0\.\d+, 0\.\d+\], .* recall of chance; layer 1"
+    )
     assert re.search(rate, sweep.summary())
     assert "calibrated on the rows that its inner folds held out" in sweep.methods_text()
 

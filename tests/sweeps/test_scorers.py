@@ -223,7 +223,7 @@ def test_accuracy_is_not_the_default_where_one_class_is_most_of_the_rows(
     scorings = read_scorings(None, model, y, classify=True)
 
     assert (name, []) == (scorings.lead.name, scorings.others)
-    reason = "" if name == "accuracy" else "61% of the rows are of class 7, and always answering"
+    reason = "" if name == "accuracy" else "61% of the rows are of class 7, and always predicting"
     assert scorings.reason.startswith(reason)
     assert bool(scorings.reason) == (name != "accuracy")
 
@@ -260,7 +260,7 @@ def test_summary_says_which_score_was_chosen_and_why():
     sweep = layer_sweep(None, X, y, **SMALL)
     assert "roc_auc" == sweep.scoring
     assert sweep.summary().startswith("ROC AUC 0.")
-    why = "ROC AUC as 75% of the rows are of class 0, and always answering it has an accuracy of"
+    why = "ROC AUC as 75% of the rows are of class 0, and always predicting it has an accuracy of"
     assert sweep.summary().endswith(f"scored by {why} 0.75")
     assert "The score is ROC AUC, as 75% of the rows are of class 0" in sweep.methods_text()
     assert 0.5 == sweep.baselines["majority"].mean
@@ -369,7 +369,7 @@ def test_the_first_of_several_scores_leads_and_the_others_are_of_the_same_fits(s
     assert head.endswith(",quadratic_kappa,spearman")
     kappa = several.other_scores["quadratic_kappa"]
     assert f"quadratic kappa {kappa.nested_score:.2f} [" in several.summary()
-    assert "by scores that chose nothing: quadratic kappa" in several.methods_text()
+    assert "that were not used to choose: quadratic kappa" in several.methods_text()
 
 
 def test_a_callable_beside_a_name_sees_the_model():

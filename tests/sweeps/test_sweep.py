@@ -182,7 +182,7 @@ def test_models_that_scikit_learn_fits_and_fixed_folds_are_not_repeated_by_thems
     for model, cv in ((LeastSquares(), 3), (None, KFold(3)), (None, stratified(3, y))):
         options = {"inner_cv": None, "baselines": False}
         assert 1 == layer_sweep(model, X, y, cv=cv, **options).n_repeats
-    with pytest.raises(UsageError, match="draws folds anew, which this cv does not"):
+    with pytest.raises(UsageError, match="needs folds that can be redrawn"):
         layer_sweep(None, X, y, cv=KFold(3), n_repeats=2)
     with pytest.raises(UsageError, match="n_repeats must be 'auto' or at least 1"):
         layer_sweep(None, X, y, n_repeats=0)
@@ -254,8 +254,8 @@ def test_one_input_alone_is_not_called_honest():
     X, y = noise(0)
     alone = layer_sweep(None, X[:, :1], y, n_repeats=1)
     assert alone.summary().startswith("Accuracy 0.")
-    assert "that it was chosen elsewhere is not accounted for" in alone.summary()
-    assert "chosen elsewhere is not accounted for" in alone.methods_text()
+    assert "any earlier choice of it is not accounted for" in alone.summary()
+    assert "Any earlier choice of this input is not accounted for" in alone.methods_text()
 
 
 def test_p_values_of_layers_are_adjusted_by_the_maximum_over_layers(sweep):
@@ -337,7 +337,7 @@ def test_pure_noise_scores_at_chance_by_sentence_and_far_above_it_by_row():
     grouped = layer_sweep(None, X, labels, groups=groups, **options)
     with pytest.warns(
         SklprepWarning,
-        match="nearest to the one before or behind them|repeat another one, or nearly",
+        match="nearest to the one before or after them|repeat another one, or nearly",
     ):
         by_row = layer_sweep(None, X, labels, **options)
     assert abs(grouped.nested_score - 0.5) < 0.12
@@ -761,7 +761,7 @@ def test_without_inner_folds_there_is_no_nested_answer(acts):
     assert (None, None, None) == (sweep.nested_score, sweep.nested_interval, sweep.best_layers)
     assert (None, None, None) == (sweep.permutation_scores, sweep.p_value, sweep.permutation_band)
     assert sweep.summary().startswith(
-        "Not nested, so the best accuracy is flattered by its selection: naive best"
+        "Not nested, so the best accuracy is inflated by its selection: naive best"
     )
     assert "naive best" in repr(sweep)
 

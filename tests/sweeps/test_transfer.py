@@ -215,8 +215,9 @@ def test_summary_and_card_say_what_the_matrix_holds(found):
     start = f"Trained on a (layer 1), accuracy {found.matrix[0, 0]:.2f} [{low:.2f}, {high:.2f}]"
     assert lines[0].startswith(f"{start} on itself, ")
     assert lines[3].startswith("Trained on all others, accuracy ")
-    of_sets = ", ".join(f"{share:.2f} on {name}" for name, share in zip("abc", found.majority))
-    assert lines[4] == f"The majority class, always answered, accuracy {of_sets}"
+    shares = dict(zip("abc", found.majority, strict=True))
+    of_sets = ", ".join(f"{share:.2f} on {name}" for name, share in shares.items())
+    assert lines[4] == f"The majority class, always predicted, accuracy {of_sets}"
     assert "cosines at layer 1" in found._repr_html_()
     assert repr(found) == "TransferMatrix(a, b, c: 2 inputs, 4 folds, accuracy)"
 
@@ -226,7 +227,8 @@ def test_display_draws_scores_and_cosines(found, sets):
     display = TransferMatrixDisplay.from_matrix(found)
 
     ax = display.axes_[0]
-    below = [f"{name}\n(majority {m:.2f})" for name, m in zip("abc", found.majority)]
+    shares = dict(zip("abc", found.majority, strict=True))
+    below = [f"{name}\n(majority {share:.2f})" for name, share in shares.items()]
     assert below == [label.get_text() for label in ax.get_xticklabels()]
     assert found.rows == [label.get_text() for label in ax.get_yticklabels()]
     assert display.scores_.get_array().tolist() == found.matrix.tolist()
@@ -272,7 +274,7 @@ BAD = {
     "rate": (
         lambda s: {"sets": s, "scoring": "recall_at_fpr=0.1"},
         UsageError,
-        "needs thresholds that are calibrated for each set",
+        "needs a threshold, which a transfer matrix does not calibrate",
     ),
     "width": (
         lambda s: {"sets": s | {"b": (s["b"][0][..., :4], s["b"][1])}},

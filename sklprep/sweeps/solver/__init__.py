@@ -1,4 +1,4 @@
-"""Exact fits of L2-penalised linear models, of all labelings and penalties of a split at once.
+"""Exact fits of L2-penalised linear models, for all labelings and penalties of a split at once.
 
 ::
 

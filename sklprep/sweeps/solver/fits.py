@@ -11,16 +11,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
 
 class _Fit(BaseEstimator):
-    """What all of them know.
+    """What all fits have.
 
     Attributes
     ----------
     coef_, intercept_ : ndarray or None
         As scikit-learn's estimator has them, on normalized columns; None unless asked for.
     n_iter_ : int
-        Steps of Newton's method; 0 for a ridge, which is solved directly.
+        Steps of Newton's method; 0 for ridge models, which are solved directly.
     converged_ : bool
-        If not, the decisions are not to be used.
+        If not, the decisions must not be used.
     """
 
     coef_: NDArray[np.float64] | None = None
@@ -30,12 +30,12 @@ class _Fit(BaseEstimator):
 
 
 class ClassifierFit(ClassifierMixin, _Fit):
-    """A classifier whose X are positions among the test rows.
+    """A classifier that takes positions among the test rows as X.
 
     Parameters
     ----------
     classes : ndarray of shape (n_classes,)
-    decisions : ndarray of shape (n_test,) of two classes, otherwise (n_test, n_classes)
+    decisions : ndarray of shape (n_test,) for two classes, otherwise (n_test, n_classes)
     """
 
     def __init__(self, classes: NDArray[Any], decisions: NDArray[np.float64]) -> None:
@@ -55,7 +55,7 @@ class ClassifierFit(ClassifierMixin, _Fit):
 
 
 class LogisticFit(ClassifierFit):
-    """A logistic regression whose X are positions among the test rows."""
+    """A logistic regression that takes positions among the test rows as X."""
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Give the probabilities of test rows at positions X, (n_rows, n_classes)."""
@@ -65,12 +65,12 @@ class LogisticFit(ClassifierFit):
         return softmax(decisions, axis=1)
 
     def predict_log_proba(self, X: Any) -> NDArray[np.float64]:
-        """Give their logarithms."""
+        """Give the logarithms of the probabilities."""
         return np.log(self.predict_proba(X))
 
 
 class RegressorFit(RegressorMixin, _Fit):
-    """A regressor whose X are positions among the test rows.
+    """A regressor that takes positions among the test rows as X.
 
     Parameters
     ----------

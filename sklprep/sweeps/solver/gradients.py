@@ -12,11 +12,11 @@ from sklprep.sweeps.solver.losses import Loss
 from sklprep.sweeps.solver.spaces import W_STEP, Space
 
 _LOWER_CURVATURE = 0.5
-"""What of the mean curvature the preconditioner assumes: rows that are fitted well have next to
-none, and 0.5 took up to a quarter fewer products than 1."""
+"""Share of the mean curvature that the preconditioner assumes: rows that are fitted well have
+hardly any, and 0.5 took up to a quarter fewer products than 1."""
 
 _LEAST_CURVATURE = 1e-7
-"""What of a weight the intercept's curvature is taken to be at least, a row: it vanishes in float32
+"""Lower bound of the intercept's curvature per row, relative to its weight: in float32 it vanishes
 where a step made all rows of a batch certain, right or wrong."""
 
 _TINY = float(np.finfo(np.float32).tiny)
@@ -26,8 +26,9 @@ _MAX_PRODUCTS = 1_000
 class NewtonSystem:
     r"""The equations :math:`(I + \tilde X^T D \tilde X) x = r` of a batch of labelings.
 
-    The intercept, which is not penalised, is an unknown more a class. It is preconditioned by the
-    inverse of its own diagonal: as columns are centred, it hardly touches the others.
+    The intercept, which is not penalised, is one more unknown per class. It is preconditioned by
+    the inverse of its own diagonal: as columns are centred, it is nearly independent of the
+    others.
 
     Parameters
     ----------

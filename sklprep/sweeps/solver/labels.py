@@ -1,4 +1,4 @@
-"""Labels of many labelings as numbers: which classes each has, and the weights of its rows."""
+"""Labels of many labelings as codes: the classes of each, and the weights of its rows."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Labelings:
     ) -> NDArray[np.float64] | None:
         """Give the weight of each row by its class, (n_labelings, n_train), or None for equal ones.
 
-        ``"balanced"`` is the sum of all weights by that of the class and the number of classes, as
-        in scikit-learn; a dict has a weight a class, 1 where it is silent.
+        ``"balanced"`` is the sum of all weights divided by that of the class and by the number of
+        classes, as in scikit-learn; a dict gives weights of classes, 1 for those it lacks.
         """
         if class_weight is None:
             return None

@@ -1,4 +1,4 @@
-"""Logistic regression: all labelings and penalties of one split."""
+"""Logistic regression, for all labelings and penalties of one split."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sklprep.sweeps.solver.stacks import count_stacked, predict, stack_splits
 
 TOL = 1e-2
 """The default of `tol`. On 18 data sets of 12 to 24 labelings no prediction of a test row differed
-from the optimum's, of newton-cg's at its default tolerance 0.7 %, of lbfgs's 1.1 %; at 3e-2 it was
-0.06 %."""
+from the optimum's; of newton-cg's at its default tolerance 0.7 % did, of lbfgs's 1.1 %. At 3e-2 it
+was 0.06 %."""
 
 BATCH_ELEMENTS = 1 << 17
 """Classes times labelings times rows of a batch: a quarter megabyte in float32, so that what
@@ -31,7 +31,7 @@ _DEVICE_BATCH = 1 << 25
 """The same where torch computes: an accelerator wants large products."""
 
 _MANY = 16
-"""A Gram matrix in float64 pays from a column for so many rows on."""
+"""A Gram matrix in float64 pays off from one column per this many rows."""
 
 _SMALLEST_SHARE = 1e-6
 
@@ -56,15 +56,15 @@ def fit_logistic(
     Parameters
     ----------
     split : Split
-        It says whether there is an intercept.
+        Its `fit_intercept` says whether there is an intercept.
     y : array-like of shape (n_samples,) or (n_labelings, n_samples)
-        Labels of all rows of X, of any type that sorts. Those of test rows are not looked at.
+        Labels of all rows of X, of any type that sorts. Those of test rows are not used.
     penalties : sequence of float, default=(1.0,)
         Values of C.
     class_weight : dict, "balanced" or None, default=None
     sample_weight : array-like of shape (n_samples,), default=None
     tol : float, default=1e-2
-        How exact coefficients are, relatively. See Notes.
+        Relative precision of the coefficients, see Notes.
     keep_coef : bool, default=False
         Compute ``coef_`` and ``intercept_`` too.
 
@@ -86,11 +86,11 @@ def fit_logistic(
 
     .. math:: \min_{W, b} \; \tfrac12 \|W\|^2 + C \sum_i s_i \, \ell(W^T \tilde x_i + b, y_i)
 
-    with the softmax loss and a column of W a class, or, of two classes, the logistic loss of a
+    with the softmax loss and one column of W per class or, for two classes, the logistic loss and a
     single column; b is not penalised.
 
-    It is minimized by Newton's method in lockstep: the rooms `newton` (derivation, stopping rule
-    and what it guarantees) and `spaces` (products, precision) say how. Labelings go in batches of a
+    It is minimized by Newton's method in lockstep: see the modules `newton` (derivation, stopping
+    rule and its guarantees) and `spaces` (products, precision). Labelings go in batches of a
     constant size, so that a result depends on the arguments alone, not on the number of jobs.
     Predictions agree with the optimum in more test rows than those of scikit-learn's solvers at
     their defaults; ``tol=1e-8`` gives 1e-9 of the largest decision.
@@ -199,12 +199,12 @@ def fit_logistic_each(
     class_weight: Any = None,
     tol: float = TOL,
 ) -> list[LogisticFit]:
-    """Fit one labeling on each of some splits, in lockstep: see `stacks`.
+    """Fit one labeling on each of several splits, in lockstep: see `stacks`.
 
     Parameters
     ----------
     splits : sequence of Split
-        Of the same X, method and intercept.
+        With the same X, method and intercept.
     y : array-like of shape (n_samples,)
     penalty : float, default=1.0
         C.
@@ -284,7 +284,7 @@ def _fit_stack(
 
 
 def _make_target(codes: NDArray[np.intp], n_classes: int) -> NDArray[np.float64]:
-    """1 where a row is of the class that a column of coefficients is for: (columns, *codes)."""
+    """Give 1 where a row has the class of a column of coefficients, else 0: (columns, *codes)."""
     shown = np.arange(1, 2) if n_classes == 2 else np.arange(n_classes)
     return (codes == shown[:, np.newaxis, np.newaxis]).astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""Which estimators the solver knows: scikit-learn's, with the parameters it can do exactly."""
+"""Which of scikit-learn's estimators the solver knows, with parameters that it fits exactly."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sklprep.sweeps.solver.split import Split
 Kind = Literal["logistic", "ridge", "ridge classifier"]
 
 _SKLEARN_TOL = 1e-4
-"""The default of scikit-learn's logistic regression, which stands for ours."""
+"""The default of scikit-learn's logistic regression, which is taken to ask for our default."""
 
 _TIGHTEST = 1e-9
-"""What float64 reaches whatever is asked for."""
+"""The tightest tolerance that float64 can reach."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class LinearModel:
     penalty : float
         C or alpha.
     fit_intercept : bool
-        Give it to `Split` too.
+        `Split` needs the same value.
     class_weight : dict, "balanced" or None
     tol : float
-        For the logistic regression, see `fit_logistic`.
+        For logistic regression, see `fit_logistic`.
     """
 
     kind: Kind
@@ -127,15 +127,15 @@ def recognise(estimator: Any) -> LinearModel | None:
     Returns
     -------
     LinearModel or None
-        None for other classes, subclasses among them, and for what the solver does not do:
-        penalties other than L2, no penalty, liblinear (which penalises the intercept), positive
-        coefficients, a penalty a target.
+        None for other classes, subclasses included, and for what the solver does not do: penalties
+        other than L2, no penalty, liblinear (which penalises the intercept), positive coefficients,
+        one penalty per target.
 
     Notes
     -----
     Parameters that say how to find the optimum, such as `solver`, `max_iter` and `random_state`, do
-    not matter: it is the same one. A `tol` of the logistic regression below scikit-learn's default
-    tightens ours by as much.
+    not matter: the optimum is the same. A `tol` of `LogisticRegression` below scikit-learn's
+    default tightens ours by as much.
 
     Examples
     --------

@@ -20,11 +20,11 @@ fraction. So coefficients are relatively as exact as `tol`, and no decision is o
 :math:`\mathtt{tol} \, \|W\| \|\tilde x\|` and the intercept's part. This holds whatever the
 penalty, the number of rows or the units of X, where a bound of the gradient depends on all of them.
 At the default of 1e-2, decisions of 18 data sets, permuted labels among them, were within 1e-4 to
-2e-3 of the largest. At tol 1e-8 they are within 1e-9, but for models so weakly penalised (C = 1e5
-and separable labels) that float64 leaves 1e-6.
+2e-3 of the largest. At tol 1e-8 they are within 1e-9, except for models penalised so weakly
+(C = 1e5 and separable labels) that float64 leaves 1e-6.
 
 **Cost.** A step takes 2 to 5 products (`spaces`) far from the optimum and one evaluation of the
-loss. With C = 1 and four classes, it was 5 to 8 steps and 15 to 40 products a labeling at the
+loss. With C = 1 and four classes, it took 5 to 8 steps and 15 to 40 products per labeling at the
 default tolerance: few for noise, many for correlated columns.
 
 References
@@ -60,18 +60,18 @@ _LATE = 3e-3
 """Late is below this change."""
 
 _COARSE = 3e-2
-"""Up to this change the decisions are followed in the dtype of products. Then they are computed
-from the coefficients in float64, for every further step."""
+"""Down to this change, decisions are updated in the dtype of products. Then they are computed from
+the coefficients in float64, for every further step."""
 
 _AT_ROUNDING = 1e-5
-"""Below this change, two steps that do not halve it are of rounding errors."""
+"""Below this change, two steps that do not halve it only move rounding errors."""
 
 _ROUNDINGS = 16
-"""The objective may rise by so many of its units in the last place, which is what its sum errs by:
-steps near the optimum gain less."""
+"""The objective may rise by this many units in its last place, which is the error of its sum: steps
+near the optimum gain less."""
 
 _STUCK = 1e-6
-"""A step shortened below it is not one downhill: products have to be more precise."""
+"""A step that is shortened below this is not downhill: products must be more precise."""
 
 _TINY = float(np.finfo(np.float32).tiny)
 _ARMIJO = 1e-4
@@ -89,9 +89,9 @@ class Solution:
     intercept : array of shape (classes, labelings, 1), float64
     n_steps : ndarray of shape (labelings,), int64
     change : ndarray of shape (labelings,), float64
-        That of the last step, relative to coefficients and decisions.
+        Change in the last step, relative to coefficients and decisions.
     converged : ndarray of shape (labelings,), bool
-        Whether that was below `tol`, or at rounding error.
+        Whether the change was below `tol`, or at rounding error.
     """
 
     A: Array
@@ -120,7 +120,7 @@ def minimize(
     weights : array of shape (1, labelings, rows or 1), float64
         C times the weights of the rows.
     intercept : array of shape (classes, labelings, 1), float64, or None
-        Where to start; None is a model without.
+        Where to start; None for a model without intercept.
     tol : float
         The largest change, relative to coefficients and decisions, of the last step.
 
@@ -161,7 +161,7 @@ def minimize(
 
 
 def _run(batch: _Batch, found: Solution, tol: float, *, exact: bool) -> None:
-    """Step until every labeling has finished; those that have, leave and are written down."""
+    """Step until every labeling has finished; finished ones leave, and are stored in `found`."""
     index = batch.space.place.index
     where = np.arange(len(found.n_steps))
     for step in range(_MAX_STEPS):
@@ -196,7 +196,7 @@ def _run(batch: _Batch, found: Solution, tol: float, *, exact: bool) -> None:
 
 
 def _without_common_part(A: Array, xp: Any) -> Array:
-    """Remove what rounding gives to all classes; products take the last class from the others."""
+    """Remove what rounding adds to all classes; products infer the last class from the others."""
     return A if A.shape[0] < 3 else A - xp.mean(A, axis=0)
 
 
@@ -207,7 +207,7 @@ def _take(batch: _Batch, values: Array, columns: NDArray[np.intp], like: Array) 
 
 @dataclass
 class _Batch:
-    """Labelings on their way: arrays of shape (classes, labelings, rows, width or 1).
+    """Labelings that are being fitted: arrays of shape (classes, labelings, rows, width or 1).
 
     F are the decisions without the intercept, `norms` the squared norms of the coefficients, and
     `value` the losses, which sum up terms of the size `size`. All follow the steps, and are
@@ -295,7 +295,7 @@ class _Batch:
         self.A += t * x
         self.norms = self.norms + 2 * lengths * flat + lengths**2 * curved
         ratios = lengths**2 * np.maximum(curved, 0) / np.maximum(self.norms, _TINY)
-        # the intercept has no penalty to bound its step, which is held against the decisions
+        # no penalty bounds the step of the intercept, which is compared with the decisions
         shifts = lengths**2 * self._squares(moved) * F.shape[-1]
         shifts /= np.maximum(self._squares(decisions), _TINY)
         self.previous, self.change = self.change, np.sqrt(np.maximum(ratios, shifts))

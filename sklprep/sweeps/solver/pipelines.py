@@ -1,4 +1,4 @@
-"""Which whole pipelines the solver knows: a scaler, and a linear model behind it."""
+"""Which whole pipelines the solver knows: a scaler, and a linear model after it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sklprep.transformers.row_space import RowSpaceProjector
 
 
 class Candidates(NamedTuple):
-    """Estimators that differ in their penalty alone, so that they share all else of a split.
+    """Estimators that differ in their penalty only, so that they share the rest of a split.
 
     Attributes
     ----------
     method : {"standardize", "minmax", "maxabs", "none"}
     model : LinearModel
     positions : list of int
-        Which of the estimators they are.
+        Their positions among the estimators.
     penalties : list of float
     """
 
@@ -75,8 +75,12 @@ def recognise_pipeline(estimator: Any) -> tuple[str, LinearModel] | None:
     Parameters
     ----------
     estimator : estimator
-        A linear model, or a pipeline that ends with one, behind at most one scaler. A
-        `RowSpaceProjector` between them is skipped: it changes no prediction of an L2 penalty.
+        A linear model, or a pipeline that ends with one, after at most one scaler. A
+        `RowSpaceProjector` between them is skipped: with an L2 penalty it changes no prediction.
+
+    Returns
+    -------
+    (str, LinearModel) or None
     """
     steps = _flatten(estimator)
     if len(steps) > 1 and _is_projector(steps[-2]):
@@ -89,7 +93,7 @@ def recognise_pipeline(estimator: Any) -> tuple[str, LinearModel] | None:
 
 
 def _flatten(estimator: Any) -> list[Any]:
-    """List the steps of a pipeline, of pipelines within it too, that do something."""
+    """List the steps of a pipeline, and of pipelines in it, without those that do nothing."""
     if type(estimator) is not Pipeline or estimator.transform_input is not None:
         return [estimator]
     steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]

@@ -1,4 +1,4 @@
-"""Ridge regression and the ridge classifier: all targets, labelings and penalties of one split."""
+"""Ridge regression and the ridge classifier, for all targets and penalties of one split."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def fit_ridge(
     Parameters
     ----------
     split : Split
-        It says whether there is an intercept.
+        Its `fit_intercept` says whether there is an intercept.
     y : array-like of shape (n_samples,) or (n_targets, n_samples)
-        Numbers of all rows of X. Those of test rows are not looked at.
+        Numbers of all rows of X. Those of test rows are not used.
     penalties : sequence of float, default=(1.0,)
         Values of alpha.
     sample_weight : array-like of shape (n_samples,), default=None
@@ -110,9 +110,9 @@ def fit_ridge_classifier(
     Parameters
     ----------
     split : Split
-        It says whether there is an intercept.
+        Its `fit_intercept` says whether there is an intercept.
     y : array-like of shape (n_samples,) or (n_labelings, n_samples)
-        Labels of all rows of X, of any type that sorts. Those of test rows are not looked at.
+        Labels of all rows of X, of any type that sorts. Those of test rows are not used.
     penalties : sequence of float, default=(1.0,)
         Values of alpha.
     class_weight : dict, "balanced" or None, default=None
@@ -135,7 +135,7 @@ def fit_ridge_classifier(
     Notes
     -----
     As `sklearn.linear_model.RidgeClassifier`: a ridge regression (see `fit_ridge`) on 1 for the
-    rows of a class and -1 for the others, a column a class, or of two classes one column.
+    rows of a class and -1 for the others, one column per class, or one column for two classes.
     Labelings with class weights share the Gram matrix but not its factor.
     """
     alphas = _check_penalties(penalties)
@@ -246,7 +246,7 @@ def _solve_positive(split: Split, S: Array, alpha: float, right: Array) -> Array
     solved = xp.empty_like(right)
     try:
         Cholesky(place, S).solve(right, solved)
-    except ArithmeticError:  # alpha is lost beside the largest eigenvalue
+    except ArithmeticError:  # alpha is lost to rounding beside the largest eigenvalue
         values, vectors = xp.linalg.eigh(plain)
         values = xp.where(values > 0, values, values * 0) + alpha
         solved = ((right @ vectors) / values) @ vectors.T

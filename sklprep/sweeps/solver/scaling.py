@@ -16,7 +16,7 @@ METHODS = ("standardize", "minmax", "maxabs", "none")
 _BLOCK_ROWS = 64
 """Rows converted to float64 at once, 1.2 MB of 2,304 columns: 64 to 256 took the same time.
 
-The sums depend on it in their last bits, so it depends on nothing.
+The last bits of the sums depend on it, so it is constant.
 """
 
 
@@ -54,7 +54,7 @@ def measure(
     method : {"standardize", "minmax", "maxabs", "none"}
     place : Device
     centered : bool
-        Whether normalized columns get the mean 0 by all methods.
+        Whether normalized columns get the mean 0 whatever the method.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def measure(
     Raises
     ------
     UsageError
-        For another method, or NaN or infinite values.
+        If the method is unknown, or there are NaN or infinite values.
 
     Notes
     -----

@@ -1,6 +1,6 @@
 r"""The spaces in which coefficients are found, and what makes conjugate gradients fast there.
 
-Coefficients W of shape (n_features,) are held as :math:`A`, one number a training row with
+Coefficients W of shape (n_features,) are held as :math:`A`, one number per training row with
 :math:`W = \tilde X^T A`, in `DualSpace`, and as they are in `PrimalSpace`. Both answer the same
 questions, for arrays of shape (classes, labelings, width):
 
@@ -45,20 +45,20 @@ from sklprep.sweeps.solver.arrays import (
 from sklprep.sweeps.solver.split import Split
 
 Product = Callable[[Array, Array], None]
-"""Writes what it makes of the first array into the second."""
+"""Writes the product of the first array into the second."""
 
 Preconditioner = Callable[[Array], tuple[Array, Array]]
 """Takes residuals to preconditioned residuals and their images."""
 
 W_STEP = 16.0
-"""Curvatures are rounded to powers of it; 4 and 16 took equally many steps, 64 a fifth more."""
+"""Curvatures are rounded to powers of this; 4 and 16 took equally many steps, 64 a fifth more."""
 
 _MANY_COLUMNS = 32
-"""From here on an inverse pays: it takes 9 ms more than a Cholesky factor at 816 rows in float32,
-and a product with it is 0.3 ms faster than solving, fifteen times a fit."""
+"""Columns from which an inverse pays off: at 816 rows in float32 it takes 9 ms more than a Cholesky
+factor, and a product with it is 0.3 ms faster than solving, fifteen times a fit."""
 
 _SMALL = 512
-"""Up to this width an inverse pays for few columns too: a call of LAPACK takes longer."""
+"""Up to this width an inverse pays off for few columns too: a call of LAPACK takes longer."""
 
 FLOAT32_LIMIT = 1.0
 """The largest ``w * norm(H) * eps`` for which float32 is used. Beyond it rounding the residual
@@ -66,7 +66,7 @@ moves decisions as much as a step does, and steps no longer converge."""
 
 _CORRELATED = 4.0
 """Rows of white noise have a mean-square eigenvalue at most twice their mean one (n = d); the
-activations of models tens of times. In between it does not matter which way is taken."""
+activations of models tens of times. In between it does not matter."""
 
 _SLOWNESS_OF_FEW = 3.0
 """How much slower few columns are multiplied than many: at memory speed (22 against 60 GFLOPS)."""
@@ -92,17 +92,17 @@ class _Space:
     """What both spaces share: the choice of precision and preconditioner by cost."""
 
     crowded = 0.75
-    """Labelings that are solved stay until the others are fewer than this share: taking them out
-    copies the others."""
+    """Solved labelings stay until the others are fewer than this share: removing them copies the
+    others."""
 
     def __init__(self, split: Split, width: int, *, many: bool) -> None:
-        # the split keeps its space, so that a reference back would keep both from being freed
+        # the split holds its space, so a strong reference back would keep both from being freed
         self.split, self.width, self.many = proxy(split), width, many
         self.n_train = split.n_train
         self.place, self.xp = split.place, split.place.xp
         self._cast: dict[Any, Array] = {}
         self._solvers: dict[Any, tuple[float, Product]] = {}
-        # as many as take two and a half layers; two at least, or they would be built for ever
+        # as many as fit in two and a half layers; at least two, or they would be rebuilt for ever
         room = 2.5 * (split.n_train + split.n_test) * split.n_features / width**2
         self._n_kept = max(2, int(room))
         self._direct_cost = 0.0
@@ -115,7 +115,7 @@ class _Space:
         return self.xp.float32 if small else self.xp.float64
 
     def take(self, columns: NDArray[np.intp]) -> Self:
-        """Give the space of some of the labelings: it is the same for all of them."""
+        """Give the space of some of the labelings, which is the same for all."""
         return self
 
     def precondition(self, levels: NDArray[np.float64], r: Array) -> tuple[Array, Array]:
@@ -168,7 +168,7 @@ class _Space:
             return self._build(w / W_STEP, dtype)
 
     def _direct(self, w: float, dtype: Any) -> Preconditioner:
-        """Do without a matrix, as if all eigenvalues were the mean one; count what that costs."""
+        """Do without a matrix, as if all eigenvalues were equal to their mean; count the cost."""
         plain = self._plain(dtype)
         scale = 1 / (1 + w * self._mean_eigenvalue())
 
@@ -198,7 +198,7 @@ class _Space:
         return self.width**2 * longer + self.width**3 / 3
 
     def _times(self, V: Array, B: Array) -> Array:
-        """Multiply; of three classes or more, which add up to zero, all but the last."""
+        """Multiply; with three classes or more, which add up to zero, all but the last."""
         return self._balanced(lambda some, out: times(some, B, out), V, B.shape[1])
 
     def _balanced(self, multiply: Product, V: Array, width: int) -> Array:
@@ -238,14 +238,14 @@ class _Space:
 
 
 class DualSpace(_Space):
-    """Coefficients as one number a training row.
+    """Coefficients as one number per training row.
 
     Parameters
     ----------
     split : Split
     many : bool
         Whether many columns will be fitted: their products go through the Gram matrix in float64.
-        For few, through the rows, of which the Gram matrix costs more than it saves.
+        Those of few go through the rows, as the Gram matrix would cost more than it saves.
     """
 
     def __init__(self, split: Split, *, many: bool) -> None:
@@ -313,13 +313,13 @@ class DualSpace(_Space):
 
 
 class PrimalSpace(_Space):
-    """Coefficients as they are, where there are no fewer training rows than columns.
+    """Coefficients as they are, for at least as many training rows as columns.
 
     Parameters
     ----------
     split : Split
     many : bool
-        Whether many columns will be fitted, so that a preconditioner pays at once.
+        Whether many columns will be fitted, so that a preconditioner pays off at once.
     """
 
     def __init__(self, split: Split, *, many: bool) -> None:

@@ -1,4 +1,4 @@
-"""One split of one layer: what all labelings and penalties share, computed once and on demand."""
+"""One split of one layer: what all labelings and penalties share, computed once on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ final tokens before the first layer are, decisions were off by up to 0.1 of the 
 nearly as many rows as there are would cost more than the Gram matrix."""
 
 _FIRST_COLUMNS = 16
-"""Rows that differ in so many columns differ: seven megabytes need not be looked at."""
+"""Rows are compared in these first: where they differ there, the other columns need not be read."""
 
 
 class Split:
@@ -27,7 +27,7 @@ class Split:
     Parameters
     ----------
     X : array of shape (n_samples, n_features)
-        A numpy array or a torch tensor of any real dtype; not copied, and not to be written to
+        A numpy array or a torch tensor of any real dtype. It is not copied, so it must not change
         while the split is used.
     train, test : array-like of shape (n_train,) and (n_test,), int or bool
         Positions or masks of rows.
@@ -36,35 +36,35 @@ class Split:
         scikit-learn.
     fit_intercept : bool, default=True
         Whether the models of this split have an intercept. Then columns are centred whatever the
-        method: it changes the intercept alone, and keeps large means out of the inner products.
+        method: this changes the intercept only, and keeps large means out of the inner products.
     device : str, torch.device or None, default=None
-        ``"cuda"`` or ``"cpu"`` compute with torch there. None computes where X lies.
+        Compute with torch on ``"cuda"`` or ``"cpu"``. None computes where X is.
 
     Attributes
     ----------
     n_samples, n_train, n_test : int
     n_features : int
-        Columns that models are found in: those of X, or, where many training rows are equal, as
-        many as span them.
+        Columns in which models are fitted: those of X or, if many training rows are equal, as many
+        as span them.
     is_dual : bool
-        Whether models are found in the space of the training rows, because these are fewer than
-        the columns.
+        Whether models are fitted in the space of the training rows, because there are fewer of
+        them than columns.
     train, test : ndarray of int
     place : Device
 
     Raises
     ------
     UsageError
-        If X is not a matrix, the rows are none or not rows of X, the method is another, or X has
-        NaN or infinite values.
+        If X is not a matrix, there are no training rows, positions are outside X, the method is
+        unknown, or X has NaN or infinite values.
 
     Notes
     -----
     With the centre m and the scale s of the columns, :math:`\tilde X = (X - m) / s`. A linear model
     with an L2 penalty has coefficients :math:`W = \tilde X^T A` in the span of the training rows,
     so that with :math:`K = \tilde X \tilde X^T` its decisions are :math:`K A + b` [1]_: everything
-    else depends on K alone, which is n x n however many columns there are. One costs
-    :math:`n^2 d` multiplications, a fit afterwards some products with it.
+    else depends on K alone, which is n x n however many columns there are. K costs
+    :math:`n^2 d` multiplications; a fit then takes some products with it.
 
     Statistics, rows and K are float64 whatever X is.
 
@@ -145,7 +145,7 @@ class Split:
             self._gram = xp.empty((len(rows), len(train)), dtype=rows.dtype, device=self.place.name)
             self._gram[: self.n_train, :] = train @ train.T
             self._gram[self.n_train :, :] = test @ train.T
-            self._rows = None  # whoever has the products seldom needs the rows again
+            self._rows = None  # with the products, the rows are rarely needed again
         return self._gram
 
     def moments(self) -> Array:

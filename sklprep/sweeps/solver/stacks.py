@@ -1,8 +1,8 @@
 r"""One labeling on many splits in lockstep: a stack of small problems with matrices of their own.
 
-A nested cross-validation fits the same small model on hundreds of training sets. Of 160 rows,
+A nested cross-validation fits the same small model on hundreds of training sets. With 160 rows,
 numpy's calls take ten times as long as their arithmetic; so splits are stacked, and each call does
-the arithmetic of all of them. Their products are those of `spaces`, with a matrix a split:
+the arithmetic of all of them. Their products are those of `spaces`, with one matrix per split:
 
 ========================  ==============================================
 matrices of a stack        shape
@@ -12,8 +12,8 @@ primal: :math:`\tilde X`   (splits, rows, columns)
 :math:`(I + w H)^{-1}`     (splits, width, width), w of each split its own
 ========================  ==============================================
 
-Training sets that are some rows shorter than others are filled up with rows of zeros that have no
-weight; spans of rows that repeat, of which some have fewer dimensions, with columns of zeros.
+Training sets that are some rows shorter than others are padded with rows of zeros that have no
+weight; spans of repeated rows, some of which have fewer dimensions, with columns of zeros.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from sklprep.sweeps.solver.spaces import FLOAT32_LIMIT
 from sklprep.sweeps.solver.split import Split
 
 STACK_BYTES = 1 << 25
-"""What the matrices of a stack take at most: 80 splits of 160 rows, 3 of 800. Larger splits keep
-the processor busy by themselves."""
+"""Most memory of the matrices of a stack: 80 splits of 160 rows, 3 of 800. Larger splits keep the
+processor busy by themselves."""
 
-_BYTES_A_NUMBER = 8 + 4 + 4 + 4  # float64 and float32, the inverse, and what it is made in
+_BYTES_A_NUMBER = 8 + 4 + 4 + 4  # float64 and float32, the inverse, and the array it is made in
 
 
 def count_stacked(split: Split, *, share_rows: bool = True) -> int:
-    """Say how many splits like this one are stacked; 1 if that gains nothing.
+    """Give the number of splits like this one to stack; 1 if stacking gains nothing.
 
     Parameters
     ----------
     split : Split
     share_rows : bool, default=True
-        Whether all of them are of one X. Otherwise those of a stack are kept, too.
+        Whether they are splits of one X. Otherwise each X of a stack takes memory, too.
     """
     if not split.place.is_numpy:
         return 1
@@ -56,7 +56,7 @@ def count_stacked(split: Split, *, share_rows: bool = True) -> int:
 class Stack:
     """The space of the coefficients of a labeling on each of some splits.
 
-    It answers what the spaces of `spaces` do, for arrays of shape (classes, splits, width).
+    It has the methods of the spaces in `spaces`, for arrays of shape (classes, splits, width).
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class Stack:
     """
 
     crowded = 0.0
-    """Splits stay in a step until all are solved: taking some out would copy their matrices."""
+    """Splits stay in a step until all are solved: removing some would copy their matrices."""
 
     def __init__(self, matrix: NDArray[np.float64], split: Split, *, is_dual: bool) -> None:
         self.place, self.xp = split.place, split.place.xp
@@ -125,7 +125,7 @@ class Stack:
             return z, self.image(z)
         w = levels[np.newaxis, :, np.newaxis].astype(r.dtype)
         image = (r - z) / w
-        # of a small w that difference cancels
+        # that difference cancels if w is small
         small = np.flatnonzero(levels * self._norms <= 1)
         if len(small):
             z[:, small] = r[:, small]
