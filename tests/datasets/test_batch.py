@@ -500,7 +500,7 @@ def test_csv_of_a_table_with_gaps_holds_whole_numbers_as_floats(tmp_path):
     [
         (b"", "column 'layer' is missing; expected .*, got an empty file"),
         (b"rank,layer\n1,2\n", "column 'feature_id' is missing; .* got rank, layer"),
-        (b"layer,feature_id\n", "there are no features in it"),
+        (b"layer,feature_id\n", "has no features; expected one per line"),
         (b"layer,feature_id\n1,2\n\n1,x\n", r"line 4 holds \['1', 'x'\]; expected numbers"),
         (b"layer,feature_id\n1\n", "line 2 holds"),
         (b"layer,feature_id\n1.5,2\n", "line 2 holds"),

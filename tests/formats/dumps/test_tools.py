@@ -88,7 +88,7 @@ class TestVllm:
 
         with pytest.raises(FaultyFilesError) as error:
             load_activations(folder, **options)
-        with pytest.warns(SklprepWarning, match="Going on without 2"):
+        with pytest.warns(SklprepWarning, match="Leaving out 2"):
             acts = load_activations(folder, skip_bad={}, **options)
 
         faulty = ["cmpl-3.safetensors", "cmpl-5.safetensors"]
@@ -160,7 +160,7 @@ class TestSaelens:
         ("change", "found"),
         [
             (lambda raw: raw[:-300], "bytes; expected"),
-            (lambda raw: b"\1" + raw[1:], "has no message where one begins"),
+            (lambda raw: b"\1" + raw[1:], "has no message where one should begin"),
             (lambda raw: raw[:8] + b"\xff" * 16 + raw[24:], "has a broken message"),
             (lambda raw: b"", "has no schema"),
         ],
