@@ -588,7 +588,7 @@ def test_an_output_that_is_an_input_is_refused_before_the_work(place, capsys, co
     before = tree(place)
     assert main(command.split()) == 2
     err = capsys.readouterr().err
-    assert "would be taken for an input, as " in err
+    assert "would overwrite or become part of the input " in err
     assert err.startswith("Error: Output ")
     assert err.count("\n") == 1
     assert tree(place) == before
@@ -611,7 +611,7 @@ def test_an_output_beside_the_inputs_is_fine(place, command):
 def test_two_outputs_of_one_name_are_refused(place, capsys):
     assert main([*SWEEP.split(), "--output", "out/s.png", "--plot", "out/../out/s.png"]) == 2
     assert capsys.readouterr().err == (
-        "Error: Output out/../out/s.png is asked for twice; give each a name of its own.\n"
+        "Error: Output out/../out/s.png is given twice; give each output a different name.\n"
     )
 
 

@@ -730,7 +730,7 @@ def test_a_pack_with_files_left_out_grows(run, dump, tmp_path):
     write_sentence(dump / name(4), index=4, n_tokens=3, is_final_token=[False, False, True])
     code, _, err = run("pack", dump, pack, "--skip-bad")
     assert code == 2
-    assert "1 sorted before packed ones (sentence_000004.npz first)" in err[0]
+    assert "1 sorted before packed ones (first: sentence_000004.npz)" in err[0]
 
 
 def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeypatch):

@@ -142,7 +142,7 @@ class TestRows:
         write(dump, by_layer(STATES))
 
         with pytest.raises(
-            UsageError, match="holds rows that were pooled before, got pooling='mean'"
+            UsageError, match="holds rows that are already pooled, got pooling='mean'"
         ):
             load_activations(dump, pooling="mean")
 
@@ -182,7 +182,7 @@ class TestNumbers:
     def test_layers_below_the_embeddings_are_refused(self, dump):
         write(dump, by_layer(STATES))
 
-        with pytest.raises(UsageError, match="layer_offset=-2 makes -2 of layer 0"):
+        with pytest.raises(UsageError, match="layer_offset=-2 turns layer 0 into -2"):
             load_activations(dump, layer_offset=-2)
 
     def test_a_key_names_the_arrays(self, dump):
@@ -255,7 +255,7 @@ class TestOneArrayOfAllLayers:
     def test_four_axes_of_which_nothing_is_known_are_refused(self, dump):
         write(dump, {"hidden_states": TOKENS})
 
-        with pytest.raises(FileFormatError, match="nothing says which axis is which"):
+        with pytest.raises(FileFormatError, match="axes are ambiguous"):
             load_activations(dump)
 
 
@@ -325,7 +325,7 @@ class TestTokens:
         ("name", "values", "found"),
         [
             ("attention_mask", MASK[:5], "has shape (5, 4)"),
-            ("attention_mask", MASK * 2, "other values than 0 and 1"),
+            ("attention_mask", MASK * 2, "values other than 0 and 1"),
             ("attention_mask", MASK * [[1]] * 5 + [[0]], "has no token in row 5"),
             ("labels", np.arange(5), "has shape (5,)"),
             ("lengths", np.full(6, -1), "expected whole numbers from 0"),
