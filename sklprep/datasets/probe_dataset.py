@@ -98,7 +98,7 @@ class ProbeDataset:
             target = f"layer {facts.target_layer}, feature {facts.target_feature}"
             rows.append(("target", target))
         if facts.n_groups < len(self.X):
-            kept = f"{facts.n_groups:,}, which a split must keep whole: ds.groups"
+            kept = f"{facts.n_groups:,}, to be kept whole in splits: ds.groups"
             rows.append(("groups", kept))
         if facts.n_train is not None:
             fitted = f"{facts.n_train:,} training rows of {len(self.X):,}"

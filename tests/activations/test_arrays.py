@@ -108,7 +108,7 @@ def test_a_tensor_on_a_gpu_is_refused_with_advice(device):
         ActivationSet.from_arrays(hidden_states=states)
 
     expected = (
-        "hidden_states lies on a GPU (cuda:0); expected main memory. Move it to the CPU: .cpu()."
+        "hidden_states is on a GPU (cuda:0); expected main memory. Move it to the CPU: .cpu()."
     )
     assert expected == str(error.value)
 
@@ -275,9 +275,9 @@ def test_as_many_rows_as_layers_are_taken_as_they_lie():
 @pytest.mark.parametrize(
     ("states", "message"),
     [
-        (np.ones((4, 3)), "got float64 of shape (4, 3). Of one layer give hidden_states[:, None]."),
-        (np.ones((4, 2, 6, 3)), "Hidden states of tokens go through from_hidden_states"),
-        ({5: np.ones((4, 3))}, "hidden_states is a mapping; expected an array. Of {layer: array"),
+        (np.ones((4, 3)), "got float64 of shape (4, 3). For one layer, give hidden_states[:, None]."),
+        (np.ones((4, 2, 6, 3)), "For hidden states of tokens, use from_hidden_states"),
+        ({5: np.ones((4, 3))}, "hidden_states is a mapping; expected an array. For {layer: array"),
     ],
 )
 def test_hidden_states_of_other_dimensions_get_a_next_step(states, message):
@@ -318,12 +318,12 @@ def test_a_list_with_an_array_a_row_stays_one():
     ("states", "other"), [(layers(3, 5), {}), (layers(4, 4), {"labels": range(4)})]
 )
 def test_a_list_that_can_be_read_either_way_is_refused(states, other):
-    with pytest.raises(UsageError, match=r"one a layer or one a row. Give np.stack\(arrays, axis"):
+    with pytest.raises(UsageError, match=r"one per layer or one per row. Give np.stack\(arrays, axis"):
         ActivationSet.from_arrays(hidden_states=list(states), **other)
 
 
 def test_layers_of_different_shapes_are_refused():
-    with pytest.raises(UsageError, match=r"one a layer, got 2 of \(4, 2\), \(5, 2\)"):
+    with pytest.raises(UsageError, match=r"one array per layer, all of shape \(n_rows, d_model\), got 2 of \(4, 2\), \(5, 2\)"):
         ActivationSet.from_arrays(hidden_states=[np.ones((5, 2)), np.ones((4, 2))])
 
 

@@ -261,7 +261,7 @@ def test_rows_of_arrays_have_no_files_to_be_named():
     assert not isinstance(error.value, FileFormatError)
     assert str(error.value).startswith("Row 1 of the arrays: member 'hidden_states' layer 1 has 2")
     assert acts.left_out == {}
-    with pytest.raises(UsageError, match="come from no files"):
+    with pytest.raises(UsageError, match="are not from files"):
         acts.without({"x": FileFormatError("")})
 
 
@@ -802,7 +802,7 @@ def test_inspect_leaves_out_what_cannot_be_read(run, faulty):
 def test_a_notebook_card_says_what_was_left_out(faulty):
     with pytest.warns(SklprepWarning):
         acts = load_activations(faulty, skip_bad=True)
-    assert "8 files, sentence_000001.npz first" in acts._repr_html_()
+    assert "8 files (first: sentence_000001.npz)" in acts._repr_html_()
 
 
 def test_skip_bad_does_not_go_with_a_dataset(run, dump, tmp_path):
