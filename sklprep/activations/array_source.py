@@ -183,7 +183,7 @@ def _count_rows(by_row: Mapping[str, Any]) -> int:
     lengths = {name: values.shape[0] for name, values in by_row.items()}
     if len(set(lengths.values())) > 1:
         raise UsageError(
-            "The arrays must have equally many rows, got "
+            "The arrays must have the same number of rows, got "
             + ", ".join(f"{n} of {name}" for name, n in lengths.items())
         )
     return next(iter(lengths.values()))

@@ -52,9 +52,9 @@ def load_activations(
         Show a progress bar on stderr if it is a terminal and reading takes long.
     labels, groups : path-like or None, default=None
         A CSV or Parquet file with the columns ``sentence_index`` and ``label`` (or ``group``). Its
-        values replace those in the files. Without ``sentence_index`` it is joined by ``file``, the name of
-        the file of a sentence, or by ``sentence``, its text. Labels are int64 if all are whole
-        numbers, otherwise float64 or text; groups may be any text.
+        values replace those in the files. Without ``sentence_index`` it is joined by ``file``, the
+        name of the file of a sentence, or by ``sentence``, its text. Labels are int64 if all are
+        whole numbers, otherwise float64 or text; groups may be any text.
     skip_bad : bool or mapping, default=False
         Leave out faulty files. The rows must be known before the first one is used, so True reads
         all files completely now, in bounded memory, and leaves out those with a label or any value

@@ -254,8 +254,8 @@ def test_saes_before_rows_are_noticed_too(other):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"labels": np.arange(39)}, "must have equally many rows, got 3 of hidden_states, 39 of l"),
-        ({"labels": np.arange(40), "layers": [1, 2]}, "must have equally many rows, got 3 of hidd"),
+        ({"labels": np.arange(39)}, "must have the same number of rows, got 3 of hidden_states, 39 of l"),
+        ({"labels": np.arange(40), "layers": [1, 2]}, "must have the same number of rows, got 3 of hidd"),
         ({"labels": np.arange(3), "layers": [1, 2, 3]}, "layers must be 40 integers, one for each"),
     ],
 )
