@@ -59,11 +59,11 @@ def test_near_duplicates_are_shown_with_their_cosine():
     what = found(audit_activations(make(groups=range(6))))["near-duplicates"].what
 
     assert (
-        f"1 pair of sentences is alike by a cosine of at least 0.7 (TF-IDF): sentences 0 and 2, \
+        f"1 pair of sentences has a cosine of at least 0.7 (TF-IDF): sentences 0 and 2, \
 {cosine:.2f}"
         in what
     )
-    assert "5 of 6 sentences form 2 groups, the largest of 3" in what
+    assert "5 of 6 sentences form 2 groups, the largest with 3" in what
 
 
 def test_threshold_decides_what_is_near():
@@ -164,7 +164,7 @@ def test_one_final_token_is_found_by_text_and_by_embedding(tmp_path, pooling):
     assert ("same-final-token" in by_code) == (pooling == "final")
     if pooling == "final":
         assert (
-            "6 of 6 sentences end in '.'; 4 of 6 final tokens have the very same embedding."
+            "6 of 6 sentences end in '.'; 4 of 6 final tokens have the same embedding."
             == by_code["same-final-token"].what
         )
 
