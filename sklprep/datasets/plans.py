@@ -161,7 +161,7 @@ def _require_distinct(plans: Sequence[DatasetPlan], pattern: str) -> None:
             if one != two and one.name == two.name:
                 raise UsageError(
                     f"{other.source} and {plan.source} have the same name, so both datasets would"
-                    f" be written to {plan.output}. Rename a folder, or run the command once for each."
+                    f" be written to {plan.output}. Rename a folder, or run the command for each."
                 )
             raise UsageError(
                 f"Two datasets would be written to {plan.output}: {_difference(other, plan)}. Add"

@@ -25,7 +25,7 @@ def require_writable(path: str | os.PathLike[str]) -> None:
     Raises
     ------
     OutputError
-        If the path is a folder, a pipe or a device, lies below a file, or may not be written.
+        If the path is a folder, a pipe or a device, is below a file, or may not be written.
     """
     path = Path(path)
     try:

@@ -50,7 +50,7 @@ class SentenceInfo:
         return set(self.dtypes) <= {"float16", None}
 
     @property
-    def n_behind_final(self) -> int:
+    def n_after_final(self) -> int:
         """Number of tokens after the last one that is marked as final."""
         return self.n_tokens - 1 - max(self.final_tokens, default=self.n_tokens - 1)
 

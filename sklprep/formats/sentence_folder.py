@@ -538,12 +538,12 @@ def _list_sentence_files(folder: Path) -> list[str]:
 
 def _warn_of_padding(folder: Path, files: Sequence[SentenceInfo], pooling: str) -> None:
     """Warn of tokens after the final one, which are usually padding."""
-    padded = [info for info in files if info.final_tokens and info.n_behind_final]
+    padded = [info for info in files if info.final_tokens and info.n_after_final]
     if padded:
         what = "becomes a row" if pooling == "none" else f"counts in the {pooling}"
         warnings.warn(
             f"{len(padded)} of {len(files)} files of {folder} have tokens after the final one"
-            f" (first: {padded[0].name}, {padded[0].n_behind_final}): with pooling {pooling!r}"
+            f" (first: {padded[0].name}, {padded[0].n_after_final}): with pooling {pooling!r}"
             f" each of them {what}. If they are padding, extract the files again without it, or use"
             " pooling 'final'.",
             SklprepWarning,
@@ -559,7 +559,7 @@ def _say_what_lies_there(folder: Path) -> str:
     for suffix in _ALONE:
         if found := list_files(folder, suffix):
             do = (
-                "Give that file by itself."
+                "Give that file instead of the folder."
                 if suffix in (".h5", ".hdf5")
                 else "Give its arrays to ActivationSet.from_arrays(hidden_states=..., labels=...),"
                 " or write them as .safetensors or .npy files, one array layer_{layer} per layer."
