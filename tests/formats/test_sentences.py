@@ -857,7 +857,7 @@ class TestOrderAndExtentOfRows:
     [
         ("acts.pt", "torch.load(sys.argv[1], weights_only=True)"),
         ("acts.pkl", "Pickles are not read"),
-        ("acts.h5", "Give that file by itself"),
+        ("acts.h5", "Give that file instead of the folder"),
         ("activations.npz", "ActivationSet.from_arrays"),
         ("data.parquet", "ActivationSet.from_arrays"),
     ],
