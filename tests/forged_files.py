@@ -177,7 +177,10 @@ BAD_ENTRIES = {
     "CRC error, deflated": (deflated(SOUND, crc=1), "with CRC-32"),
     "bad deflate": (deflated(SOUND, packed=b"\xff" * 200), "does not inflate"),
     "deflate cut short": (deflated(SOUND, packed=PACKED[:-3]), "inflates to a different size"),
-    "junk after deflate": (deflated(SOUND, packed=PACKED + b"junk"), "inflates to a different size"),
+    "junk after deflate": (
+        deflated(SOUND, packed=PACKED + b"junk"),
+        "inflates to a different size",
+    ),
     "claims less": (deflated(SOUND, size=len(SOUND) - 8), "inflates to a different size"),
     "claims more": (deflated(SOUND, size=len(SOUND) + 8), "bytes of data"),
 }

@@ -569,7 +569,11 @@ BAD = {
         {"labels": [1] * 8, "pooling": "none"},
         "labels must hold one value for each of the 2 sentences, got shape (8,)",
     ),
-    "fewer sentences": ((STATES, MASK), {"sentences": ["a"]}, "sentences must hold one value for each"),
+    "fewer sentences": (
+        (STATES, MASK),
+        {"sentences": ["a"]},
+        "sentences must hold one value for each",
+    ),
     "fewer groups": ((STATES, MASK), {"groups": [0]}, "groups must hold one value for each"),
 }
 

@@ -72,9 +72,7 @@ def test_indices_of_values_that_are_zero_may_repeat():
 
 
 VALUES, INDICES, WHOLE = make_top_k()
-WITHOUT_WIDTH = (
-    "values and indices of a top-k SAE, but its width is missing. Give it: from_arrays("
-)
+WITHOUT_WIDTH = "values and indices of a top-k SAE, but its width is missing. Give it: from_arrays("
 BAD = {
     "no width": ((VALUES, INDICES), None, WITHOUT_WIDTH),
     "no width of a list": ([VALUES, INDICES], None, WITHOUT_WIDTH),
@@ -85,7 +83,11 @@ BAD = {
     "no width, padded": ((VALUES, np.where(INDICES > 40, -1, INDICES)), None, WITHOUT_WIDTH),
     "no width of tokens": ((VALUES[:, None], INDICES[:, None]), None, WITHOUT_WIDTH),
     "no number": ((VALUES, INDICES), "50", "n_features must be an integer of at least 1, got '50'"),
-    "too narrow": ((VALUES, INDICES), 20, "must be integers from 0 to 19, because of n_features; got"),
+    "too narrow": (
+        (VALUES, INDICES),
+        20,
+        "must be integers from 0 to 19, because of n_features; got",
+    ),
     "negative": ((VALUES, INDICES - 1), N_FEATURES, "must be integers from 0 to 49"),
     "indices first": ((INDICES, VALUES), N_FEATURES, "must be integers from 0 to 49"),
     "other shapes": ((VALUES, INDICES[:, 1:]), N_FEATURES, "one shape (n_rows, k), got float32 of"),

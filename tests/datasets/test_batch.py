@@ -388,7 +388,9 @@ def test_two_folders_of_one_trait_need_the_input_field(generate, tmp_path):
         plan_datasets(sources, output="{trait}.npz", **jobs)
     assert len(plan_datasets(sources, output="{input}.npz", **jobs)) == 2
     sources = [tmp_path / "one" / "data", tmp_path / "two" / "data"]
-    with pytest.raises(UsageError, match=r"one/data and .*two/data have the same name, .* to data.npz"):
+    with pytest.raises(
+        UsageError, match=r"one/data and .*two/data have the same name, .* to data.npz"
+    ):
         plan_datasets(sources, output="{input}.npz", **jobs)
 
 

@@ -751,7 +751,9 @@ class TestGrowing:
         write_folder(tmp_path / "dumps", 3, dtype="float16")
         pack(tmp_path / "dumps", tmp_path / "pack")
         before = content_of(tmp_path / "pack")
-        with pytest.raises(UsageError, match="pooling 'final', but the sentence files now have 'mean'"):
+        with pytest.raises(
+            UsageError, match="pooling 'final', but the sentence files now have 'mean'"
+        ):
             pack(tmp_path / "dumps", tmp_path / "pack", pooling="mean")
         with pytest.raises(UsageError, match="packed with layers"):
             pack(tmp_path / "dumps", tmp_path / "pack", members=Members(layers=(0,)))

@@ -272,7 +272,9 @@ class TestPack:
     def test_it_does_not_grow(self, dumps, tmp_path):
         opened(dumps)[:4].to_pack(tmp_path / "pack")
         before = content_of(tmp_path / "pack")
-        with pytest.raises(UsageError, match=r"pack was packed from rows of an ActivationSet.* new folder"):
+        with pytest.raises(
+            UsageError, match=r"pack was packed from rows of an ActivationSet.* new folder"
+        ):
             build_pack(SentenceFolder(dumps / "dumps"), tmp_path / "pack")
         assert content_of(tmp_path / "pack") == before
 

@@ -494,7 +494,10 @@ def forged(text, length=None):
         (forged(b"{}", length=1 << 39), "has a header of 549,755,813,888 bytes"),
         (forged(b'{"layer_0": 1, "layer_0": 2}'), "a name appears twice"),
         (forged(HEADER | {"layer_0": 3}), "expected dtype, shape and data_offsets"),
-        (forged(HEADER | {"layer_0": HEADER["layer_1"]}), "has 'layer_0' at byte 240; expected byte 0"),
+        (
+            forged(HEADER | {"layer_0": HEADER["layer_1"]}),
+            "has 'layer_0' at byte 240; expected byte 0",
+        ),
         (forged(HEADER | {"layer_0": HEADER["layer_0"] | {"shape": [12, 6]}}), "has 240 bytes for"),
         (forged(HEADER | {"layer_0": HEADER["layer_0"] | {"shape": [-12, -5]}}), "data_offsets"),
         (forged(HEADER | {"layer_0": HEADER["layer_0"] | {"shape": [2**60]}}), "data_offsets"),

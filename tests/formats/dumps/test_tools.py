@@ -547,5 +547,7 @@ class TestZarr:
         chunk = path / ("layer_0/0.0" if version == 2 else "layer_0/c/0/0")
         chunk.write_bytes(chunk.read_bytes()[:-8])
 
-        with pytest.raises(FileFormatError, match=r"0: has \d+ bytes; expected \d+, according to its header"):
+        with pytest.raises(
+            FileFormatError, match=r"0: has \d+ bytes; expected \d+, according to its header"
+        ):
             load_activations(path)
