@@ -163,7 +163,9 @@ def objects(*entries):
     return array
 
 
-RAGGED = "embeddings is ragged: its entries have several shapes, as sentences have several lengths."
+RAGGED = (
+    "embeddings is ragged: its entries have different shapes, as sentences have different lengths."
+)
 NOT_NUMBERS = {
     "ragged array": (objects(np.ones((5, 4)), np.ones((3, 4))), RAGGED),
     "ragged list": ([np.ones((5, 4)), np.ones((3, 4))], RAGGED),

@@ -94,7 +94,7 @@ BAD = {
     "tokens": ((VALUES[:, None], INDICES[:, None]), N_FEATURES, "must have one shape (n_rows, k)"),
     "twice": ((VALUES, INDICES * 0), N_FEATURES, "have a feature twice in one row"),
     "whole matrices": ([WHOLE, WHOLE], N_FEATURES, "must be integers from 0 to 49"),
-    "one array": (WHOLE[:, None], N_FEATURES, "must be the (values, indices) of a top-k SAE"),
+    "one array": (WHOLE[:, None], N_FEATURES, "must be (values, indices) of a top-k SAE"),
     "a list of matrices": ([csr_array(WHOLE)], N_FEATURES, "of such pairs, got csr_array. Leave n"),
 }
 

@@ -539,7 +539,7 @@ def test_csv_that_lists_a_feature_twice_is_said(generate):
     code, _, err = generate(command)
 
     assert code == 2
-    assert err.startswith("Error: Two datasets would be written to h3_to_f2.npz: it was asked")
+    assert err.startswith("Error: Two datasets would be written to h3_to_f2.npz: it was requested")
 
 
 def test_feature_that_is_not_in_the_data_fails_alone(generate):

@@ -227,7 +227,7 @@ def test_texts_of_a_models_tokens_are_compared_sentence_by_sentence():
 
 def test_tokens_are_not_compared_by_a_layer(tmp_path):
     write_folder(tmp_path / "data", 4)
-    with pytest.raises(UsageError, match="only where each is one row"):
+    with pytest.raises(UsageError, match="only if each is one row"):
         audit_activations(load_activations(tmp_path / "data", pooling="none"), near=1)
 
 
@@ -241,7 +241,7 @@ def audit_of(X, y, **meta):
 def test_dataset_with_copies_and_conflicts():
     by_code = audit_of([[1, 2], [3, 4], [1, 2]], [0, 1, 1])
 
-    assert "1 row of X repeat" in by_code["duplicates"].what
+    assert "1 row of X repeats" in by_code["duplicates"].what
     assert "(rows 0, 2)" in by_code["label-conflicts"].what
     assert "class-imbalance" in by_code
 
