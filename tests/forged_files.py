@@ -176,9 +176,12 @@ BAD_ENTRIES = {
     "CRC error": (stored(SOUND, crc=1), "with CRC-32"),
     "CRC error, deflated": (deflated(SOUND, crc=1), "with CRC-32"),
     "bad deflate": (deflated(SOUND, packed=b"\xff" * 200), "does not inflate"),
-    "deflate cut short": (deflated(SOUND, packed=PACKED[:-3]), "inflates to another size"),
-    "junk after deflate": (deflated(SOUND, packed=PACKED + b"junk"), "inflates to another size"),
-    "claims less": (deflated(SOUND, size=len(SOUND) - 8), "inflates to another size"),
+    "deflate cut short": (deflated(SOUND, packed=PACKED[:-3]), "inflates to a different size"),
+    "junk after deflate": (
+        deflated(SOUND, packed=PACKED + b"junk"),
+        "inflates to a different size",
+    ),
+    "claims less": (deflated(SOUND, size=len(SOUND) - 8), "inflates to a different size"),
     "claims more": (deflated(SOUND, size=len(SOUND) + 8), "bytes of data"),
 }
 
@@ -194,7 +197,7 @@ TWICE = archive(stored(SOUND), stored(npy(7)))
 TWO_IN_ONE = bytearray(archive(stored(SOUND), stored(SOUND, b"b.npy")))
 TWO_IN_ONE[TWO_IN_ONE.index(b"PK\1\2") + 32] = 46 + len("b.npy")  # the comment of the first entry
 BAD_ARCHIVES = {
-    "duplicate members": (TWICE, "'a' stands in the archive twice"),
+    "duplicate members": (TWICE, "'a' is in the archive twice"),
     "a path upwards": (archive(stored(SOUND, b"../x.npy")), "'../x.npy' is not an array"),
     "a path downwards": (archive(stored(SOUND, b"x/y.npy")), "'x/y.npy' is not an array"),
     "a path of Windows": (archive(stored(SOUND, b"x\\y.npy")), "is not an array"),

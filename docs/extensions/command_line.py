@@ -1,4 +1,4 @@
-"""Directive ``sklprep-command``: the help of a command, as its own parser has it."""
+"""Directive ``sklprep-command``: the help of a command, taken from its parser."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find_parser(name: str) -> Any:
 
 
 def name_action(action: argparse.Action) -> str:
-    """Write an option or a position as the help does."""
+    """Write an option or a positional argument as the help does."""
     metavar = action.metavar
     if action.choices is not None and metavar is None:
         metavar = "{" + ",".join(map(str, action.choices)) + "}"
@@ -34,7 +34,7 @@ def describe_action(action: argparse.Action) -> str:
 
 
 class Command(SphinxDirective):
-    """Show what a command does, an example, its options, and what its help says below them."""
+    """Show the description, example, options and epilog of a command."""
 
     required_arguments = 1
     option_spec: ClassVar[dict[str, Any]] = {}
@@ -54,13 +54,13 @@ class Command(SphinxDirective):
 
 
 def escape(text: str) -> str:
-    """Keep Markdown from reading a help text as anything but words."""
+    """Escape the markup of Markdown."""
     for mark in "\\*_|<>$`":
         text = text.replace(mark, f"\\{mark}")
     return text
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Tell Sphinx of the directive."""
+    """Register the directive."""
     app.add_directive("sklprep-command", Command)
     return {"parallel_read_safe": True}

@@ -1,1 +1,1 @@
-"""Rows that scikit-learn can index, and where they come from."""
+"""Rows that scikit-learn can index, from files, arrays and models."""

@@ -27,17 +27,18 @@ from sklprep.notebook.words import format_y
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-_SHOWN_SENTENCES = 5  # enough to tell a dataset by, on a card that stays short
+_SHOWN_SENTENCES = 5  # enough to recognize a dataset on a short card
 
 
 class ActivationSet:
     """Rows of embeddings, hidden states and SAE features, read when they are first needed.
 
-    A set goes into scikit-learn as ``X``: it has a length, a ``shape`` of ``(n_rows,)``, and
-    indexing by integer array, boolean mask or slice gives a view (same source, fewer rows). A
-    pipeline over it starts with `LayerSelector`, which turns it into a matrix.
+    A set is passed to scikit-learn as ``X``: it has a length, a ``shape`` of ``(n_rows,)``, and
+    indexing by integer array, boolean mask or slice returns a view (same source, fewer rows). A
+    pipeline starts with `LayerSelector` or `SAEFeatureSelector`, which turns it into a matrix.
 
-    Make one with `load_activations`, `ActivationSet.from_arrays` or `make_activations`.
+    Create one with `load_activations`, `from_hidden_states`, `ActivationSet.from_arrays` or
+    `make_activations`.
 
     Attributes
     ----------
@@ -45,31 +46,33 @@ class ActivationSet:
         ``(n_rows,)``.
     embeddings : ndarray of shape (n_rows, d_embed), float32
     hidden_states : ndarray of shape (n_rows, n_layers, d_model), float32
-        In the order of `layers`.
+        Second axis in the order of `layers`.
     activations : tuple of csr_array of shape (n_rows, n_features), float32
-        One a SAE config, in the order of `sae_layers`.
+        One per SAE config, in the order of `sae_layers`.
     labels : ndarray of shape (n_rows,)
-        Concept labels; int64, 0 to 3, where they come from sentence files.
+        Concept labels; from sentence files they are int64, 0 to 3.
     sentences : ndarray of str of shape (n_rows,), or None
+        Text of the sentence of each row.
     sentence_indices : ndarray of shape (n_rows,), int64
+        Index of the sentence of each row.
     sources : ndarray of str of shape (n_rows,), or None
-        The set that each row comes from, where `concatenate` joined several.
+        Name of the set of each row, for sets that `concatenate` joined.
     groups : ndarray of shape (n_rows,), int64
-        The sentence of each row unless given, those of one text together: what must not straddle a
-        split.
+        Rows that must stay on one side of every split: by default those of one sentence, or of
+        sentences with the same text.
     layers : ndarray of shape (n_layers,), int64
         Distinct layer numbers, ascending.
     sae_layers, average_l0s : ndarray of shape (n_configs,)
-        Layer and sparsity of each SAE config, in file order.
+        Layer, and mean number of active features, of each SAE config, in file order.
     pooling : str
         How tokens became rows: ``"final"``, ``"mean"``, ``"max"`` or ``"none"``.
     name : str
         Base name of the folder, or ``"arrays"``.
     left_out : dict of str to FileFormatError
-        Files of the folder whose sentences are not among the rows, by name, and why.
+        Files of the folder that were left out, by name, and why.
     fingerprint : str
-        SHA-256 of the content (labels and groups of a CSV and the rows of a view included), without
-        its location or time.
+        SHA-256 of the content, including joined labels and groups and the selection of rows. It
+        does not depend on location or time.
 
     Examples
     --------
@@ -107,17 +110,17 @@ class ActivationSet:
         groups: ArrayLike | None = None,
         n_features: int | None = None,
     ) -> Self:
-        """Make a set from arrays of any collector.
+        """Create a set from arrays of any tool.
 
-        Each array may be anything that has ``__array__`` or ``__dlpack__``, a torch tensor on the
-        CPU for instance. Gradients are dropped, bfloat16 and float16 become float32 exactly.
+        Each array may be any object with ``__array__`` or ``__dlpack__``, such as a torch tensor on
+        the CPU. Gradients are dropped; bfloat16 and float16 become float32, which is exact.
 
         Parameters
         ----------
         hidden_states : array-like of shape (n_rows, n_layers, d_model), or a list of n_layers \
 arrays of shape (n_rows, d_model)
-            Rounded to float32; not copied if it is one float32 array already. A list could also
-            hold one array a row, so `labels`, `layers` or others must tell which it is.
+            Rounded to float32; a float32 array is not copied. A list could also hold one array per
+            row, so `labels`, `layers` or other arrays must determine which it is.
         embeddings : array-like of shape (n_rows, d_embed)
         activations : array-like of shape (n_rows, n_configs, n_features), or a sequence of \
 n_configs sparse or dense matrices of shape (n_rows, n_features)
@@ -126,15 +129,15 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         labels : array-like of shape (n_rows,)
             Any labels.
         layers : array-like of shape (n_layers,), default=0..n_layers-1
-            The layer numbers of `hidden_states`; where one repeats, its first position counts.
+            Layer numbers of `hidden_states`; of repeated numbers, the first position is used.
         sae_layers : array-like of shape (n_configs,), default=`layers`
-        average_l0s : array-like of shape (n_configs,), default=the mean count of active features
+        average_l0s : array-like of shape (n_configs,), default=mean number of active features
         sentences : sequence of str of length n_rows
         groups : array-like of shape (n_rows,)
-            Rows that belong together. By default rows of one sentence where `sentences` are given,
-            otherwise each row by itself.
+            Rows that belong together. By default those with the same text if `sentences` are given,
+            otherwise each row is a separate group.
         n_features : int, default=None
-            Width of a top-k SAE, of which `activations` hold the largest values only.
+            Width of a top-k SAE, for which `activations` hold only the largest values.
 
         Returns
         -------
@@ -143,7 +146,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         Raises
         ------
         UsageError
-            If the arrays do not fit together, lie on a GPU, or hold no numbers.
+            If the arrays do not fit together, are on a GPU, or do not hold numbers.
         """
         source = ArraySource(
             hidden_states,
@@ -161,18 +164,18 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     @classmethod
     def concatenate(cls, sets: Mapping[str, ActivationSet]) -> Self:
-        """Join the rows of several sets, one after the other; each is still read where it lies.
+        """Concatenate the rows of several sets, each of which is still read in place.
 
         Parameters
         ----------
         sets : mapping of str to ActivationSet
-            Of one model, made with one pooling. The names become `sources`.
+            Sets of one model with the same pooling. The names become `sources`.
 
         Returns
         -------
         ActivationSet
-            `groups` of different sets are apart, but for those that share a text. Labels, sentences
-            and their indices are those of each set.
+            `groups` of different sets are distinct, unless they share a text. Labels, sentences and
+            sentence indices are those of each set.
 
         Raises
         ------
@@ -198,7 +201,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         """
         if not isinstance(sets, Mapping):
             raise UsageError(
-                f"sets is a {type(sets).__name__}; expected a mapping of names to sets, as in"
+                f"sets is a {type(sets).__name__}; expected a mapping of names to sets, such as"
                 " {'honest': acts, 'devious': others}."
             )
         for name, acts in sets.items():
@@ -231,11 +234,11 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         raise TypeError(
-            "An ActivationSet is not one matrix: start the pipeline with sklprep.LayerSelector(),"
-            " as in make_pipeline(LayerSelector(12), ActivationNormalizer(), LogisticRegression())."
-            " Around such a pipeline, what wants the matrix itself (BaggingClassifier,"
-            " AdaBoostClassifier, OneVsOneClassifier, ClassifierChain, RFE, stacking with"
-            " passthrough) goes behind the selector instead: make_pipeline(LayerSelector(12),"
+            "An ActivationSet is not a matrix: start the pipeline with sklprep.LayerSelector(), for"
+            " example make_pipeline(LayerSelector(12), ActivationNormalizer(),"
+            " LogisticRegression()). Meta-estimators that need the matrix itself"
+            " (BaggingClassifier, AdaBoostClassifier, OneVsOneClassifier, ClassifierChain, RFE,"
+            " stacking with passthrough) go after the selector: make_pipeline(LayerSelector(12),"
             " BaggingClassifier(LogisticRegression())); permutation_importance takes pipe[1:] and"
             " pipe[:1].transform(acts)."
         )
@@ -255,7 +258,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         return f"ActivationSet({', '.join(parts)}{origin})"
 
     def _repr_html_(self) -> str:
-        """Show in a notebook what there is; activations are not read for it."""
+        """Return a summary for notebooks; activations are not read for it."""
         return _card_of(gather_facts(self.rows))
 
     @property
@@ -284,17 +287,17 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     @property
     def d_embed(self) -> int:
-        """Width of the embeddings; `DataError` without them."""
+        """Width of the embeddings; raises `DataError` if there are none."""
         return self._require("embeddings", self.rows.source.d_embed)
 
     @property
     def d_model(self) -> int:
-        """Width of a layer's hidden states; `DataError` without them."""
+        """Width of the hidden states of a layer; raises `DataError` if there are none."""
         return self._require("hidden_states", self.rows.source.d_model)
 
     @property
     def n_sae_features(self) -> int:
-        """Number of features of an SAE; 0 without activations."""
+        """Number of features of each SAE; 0 if there are none."""
         return self.rows.source.n_features or 0
 
     @property
@@ -320,7 +323,7 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
     @property
     def sources(self) -> NDArray[np.str_] | None:
-        """(n_rows,): the set that each row was joined from; None where none were joined."""
+        """Name of the set of each row, of shape (n_rows,); None unless sets were concatenated."""
         source = self.rows.source
         if not isinstance(source, JoinedSource):
             return None
@@ -343,30 +346,31 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         return tuple(self.rows.config(config).copy() for config in configs)
 
     def layer(self, layer: int) -> NDArray[np.float32]:
-        """Hidden states of one layer, (n_rows, d_model) float32.
+        """Return the hidden states of one layer, (n_rows, d_model) float32, read-only.
 
         Raises
         ------
         LayerNotFoundError
-            If the data has no such layer.
+            If the data do not have this layer.
         DataError
             If a value is NaN or infinite; the message names the files.
         """
         return _read_only(self.rows.layer(layer))
 
     def sae_activations(self, layer: int, average_l0: float | None = None) -> csr_array:
-        """SAE features of one config, (n_rows, n_features) float32 in CSR.
+        """Return the SAE features of one config, (n_rows, n_features) float32 in CSR format.
 
         Parameters
         ----------
         layer : int
-        average_l0 : float or None
-            Needed only where the layer has several configs.
+            Layer of the SAE.
+        average_l0 : float or None, default=None
+            Needed only if the layer has several SAE configs.
 
         Raises
         ------
         LayerNotFoundError, FeatureNotFoundError
-            If the data has no such config, or several and none was chosen.
+            If the data do not have this config, or have several and none was chosen.
         DataError
             If a value is NaN or infinite; the message names the file.
         """
@@ -375,12 +379,12 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
     def feature(
         self, layer: int, feature: int | Sequence[int], average_l0: float | None = None
     ) -> NDArray[np.float32]:
-        """Activation of one SAE feature, (n_rows,), or of several, (n_rows, n), float32.
+        """Return one SAE feature, (n_rows,), or several, (n_rows, n), as float32.
 
         Raises
         ------
         LayerNotFoundError, FeatureNotFoundError
-            If the data has no such feature.
+            If the data do not have this feature.
         DataError
             If a value is NaN or infinite; the message names the file.
         """
@@ -396,23 +400,23 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         layers: Iterable[int] = (),
         configs: Iterable[int] = (),
     ) -> Self:
-        """Read just these members now, in one pass over the files, and keep them in memory.
+        """Read only these members now, in one pass over the files, and keep them in memory.
 
-        Without it the first use of one layer reads all layers. `configs` are positions among
-        `sae_layers`. Returns the set itself.
+        Otherwise the first use of one layer of sentence files reads all layers. `configs` are
+        positions in `sae_layers`. Returns the set itself.
         """
         self.rows.source.read(Members(embeddings, tuple(layers), tuple(configs)))
         return self
 
     def unread(self) -> ActivationSet:
-        """Give the same rows as they were before a member was read; arrays stay as they are."""
+        """Return the same rows without values that were read from files."""
         return ActivationSet(self.rows.read_from(self.rows.source.unread()))
 
     def to_pack(self, path: str | os.PathLike[str]) -> None:
         """Write the rows as a pack: plain arrays that `load_activations` reads in place.
 
-        The pack gives the same rows, `groups` and `fingerprint`, so a dataset of it is the same.
-        Of a whole folder of sentence files it is what ``sklprep pack`` makes of it.
+        The pack has the same rows, `groups` and `fingerprint`, so datasets made from it are equal.
+        For all rows of a folder of sentence files, it equals the result of ``sklprep pack``.
 
         Parameters
         ----------
@@ -445,13 +449,13 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
             build_pack(folder, path)
 
     def to_safetensors(self, path: str | os.PathLike[str]) -> None:
-        """Write the rows as one safetensors file, which `load_activations` gives back.
+        """Write the rows as one safetensors file, which `load_activations` reads.
 
         It holds ``layer_12`` of shape (n_rows, d_model) for each layer, ``embeddings``, ``labels``,
-        ``groups``, ``sentence_indices``, and of each SAE config the arrays of a sparse matrix,
-        ``activations.0.data``, ``.indices`` and ``.indptr``. Metadata holds ``sentences`` as JSON,
-        labels that are text, `pooling`, and what the SAEs are. Groups come back numbered from 0.
-        float16 stays so where there are no SAE features.
+        ``groups``, ``sentence_indices``, and for each SAE config the arrays of a sparse matrix,
+        ``activations.0.data``, ``.indices`` and ``.indptr``. The metadata hold ``sentences`` as
+        JSON, labels that are text, `pooling`, and a description of the SAEs. Groups are renumbered
+        from 0. float16 is kept if there are no SAE features.
 
         Parameters
         ----------
@@ -461,9 +465,9 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         Raises
         ------
         OutputError
-            If it cannot be written.
+            If the file cannot be written.
         UsageError
-            If there are more sentences than a header holds, or labels are neither numbers nor text.
+            If the sentences are too long for a header, or labels are neither numbers nor text.
         FileFormatError
             If a file that the rows are read from is damaged.
 
@@ -482,9 +486,9 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
     def to_sentence_files(self, path: str | os.PathLike[str]) -> None:
         """Write a folder of sentence files, which `load_activations` reads.
 
-        A row becomes a file of one token, its final one; with pooling ``"none"`` the rows of a
-        sentence become a file, with its final token marked. Groups come back numbered from 0, and
-        of pooled rows it is not written how they were pooled.
+        Each row becomes a file with one token, its final one; with pooling ``"none"`` the rows of a
+        sentence become one file, in which the final token is marked. Groups are renumbered from 0,
+        and the pooling of pooled rows is not stored.
 
         Parameters
         ----------
@@ -496,9 +500,9 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         OutputError
             If there is something at `path`, or it cannot be written.
         DataError
-            If sentence files cannot say all of it: labels that are missing or not 0, 1, 2 or 3,
-            groups of several sentences, a sentence in several places or without its final token, a
-            layer with hidden states but no SAE features. `to_pack` writes any rows.
+            If sentence files cannot represent the rows: labels that are missing or not 0, 1, 2 or
+            3, groups of several sentences, a sentence whose rows are not adjacent or without its
+            final token, a layer with hidden states but no SAE features. `to_pack` writes any rows.
         FileFormatError
             If a file that the rows are read from is damaged.
 
@@ -523,12 +527,12 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         Parameters
         ----------
         faults : mapping of str to FileFormatError
-            By the name of the file, as `FaultyFilesError.faults`.
+            By the name of the file, such as `FaultyFilesError.faults`.
 
         Returns
         -------
         ActivationSet
-            The other rows. `left_out` has these files too, and so has the provenance of a dataset.
+            The other rows. `left_out`, and the provenance of datasets, list these files too.
 
         Raises
         ------
@@ -554,13 +558,13 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
         return ActivationSet(self.rows.without(faults))
 
     def check(self) -> None:
-        """Read everything once, in bounded memory; raise if a value cannot be used.
+        """Read all values once, in bounded memory, and raise an error if any cannot be used.
 
         Raises
         ------
         FaultyFilesError
-            If files are damaged, have values that are NaN or infinite, or no label where others
-            have one; it names all of them.
+            If files are damaged, have NaN or infinite values, or lack a label that others have; the
+            error names all of them.
         """
         rows = self.rows
         faults = rows.find_label_faults() | rows.find_faults(all_members(rows.source))
@@ -574,14 +578,14 @@ n_configs sparse or dense matrices of shape (n_rows, n_features)
 
 
 def _read_only(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A view through which nobody can change what the set holds."""
+    """Return a read-only view, so that callers cannot change the values of the set."""
     view = values.view()
     view.flags.writeable = False
     return view
 
 
 def check_feature_exists(feature: int, n_features: int) -> None:
-    """Raise `FeatureNotFoundError` unless the feature index lies within the SAE."""
+    """Raise `FeatureNotFoundError` unless the SAE has this feature."""
     if not 0 <= feature < n_features:
         raise FeatureNotFoundError(
             f"Feature index must be 0-{n_features - 1}, got {feature}: the SAE has"
@@ -608,9 +612,9 @@ def _card_of(facts: SetFacts) -> str:
     labels = f"none: {facts.labels_fault}" if facts.labels is None else format_y(facts.labels)
     rows.append(("labels", labels))
     if facts.n_groups < facts.n_rows:
-        rows.append(("groups", f"{facts.n_groups:,}, which a split must keep whole: acts.groups"))
+        rows.append(("groups", f"{facts.n_groups:,}, to be kept whole in splits: acts.groups"))
     if facts.left_out:
-        rows.append(("left out", f"{len(facts.left_out):,} files, {min(facts.left_out)} first"))
+        rows.append(("left out", f"{len(facts.left_out):,} files (first: {min(facts.left_out)})"))
     details = []
     if facts.first_sentences:
         details.append(("first sentences", table([], facts.first_sentences)))

@@ -1,4 +1,4 @@
-"""Rows that are in memory already: the arrays of any collector."""
+"""A source of rows in memory: arrays from any tool."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _BY_DIMENSIONS = {
-    2: " Of one layer give hidden_states[:, None].",
-    4: " Hidden states of tokens go through from_hidden_states, which makes rows of them.",
+    2: " For one layer, give hidden_states[:, None].",
+    4: " For hidden states of tokens, use from_hidden_states, which pools them to rows.",
 }
 
 
 class ArraySource(InPlace):
-    """Rows that are in memory already."""
+    """Rows in memory; the parameters are those of `ActivationSet.from_arrays`."""
 
     name = "arrays"
     mapping = ""
@@ -85,7 +85,7 @@ class ArraySource(InPlace):
         self.n_features = self._configs[0].shape[1] if self._configs else None
 
     def _number_axes(self, layers: Any, sae_layers: Any, average_l0s: Any) -> None:
-        """Give the layers their numbers, and the SAE configs their layers and average_l0s."""
+        """Number the layers, and assign layers and average_l0s to the SAE configs."""
         n_layers = 0 if self._hidden_states is None else self._hidden_states.shape[1]
         n_configs = len(self._configs)
         numbers = _numbers(layers, "layers", n_layers, np.arange(n_layers))
@@ -124,7 +124,7 @@ class ArraySource(InPlace):
 
     @property
     def key(self) -> str:
-        """What tells these arrays from others, without reading all of them."""
+        """Identifies these arrays by a sample of their rows."""
         return self._digest(sampled=64)
 
     def _digest(self, sampled: int | None = None) -> str:
@@ -169,12 +169,12 @@ class ArraySource(InPlace):
 
     def without(self, faults: Mapping[str, FileFormatError]) -> Self:
         if faults:
-            raise UsageError("Rows of arrays come from no files; leave them out by index.")
+            raise UsageError("Rows of arrays are not from files; leave them out by index.")
         return self
 
 
 def _count_rows(by_row: Mapping[str, Any]) -> int:
-    """How many rows the arrays have, by their names; they must agree."""
+    """Return the number of rows, which must be equal for all arrays."""
     if not by_row.keys() & {"hidden_states", "embeddings", "activations"}:
         raise UsageError("Give hidden_states, embeddings or activations.")
     for name, values in by_row.items():
@@ -183,7 +183,7 @@ def _count_rows(by_row: Mapping[str, Any]) -> int:
     lengths = {name: values.shape[0] for name, values in by_row.items()}
     if len(set(lengths.values())) > 1:
         raise UsageError(
-            "The arrays must have equally many rows, got "
+            "The arrays must have the same number of rows, got "
             + ", ".join(f"{n} of {name}" for name, n in lengths.items())
         )
     return next(iter(lengths.values()))
@@ -192,9 +192,9 @@ def _count_rows(by_row: Mapping[str, Any]) -> int:
 def _number_groups(
     groups: NDArray[Any] | None, sentences: NDArray[np.str_] | None, n_rows: int
 ) -> NDArray[np.int64]:
-    """Groups from 0: those given, else sentences as they first occur, else row by row.
+    """Number groups from 0: those given, else sentences by first occurrence, else single rows.
 
-    A row without a text is a group of its own.
+    A row without a text is a separate group.
     """
     if groups is not None:
         return np.unique(groups, return_inverse=True)[1].reshape(-1)
@@ -206,7 +206,7 @@ def _number_groups(
 
 
 def _read_labels(labels: Any) -> NDArray[Any]:
-    """Any labels: Python objects become what they are, unless they are mixed or missing."""
+    """Read any labels; mixed or missing ones stay Python objects."""
     try:
         return read_values(labels, "labels")
     except (InsufficientDataError, UsageError):
@@ -223,11 +223,11 @@ def _require_rows_first(
 
 
 def _stack_layers(values: Any, layers: NDArray[Any] | None, others: Sequence[Any]) -> Any:
-    """Stack a list of one array a layer; a list that could be read otherwise is refused."""
+    """Stack a list with one array per layer; an ambiguous list is refused."""
     if hasattr(values, "keys"):
         raise UsageError(
-            "hidden_states is a mapping; expected an array. Of {layer: array of shape (n_rows,"
-            " d_model)} give np.stack(list(mapping.values()), axis=1), and layers=list(mapping);"
+            "hidden_states is a mapping; expected an array. For {layer: array of shape (n_rows,"
+            " d_model)}, give np.stack(list(mapping.values()), axis=1) and layers=list(mapping);"
             " from_hidden_states takes mappings to arrays of tokens."
         )
     if not isinstance(values, list | tuple) or not values or not all(map(is_array, values)):
@@ -236,7 +236,7 @@ def _stack_layers(values: Any, layers: NDArray[Any] | None, others: Sequence[Any
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1 or len(shapes[0]) != 2:
         raise UsageError(
-            "A list of hidden_states must hold arrays of one shape (n_rows, d_model), one a layer,"
+            "A list of hidden_states must hold one array per layer, all of shape (n_rows, d_model),"
             f" got {len(arrays)} of {', '.join(map(str, shapes))}."
         )
 
@@ -249,8 +249,8 @@ def _stack_layers(values: Any, layers: NDArray[Any] | None, others: Sequence[Any
     if by_layer and by_row:
         raise UsageError(
             f"hidden_states is a list of {len(arrays)} arrays of shape {shapes[0]}, which may be"
-            " one a layer or one a row. Give np.stack(arrays, axis=1) for layers, np.stack(arrays)"
-            " for rows, or also labels or layers of another length."
+            " one per layer or one per row. Give np.stack(arrays, axis=1) for layers,"
+            " np.stack(arrays) for rows, or add labels or layers of a different length."
         )
     return np.stack(arrays, axis=0 if by_row else 1)
 
@@ -266,7 +266,7 @@ def _as_float32(values: Any, name: str, ndim: int) -> NDArray[np.float32] | None
             f"{name} must be a non-empty numeric array of {ndim} dimensions, got {array.dtype} of"
             f" shape {array.shape}.{do}"
         )
-    with np.errstate(over="ignore"):  # an infinite value is an error where it is used
+    with np.errstate(over="ignore"):  # infinite values are an error only where they are used
         return array.astype(np.float32, copy=False)
 
 

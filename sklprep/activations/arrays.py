@@ -1,4 +1,4 @@
-"""Arrays of any collector as numpy arrays: torch tensors and their like, bfloat16 included."""
+"""Converting arrays of any library to numpy arrays, including torch tensors and bfloat16."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ _IN_MAIN_MEMORY = (1, 3, 11, 13)  # DLPack: CPU, and memory that CUDA or ROCm pi
 
 
 def to_numpy(values: Any, name: str) -> NDArray[Any]:
-    """Read anything that is an array, without a copy where that is possible.
+    """Convert any kind of array to numpy, without a copy where possible.
 
     Parameters
     ----------
     values : array-like, object with ``__dlpack__`` or ``__array__``, or list of these
-        A tensor that requires a gradient is detached: its values count, its history does not.
-        bfloat16 becomes float32, which holds each of its values.
+        Tensors that require gradients are detached. bfloat16 becomes float32, which is exact.
     name : str
-        What an error calls it.
+        Name for errors.
 
     Returns
     -------
@@ -32,7 +31,7 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
     Raises
     ------
     UsageError
-        If it lies on a GPU, is ragged, or is of a type that numpy cannot hold.
+        If the array is on a GPU, is ragged, or has a dtype that numpy does not support.
 
     Examples
     --------
@@ -56,7 +55,7 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
             array = np.asarray(values)
         else:
             array = np.from_dlpack(values)
-    except Exception as error:  # each library raises its own kinds
+    except Exception as error:  # each library raises its own exceptions
         if "inhomogeneous" in str(error):  # numpy, of nested lists
             raise _ragged(name) from None
         kind = f"{type(values).__name__} {getattr(values, 'dtype', '')}".rstrip()
@@ -69,7 +68,7 @@ def to_numpy(values: Any, name: str) -> NDArray[Any]:
 
 
 def read_tensor(values: Any, name: str) -> Any:
-    """Read a tensor as `to_numpy` does; leave all else, data frames for one, as it is.
+    """Convert tensors as `to_numpy` does; return other objects, such as data frames, unchanged.
 
     Examples
     --------
@@ -81,7 +80,7 @@ def read_tensor(values: Any, name: str) -> Any:
 
 
 def is_array(values: Any) -> bool:
-    """Tell an array or a tensor from lists of them and from plain numbers."""
+    """Tell whether an object is an array or a tensor, not a list or a number."""
     return isinstance(values, np.ndarray) or any(
         hasattr(values, method) for method in ("__dlpack__", "__array__")
     )
@@ -90,16 +89,16 @@ def is_array(values: Any) -> bool:
 def require_rows_first(
     shape: Sequence[int], name: str, n_rows: int | None, n_layers: int | None = None
 ) -> None:
-    """Refuse an array whose layers come first, as those of ``np.stack(layers)`` do.
+    """Refuse an array whose first axis is that of the layers, as in ``np.stack(layers)``.
 
     Parameters
     ----------
     shape : tuple of int
-        Only three dimensions are judged.
+        Only three-dimensional shapes are checked.
     name : str
-        What the error calls the array.
+        Name of the array for errors.
     n_rows, n_layers : int or None
-        How many there must be, by labels or others; None where nothing says it.
+        Known numbers, for example from labels; None if unknown.
 
     Raises
     ------
@@ -126,7 +125,7 @@ def require_rows_first(
 
 
 def require_numbers(array: NDArray[Any], name: str) -> None:
-    """Refuse an array of Python objects; the error says what they are and what to do about it.
+    """Refuse an array of Python objects; the error says what they are and what to do.
 
     Examples
     --------
@@ -157,14 +156,14 @@ embeddings.astype(np.float32).
 
 def _ragged(name: str) -> UsageError:
     return UsageError(
-        f"{name} is ragged: its entries have several shapes, as sentences have several lengths."
-        " Make one row of each sentence (its final token, or the mean over its tokens), then give"
-        " np.stack(rows); from_hidden_states does that to padded batches."
+        f"{name} is ragged: its entries have different shapes, as sentences have different lengths."
+        " Pool each sentence to one row (its final token, or the mean over its tokens), then give"
+        " np.stack(rows); from_hidden_states does this for padded batches."
     )
 
 
 def _holds_arrays(values: Any) -> bool:
-    """Whether it is a list, perhaps of lists, of arrays; numpy itself reads lists of numbers."""
+    """Tell whether an object is a list, perhaps nested, of arrays and not of numbers."""
     first = values
     while isinstance(first, list | tuple) and first:
         first = first[0]
@@ -174,12 +173,12 @@ def _holds_arrays(values: Any) -> bool:
 def _check_device(values: Any, name: str) -> None:
     try:
         kind, _ = values.__dlpack_device__()
-    except Exception:  # no such method, or a tensor without memory: reading it says what is wrong
+    except Exception:  # no such method, or no memory: reading it raises a better error
         return
     if kind not in _IN_MAIN_MEMORY:
         where = getattr(values, "device", f"DLPack device {int(kind)}")
         raise UsageError(
-            f"{name} lies on a GPU ({where}); expected main memory. Move it to the CPU: .cpu()."
+            f"{name} is on a GPU ({where}); expected main memory. Move it to the CPU: .cpu()."
         )
 
 
@@ -189,7 +188,7 @@ def _as_plain(array: NDArray[Any], name: str) -> NDArray[Any]:
     if array.dtype.name == "bfloat16":
         return array.astype(np.float32)
     raise UsageError(
-        f"{name} has dtype {array.dtype.name} ({array.dtype.str}), which numpy does not take for"
-        " numbers; expected float16 or float32. bfloat16 is saved so: convert it to float32 before"
+        f"{name} has dtype {array.dtype.name} ({array.dtype.str}), which numpy does not treat as"
+        " numbers; expected float16 or float32. If it is bfloat16, convert it to float32 before"
         " saving."
     )

@@ -1,4 +1,4 @@
-"""What models return, as an `ActivationSet`: hidden states of padded batches, pooled."""
+"""`from_hidden_states`: pool what models return for padded batches to an `ActivationSet`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def from_hidden_states(
     sentences: ArrayLike | None = None,
     groups: ArrayLike | None = None,
 ) -> ActivationSet:
-    """Pool what a model returned for a batch of sentences, or for several batches.
+    """Pool what a model returned for one or several batches of sentences.
 
     Parameters
     ----------
@@ -43,63 +43,63 @@ def from_hidden_states(
 
         - the tuple that Hugging Face models return with ``output_hidden_states=True``: the
           embeddings, then the output of each block;
-        - what their ``generate(..., output_hidden_states=True, return_dict_in_generate=True)``
-          returns as ``hidden_states``, a tuple of such a tuple for each step: a sequence is a
-          sentence of its prompt and the tokens generated, but for the last, which the model never
-          read;
+        - the ``hidden_states`` that their ``generate(..., output_hidden_states=True,
+          return_dict_in_generate=True)`` returns, a tuple with such a tuple for each step: a
+          sequence becomes a sentence of its prompt and the generated tokens, except the last one,
+          which the model never read;
         - a mapping of layer numbers to outputs of blocks, and ``"embeddings"`` if there are any;
         - a cache of TransformerLens: ``blocks.12.hook_resid_post`` (or ``hook_out``) is layer 12,
-          ``hook_embed`` the embeddings. Where SAELens put an SAE there, its input is the layer, and
-          ``hook_sae_acts_post`` gives the SAE features of the layer. Other hooks are not read.
+          ``hook_embed`` the embeddings. Where SAELens spliced in an SAE, its input is the layer,
+          and ``hook_sae_acts_post`` gives the SAE features of the layer. Other hooks are not read.
 
         Layers may be missing from a mapping. Batches may differ in n_tokens. An iterator is read
-        one batch at a time, so that only pooled rows stay in memory. Torch tensors and their like
-        are taken as by `ActivationSet.from_arrays`.
+        one batch at a time, so that only pooled rows stay in memory. Tensors are accepted as by
+        `ActivationSet.from_arrays`; they must be in main memory.
     attention_mask : array-like of shape (batch, n_tokens), or list or iterator of these
-        The tokenizer's: 1 for a real token, 0 for padding on whichever side; one for each batch.
-        None counts every position as real. Of ``generate()``, the mask of the prompt, which counts
-        every generated token as real, or of ``output.sequences``.
+        The mask of the tokenizer, one for each batch: 1 for a real token, 0 for padding on either
+        side. None counts every position as real. For ``generate()``, the mask of the prompt (then
+        every generated token counts as real), or that of ``output.sequences``.
     pooling : {"final", "mean", "max", "none"}, default="final"
         What becomes a row: the last real token, the mean or the maximum over the real tokens, or
         every real token (rows of one sentence then share a group).
     labels, sentences, groups : array-like of shape (n_sentences,)
-        One for each sentence, over all batches. By default a sentence is a group, and so are
-        sentences of the same text.
+        One value for each sentence, over all batches. By default each sentence is a group, and
+        sentences with the same text share one.
 
     Returns
     -------
     ActivationSet
-        ``hidden_states`` of shape (n_rows, n_layers, d_model), ``embeddings`` of shape
-        (n_rows, d_model), float32; sparse SAE features, where there are any. ``hidden_states[i +
-        1]`` of a tuple is layer `i`: layers are numbered as the model's blocks, from 0.
+        ``hidden_states`` of shape (n_rows, n_layers, d_model) and ``embeddings`` of shape
+        (n_rows, d_model), float32; sparse SAE features, if there are any. ``hidden_states[i + 1]``
+        of a tuple is layer `i`: layers are numbered like the blocks of the model, from 0.
         ``sentence_indices`` count from 0.
 
     Raises
     ------
     UsageError
-        If batches, masks, labels or layers do not fit together, a sentence has no real token, or
-        it cannot be told which array is which layer: a list of arrays may start with the embeddings
-        or not.
+        If batches, masks, labels or layers do not fit together, if a sentence has no real token, if
+        a tensor is on a GPU, or if the layers are ambiguous: a list of arrays may or may not start
+        with the embeddings.
 
     Warns
     -----
     SklprepWarning
-        If there is no mask for a batch of several sentences, whose padding would count as tokens;
-        the mask does not say where generated sequences end; batches look like the steps of
-        ``generate()``; or a cache has other hooks of a block, or features of an SAE elsewhere, and
-        nothing is read of them.
+        If there is no mask for a batch of several sentences, so that padding counts as tokens; if
+        the mask does not say where generated sequences end; if batches look like the steps of
+        ``generate()``; or if a cache has other hooks of a block, or SAE features elsewhere, which
+        are not read.
 
     Notes
     -----
-    The last array that Hugging Face's Llama, Gemma, Mistral, Qwen and GPT-2 models return comes
-    *after* the model's final normalization, all others before: the last layer then has another
-    scale than the ones before, and is not what TransformerLens calls ``hook_resid_post`` of that
-    block. Special tokens are real tokens to the tokenizer's mask (the first one may be a BOS, the
-    last one of BERT is ``[SEP]``): set theirs to 0 to leave them out.
+    The last array that Hugging Face's Llama, Gemma, Mistral, Qwen and GPT-2 models return is taken
+    *after* the model's final normalization, unlike all others: the last layer then has a different
+    scale than the layers before, and differs from what TransformerLens calls ``hook_resid_post`` of
+    that block. The tokenizer's mask counts special tokens as real (the first token may be a BOS,
+    the last one of BERT is ``[SEP]``): set their mask to 0 to leave them out.
 
-    Beam search reorders its sequences between steps, so their steps do not fit together: generate
-    greedily, or sample. Behind an SAE that SAELens put in without its error term, later layers are
-    computed from its reconstruction.
+    Beam search reorders sequences between steps, so that the steps do not fit together: use greedy
+    decoding or sampling. Layers after an SAE that SAELens spliced in without its error term are
+    computed from the reconstruction of the SAE.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def from_hidden_states(
     >>> tokens.groups
     array([0, 0, 0, 0, 0, 0, 0, 0])
 
-    A cache of TransformerLens in which SAELens put an SAE of 32 features at layer 1:
+    A cache of TransformerLens in which SAELens spliced an SAE of 32 features into layer 1:
 
     >>> cache = {
     ...     "blocks.0.hook_resid_post": returned[1],
@@ -181,7 +181,7 @@ def from_hidden_states(
 
 @dataclass(frozen=True)
 class _PooledBatch:
-    """The rows of one batch, and how many of them each sentence has."""
+    """The rows of one batch, and the number of rows of each sentence."""
 
     layers: list[int]
     hidden_states: NDArray[np.float32] | None
@@ -193,7 +193,7 @@ class _PooledBatch:
 
     @property
     def kind(self) -> str:
-        """What batches of one model have in common."""
+        """Description of what batches of one model must share."""
         states, embeddings = self.hidden_states, self.embeddings
         parts = []
         if states is not None:
@@ -225,11 +225,11 @@ def _one_each(values: Any, name: str, batches: Sequence[_PooledBatch]) -> NDArra
     if array.shape != (n_sentences,):
         as_tokens = len(batches) == 1 and array.shape == (batches[0].n_tokens,)
         raise UsageError(
-            f"{name} must hold one for each of the {n_sentences} sentences, got shape"
+            f"{name} must hold one value for each of the {n_sentences} sentences, got shape"
             f" {array.shape}."
             + (
-                " That is one for each token: sentences are the first axis of each array, of shape"
-                " (batch, n_tokens, d_model)."
+                " That is one for each token: the first axis of each array must be the sentences,"
+                " with shape (batch, n_tokens, d_model)."
                 if as_tokens
                 else ""
             )
@@ -243,12 +243,12 @@ def _pool_batches(hidden_states: Any, masks: Any, pooling: str) -> list[_PooledB
         one = _pool_batch(batch, mask, pooling, f"Batch {number}")
         if pooled and one.kind != pooled[0].kind:
             raise UsageError(
-                f"Batch {number} has {one.kind}, batch 0 {pooled[0].kind}; expected batches of one"
-                " model."
+                f"Batch {number} has {one.kind}, but batch 0 {pooled[0].kind}; expected batches of"
+                " one model."
             )
         pooled.append(one)
     if not pooled:
-        raise UsageError("hidden_states holds no batch; expected at least one.")
+        raise UsageError("hidden_states has no batches; expected at least one.")
     return pooled
 
 
@@ -264,7 +264,7 @@ def _batches(hidden_states: Any, masks: Any) -> Iterator[tuple[Any, Any]]:
     if is_array(masks) or not isinstance(masks, list | tuple | Iterator):
         raise UsageError(
             "attention_mask must be a list of masks where hidden_states is a list of batches, got"
-            f" {type(masks).__name__}. Of generate() give the tuple itself, which is one batch."
+            f" {type(masks).__name__}. For generate(), give the tuple itself, which is one batch."
         )
     nothing = object()
     for number, (batch, mask) in enumerate(zip_longest(hidden_states, masks, fillvalue=nothing)):
@@ -314,8 +314,8 @@ def _read(pieces: Sequence[Any], name: str) -> NDArray[Any]:
 def _read_piece(values: Any, name: str) -> NDArray[Any]:
     if isinstance(values, list | tuple) and any(map(is_array, values)):
         raise UsageError(
-            f"{name} is a {type(values).__name__} of {len(values)}; expected one array. Where a"
-            " block returned it, give its first entry."
+            f"{name} is a {type(values).__name__} of {len(values)}; expected one array. If a block"
+            " returned it, give its first entry."
         )
     array = to_numpy(values, name)
     require_numbers(array, name)
@@ -324,7 +324,7 @@ def _read_piece(values: Any, name: str) -> NDArray[Any]:
         raise UsageError(
             f"{name} is {array.dtype} of shape {array.shape}; expected floats of shape (batch,"
             " n_tokens, d_model)."
-            + (" Rows that are pooled already go through from_arrays." if pooled else "")
+            + (" For rows that are already pooled, use from_arrays." if pooled else "")
         )
     return array
 
@@ -332,7 +332,7 @@ def _read_piece(values: Any, name: str) -> NDArray[Any]:
 def _find_doubts(
     output: ModelOutput, mask: NDArray[Any] | None, real: NDArray[np.bool_], what: str
 ) -> dict[str, str]:
-    """What may be otherwise than it is read, by kind."""
+    """Return warnings about what may be misread, by kind."""
     doubts: dict[str, str] = {}
     n_sentences, n_tokens = real.shape
     if mask is None and min(real.shape) > 1:
@@ -344,34 +344,34 @@ def _find_doubts(
         doubts["ends unknown"] = (
             f"{what}: attention_mask covers the {output.n_prompt} tokens of the prompt; the"
             f" {n_tokens - output.n_prompt} generated ones count in all {n_sentences} sequences,"
-            " also after the end of a shorter one. Give the mask of output.sequences, 0 after the"
-            " end."
+            " also after the end of shorter ones. Give the mask of output.sequences, with 0 after"
+            " the end."
         )
     if output.unread:
         names = ", ".join(output.unread[:3])
         more = f" and {len(output.unread) - 3} more" if len(output.unread) > 3 else ""
         doubts["unread"] = (
-            f"{what}: {names}{more} not read: of a block its output is,"
-            " blocks.N.hook_resid_post, and the features of an SAE on that."
+            f"{what}: {names}{more} not read. Only the output of a block is,"
+            " blocks.N.hook_resid_post, and the features of an SAE on it."
         )
     return doubts
 
 
 def _warnings_of(batches: Sequence[_PooledBatch]) -> list[str]:
-    """One of each kind, about the first batch that has it."""
+    """Return one warning of each kind, about the first batch that has it."""
     doubts = {kind: text for batch in reversed(batches) for kind, text in batch.doubts.items()}
     first, *others = ((batch.n_tokens, len(batch.n_rows)) for batch in batches)
     if first[0] > 1 and set(others) == {(1, first[1])}:
         doubts["steps"] = (
-            f"Batches 1 to {len(others)} hold one token a sentence, as the steps of generate() do;"
-            " each counts as a sentence, and a group, of its own. If they are steps, give the tuple"
-            " that generate() returned instead of a list of its steps."
+            f"Batches 1 to {len(others)} have one token per sentence, like the steps of generate();"
+            " each counts as a separate sentence and group. If they are steps, give the tuple that"
+            " generate() returned instead of a list of its steps."
         )
     return list(doubts.values())
 
 
 def _pool(array: NDArray[Any], real: NDArray[np.bool_], pooling: str) -> NDArray[np.float32]:
-    """Rows of the real tokens; means are taken in float64 and rounded once."""
+    """Make rows of the real tokens; means are computed in float64, then rounded."""
     with np.errstate(over="ignore", invalid="ignore"):
         if pooling == "final":
             last = real.shape[1] - 1 - real[:, ::-1].argmax(axis=1)

@@ -1,6 +1,6 @@
-"""Which rows are duplicates or near-duplicates of others, and what belongs together for it.
+"""Finding duplicates and near-duplicates among texts and rows, and the groups they form.
 
-Nothing here knows of sets or files: texts, rows and groups come as arrays.
+All functions take plain arrays of texts, rows and groups.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 NEAR_TEXTS = 0.7
-"""Cosine from which texts are near-duplicates: what short template sentences reach that differ in
-one word. Unrelated reviews stay below one half."""
+"""Cosine of TF-IDF vectors from which texts are near-duplicates: short template sentences that
+differ in one word reach it, and unrelated reviews stay below 0.5."""
 
 NEAR_ROWS = 0.95
-"""Cosine from which rows of hidden states are near-duplicates."""
+"""Cosine of standardized columns from which rows of hidden states are near-duplicates."""
 
 _BLOCK_ROWS = 256
-"""Rows that are compared with all others at a time: 205 MB of cosines where there are 100,000."""
+"""Rows that are compared with all others at once: 205 MB of cosines for 100,000 rows."""
 
 ROUNDING = 1e-9
-"""How far a cosine may fall short of the threshold: that of equal rows is not always 1."""
+"""Tolerance of the thresholds, because the cosine of equal rows is not always exactly 1."""
 
 
 class Components:
-    """Positions that belong together, joined step by step in memory of the order of their number.
+    """Connected components of positions, joined step by step in memory linear in their number.
 
     Parameters
     ----------
     groups : ndarray of shape (n,)
-        What belongs together from the start.
+        Initial components.
 
     Examples
     --------
@@ -55,20 +55,20 @@ class Components:
         self._number = joined.astype(np.int64)[self._number]
 
     def first(self) -> NDArray[np.int64]:
-        """For each position the first one of its component."""
+        """Return, for each position, the first position of its component."""
         _, first, inverse = np.unique(self._number, return_index=True, return_inverse=True)
         return first[inverse.reshape(-1)]
 
 
 class Nearest(NamedTuple):
-    """The nearest neighbours of some rows among those of other groups.
+    """The nearest neighbours of some rows in other groups.
 
     Attributes
     ----------
     rows, others : ndarray of shape (n_compared,), int
-        Positions of a row and of its nearest.
+        Positions of each row and of its nearest neighbour.
     cosines : ndarray of shape (n_compared,)
-        Minus infinity where there are no other groups.
+        Their cosines; minus infinity if there are no other groups.
     """
 
     rows: NDArray[np.int64]
@@ -77,14 +77,16 @@ class Nearest(NamedTuple):
 
 
 def find_nearest(vectors: Any, groups: NDArray[Any], *, most: int) -> Nearest:
-    """Find the nearest neighbours of at most so many rows, evenly spread, in other groups.
+    """Find the nearest neighbours, in other groups, of up to `most` evenly spaced rows.
 
     Parameters
     ----------
     vectors : ndarray or CSR of shape (n, d)
-        Of length 1, as `text_vectors` and `row_vectors` give them.
+        Unit vectors, as returned by `text_vectors` and `row_vectors`.
     groups : ndarray of shape (n,)
+        Rows of the same group are not compared.
     most : int
+        Largest number of rows whose neighbours are searched.
 
     Examples
     --------
@@ -107,7 +109,7 @@ def find_nearest(vectors: Any, groups: NDArray[Any], *, most: int) -> Nearest:
 
 
 def find_equal(items: Iterable[Hashable]) -> list[NDArray[np.int64]]:
-    """Positions of equal items, for each item that occurs more than once.
+    """Return the positions of each item that occurs more than once.
 
     Examples
     --------
@@ -121,27 +123,27 @@ def find_equal(items: Iterable[Hashable]) -> list[NDArray[np.int64]]:
 
 
 def text_vectors(texts: NDArray[np.str_]) -> Any:
-    """Vectors of texts by TF-IDF, fitted on them, of length 1; words of one letter count, too.
+    """Return unit TF-IDF vectors, fitted on the texts; words may have a single letter.
 
     Returns
     -------
     CSR of shape (n_texts, n_words)
-        Zeros for a text without a word.
+        Zeros for a text without words.
     """
     from scipy.sparse import csr_array
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     try:
         return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit_transform(texts)
-    except ValueError:  # there is no word in any of them
+    except ValueError:  # none of them has a word
         return csr_array((len(texts), 1))
 
 
 def row_vectors(rows: NDArray[Any]) -> NDArray[np.float64]:
-    """Rows as vectors of length 1, after each column was standardized.
+    """Return rows as unit vectors, after standardizing each column.
 
-    Without that a few massive dimensions make all cosines alike. NaN and infinite values count as
-    zero.
+    Otherwise a few massive dimensions would make all cosines nearly equal. NaN and infinite values
+    count as zero.
     """
     values = np.nan_to_num(rows.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     values -= values.mean(axis=0)
@@ -154,19 +156,21 @@ def row_vectors(rows: NDArray[Any]) -> NDArray[np.float64]:
 def find_near(
     vectors: Any, threshold: float
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-    """Yield the pairs of vectors whose cosine reaches a threshold, some rows at a time.
+    """Yield the pairs of vectors whose cosine reaches a threshold, block by block.
 
     Parameters
     ----------
     vectors : ndarray or CSR of shape (n, d)
-        Of length 1, as `text_vectors` and `row_vectors` give them.
+        Unit vectors, as returned by `text_vectors` and `row_vectors`.
     threshold : float
+        Smallest cosine.
 
     Yields
     ------
     one, other : ndarray of shape (n_pairs,)
-        Positions; that of `one` is the smaller.
+        Positions; those in `one` are smaller.
     cosines : ndarray of shape (n_pairs,)
+        Their cosines.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What there is to say of a set of rows: gathered here once, and worded by who shows it."""
+"""Facts about a set of rows, gathered here once for all places that show them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from sklprep.files.faults import brief
 from sklprep.formats.rows import Rows
 from sklprep.notebook.words import YSummary, count, summarize_y
 
-_MOST_SENTENCES = 5  # that a card folds out
+_MOST_SENTENCES = 5  # shown on a card
 
 
 @dataclass(frozen=True, slots=True)
 class SetFacts:
-    """What there is to say of a set of rows; no activations are read for it.
+    """Facts about a set of rows, for which no activations are read.
 
     Attributes
     ----------
     name, pooling : str
     n_rows, n_sentences, n_groups : int
     layers : list of int
-        Those of the hidden states.
+        Layers of the hidden states.
     saes : list of (int, float)
         Layer and average_l0 of each SAE config.
     d_embed, d_model, n_features : int or None
-        Widths; None for what there is not.
+        Widths; None for missing members.
     labels : YSummary or None
-        Of the rows; None where there are none, of which `labels_fault` says why.
+        Summary of the labels of rows; None if there are none, and `labels_fault` says why.
     sentence_labels : dict of str to int, or None
-        How many sentences have each label.
+        Number of sentences with each label.
     labels_fault : str
     left_out : list of str
-        Names of files.
+        Names of files that were left out.
     has_text : bool
     first_sentences : list of (str, str)
-        Index and text of the first few that differ.
+        Index and text of the first few distinct sentences.
     mapping : str
-        How the numbers of another tool became layers; empty where they are ours.
+        Which arrays of another tool became which layers; empty for sklprep's own formats.
     """
 
     name: str
@@ -63,7 +63,7 @@ class SetFacts:
 
 
 def gather_facts(rows: Rows) -> SetFacts:
-    """Gather them from headers and small members."""
+    """Gather the facts from headers and small members."""
     source, sentences = rows.source, sentence_rows(rows)
     labels = sentence_labels = None
     fault = ""
@@ -94,7 +94,7 @@ def gather_facts(rows: Rows) -> SetFacts:
 
 
 def sentence_rows(rows: Rows) -> NDArray[np.int64]:
-    """Positions of the rows that stand for a sentence: all of them, or its first token."""
+    """Return the position of one row per sentence: all rows, or the first token of each."""
     if rows.source.pooling != "none":
         return np.arange(len(rows))
     return np.sort(np.unique(rows.sentence_indices, return_index=True)[1])

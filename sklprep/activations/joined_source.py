@@ -1,4 +1,4 @@
-"""Rows of several sets, one after the other, each still read from its own source."""
+"""Concatenated rows of several sets, each of which is still read from its own source."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class JoinedSource:
     Parameters
     ----------
     parts : mapping of str to Rows
-        By the name that `sources` gives the rows of each.
+        Rows by name; `sources` has this name for each row.
 
     Raises
     ------
     UsageError
-        If there are none, or they differ in pooling, layers, widths or SAE configs.
+        If there are no sets, or they differ in pooling, layers, widths or SAE configs.
     """
 
     place: Path | None = None
@@ -83,7 +83,7 @@ class JoinedSource:
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
-        """Those of each set, apart from those of the others but for equal texts."""
+        """Groups of each set; those of different sets are distinct, unless they share a text."""
         offset, numbers = 0, []
         for rows in self._parts.values():
             distinct, inverse = np.unique(rows.groups, return_inverse=True)
@@ -96,15 +96,15 @@ class JoinedSource:
     def labels(self) -> NDArray[Any]:
         labels = {name: rows.labels for name, rows in self._parts.items()}
         kinds = {name: values.dtype.kind in "biuf" for name, values in labels.items()}
-        if len(set(kinds.values())) > 1:  # numpy would make text of the numbers
+        if len(set(kinds.values())) > 1:  # numpy would turn the numbers into text
             numbers, text = (
                 next(n for n, is_number in kinds.items() if is_number is kind)
                 for kind in (True, False)
             )
             raise DataError(
-                f"The labels of {numbers} are {labels[numbers].dtype}, those of {text}"
-                f" {labels[text].dtype}; expected one kind. Give both"
-                " sets labels of one kind before they are joined."
+                f"The labels of {numbers} are {labels[numbers].dtype}, but those of {text}"
+                f" {labels[text].dtype}; expected one kind. Give both sets labels of the same kind"
+                " before joining them."
             )
         return np.concatenate(list(labels.values()))
 
@@ -196,7 +196,7 @@ class JoinedSource:
         return hashlib.sha256("".join(names).encode()).hexdigest()
 
     def _gather(self, rows: NDArray[np.int64] | None, read: Callable[[Rows], Any]) -> Any:
-        """Read rows of each part, and put them in the order that is asked for."""
+        """Read rows of each part, and put them in the requested order."""
         positions = np.arange(self.n_rows) if rows is None else rows
         part_of_row = self._part_of_row[positions]
         found = [
@@ -220,7 +220,7 @@ def _require_alike(parts: Mapping[str, Rows]) -> None:
                 raise UsageError(
                     f"Sets to be joined differ in {called}: {first_name} has"
                     f" {_brief(one, what)}, {name} has {_brief(other, what)}; expected the"
-                    " same. Join sets of one model, made with one pooling."
+                    " same. Join sets of one model that were made with one pooling."
                 )
         if all_members(first.source) != all_members(rows.source):
             raise UsageError(
@@ -239,11 +239,11 @@ _SHARED = {
     "d_model": "the width of hidden states",
     "n_features": "the number of SAE features",
 }
-"""What sets must share to be joined, and what an error calls it."""
+"""What sets must share to be joined, and its name in errors."""
 
 
 def _key_of(rows: Rows) -> str:
-    """The source's own key, and which of its rows these are, with what groups of their own."""
+    """Return a digest of the key of the source, the selected rows and joined groups."""
     digest = hashlib.sha256(rows.source.key.encode())
     if rows.positions is not None:
         digest.update(rows.positions.tobytes())

@@ -40,37 +40,37 @@ def load_activations(
     Parameters
     ----------
     path : path-like
-        Folder of ``sentence_*.npz`` files, whose rows come in the order of the sorted names; a
-        pack; or a file or folder in one of the formats below. It is known by its content.
+        A folder of ``sentence_*.npz`` files, ordered by the numbers in their names; a pack; or a
+        file or folder in one of the formats below. The format is recognized by the content.
     pooling : {"final", "mean", "max", "none"} or None, default=None
         What becomes a row: the final token, the mean or the maximum over a sentence's tokens, or
-        every token (rows of one sentence then share a group). None is ``"final"``, and of a pack,
-        or of a dump whose rows were pooled before, what it was made with.
+        every token (rows of one sentence then share a group). None means ``"final"``; for packs,
+        and for dumps whose rows are already pooled, it means their own pooling.
     n_jobs : int or None, default=None
-        Files read at once in threads, as `joblib.Parallel` takes it.
+        Number of files read at once in threads, as `joblib.Parallel` takes it.
     progress : bool, default=True
-        Show a progress bar on stderr where that is a terminal and reading takes long.
+        Show a progress bar on stderr if it is a terminal and reading takes long.
     labels, groups : path-like or None, default=None
-        A CSV or a Parquet file with the columns ``sentence_index`` and ``label``, or ``group``,
-        whose values take the place of those in the files. Without ``sentence_index`` it is joined
-        by ``file``, the name of the file of a sentence, or by ``sentence``, its text. Labels are
-        int64 where all are whole numbers, else float64 or text; groups may be any text.
+        A CSV or Parquet file with the columns ``sentence_index`` and ``label`` (or ``group``). Its
+        values replace those in the files. Without ``sentence_index`` it is joined by ``file``, the
+        name of the file of a sentence, or by ``sentence``, its text. Labels are int64 if all are
+        whole numbers, otherwise float64 or text; groups may be any text.
     skip_bad : bool or mapping, default=False
-        Go on without faulty files. So that the rows are settled before the first is used, True
-        reads every file whole now, in bounded memory, and leaves out a file whose label, or any of
-        whose values, is damaged, missing or no finite number. A mapping says what will be used, as
-        `ActivationSet.prefetch` takes it; that is read now and kept, and only faults there count:
-        ``skip_bad={"layers": [12], "labels": True}``.
+        Leave out faulty files. The rows must be known before the first one is used, so True reads
+        all files completely now, in bounded memory, and leaves out those with a label or any value
+        that is damaged, missing or not finite. A mapping says what will be used, as
+        `ActivationSet.prefetch` takes it; only that is read now and kept, and only faults in it
+        count: ``skip_bad={"layers": [12], "labels": True}``.
     format : str or None, default=None
-        Name of the format of a dump, instead of looking; also ``"sentences"`` and ``"pack"``.
+        Name of the format, which is otherwise recognized; also ``"sentences"`` and ``"pack"``.
     key : str or None, default=None
         Which arrays of a dump are layers: their name with ``{layer}`` for the number, such as
-        ``"acts/layer_{layer}"``; or the name of one array of all layers, perhaps with the numbers
-        of these, such as ``"hidden_states[0-2,10]"``. None stands for names that say so themselves:
-        ``layer_12``, ``layers.12``, ``L12``, ``hidden_states.12``, ``blocks.12.hook_resid_post`` or
+        ``"acts/layer_{layer}"``; or the name of one array of all layers, optionally with their
+        numbers, such as ``"hidden_states[0-2,10]"``. None recognizes common names: ``layer_12``,
+        ``layers.12``, ``L12``, ``hidden_states.12``, ``blocks.12.hook_resid_post`` and
         ``hidden_states``.
     layer_offset : int, default=0
-        What is added to the numbers in a dump, of which -1 then stands for the embeddings.
+        Number to add to the layer numbers in a dump; the result -1 stands for the embeddings.
 
     Returns
     -------
@@ -81,53 +81,55 @@ def load_activations(
     Raises
     ------
     FaultyFilesError
-        If files are broken or disagree with most others; it names them. With `skip_bad`, if no
-        file is sound. Damage to activations, and values that are no finite numbers, are errors on
-        first use.
+        If files are damaged or inconsistent with most others; the error names them. With
+        `skip_bad`, if all files are faulty. Damaged activations, and values that are not finite,
+        raise it on first use.
     FileFormatError
-        If a CSV lacks a sentence; the message names it.
+        If a table lacks a sentence, which the message names; if a dump is damaged.
     DataError
-        If the folder holds no sentence files; on first use, if the rows do not fit in memory.
+        If the folder has no sentence files; on first use, if the rows do not fit in memory.
+    UsageError
+        If the format is unknown, or an option does not apply to it.
 
     Warns
     -----
     SklprepWarning
-        If the hidden states of all layers would not fit in memory; if files are left out, with what
-        is wrong with each; if a dump does not say which layers or which tokens it holds.
+        If the hidden states of all layers would not fit in memory; if files are left out, with the
+        fault of each; if a dump does not say which layers it holds, or which tokens are real.
 
     Notes
     -----
-    Dumps of other tools are read in place, a layer and some rows at a time. Their layers keep the
-    numbers they have there; what was mapped is in the set's ``repr``, and `layer_offset` shifts it.
+    Dumps of other tools are read in place: only the layers and rows that are needed. Layers keep
+    the numbers that they have there, plus `layer_offset`; the ``repr`` of the set shows them.
 
     ============= ================================================ ==============================
     format        what is read                                     numbers of the layers
     ============= ================================================ ==============================
-    safetensors   a file, or a folder of shards of rows or of      in the names; Hugging Face's
-                  different tensors or of one layer a file         ``hidden_states.0`` may be the
+    safetensors   a file, or a folder whose files hold different   in the names; Hugging Face's
+                  rows, different tensors or one layer each        ``hidden_states.0`` may be the
                                                                    embeddings: offset -1
-    npy           a folder of files, one a layer                   in the names of the files
+    npy           a folder of files, one per layer                 in the names of the files
     hdf5, zarr    arrays by path (h5py, zarr)                      in the paths
-    vllm          ``hidden_states`` (tokens, layers, width) and    not said: positions, or those in
-                  ``token_ids`` in one safetensors file a request  `key`; vLLM's id `k` is what
-                                                                   block `k` reads: offset -1
+    vllm          ``hidden_states`` (tokens, layers, width) and    not in the files: positions, or
+                  ``token_ids``, a safetensors file per request    those in `key`; vLLM's id `k` is
+                                                                   the input of block `k`: offset -1
     saelens       columns of a folder that `datasets` wrote, such  in the names of the hooks;
                   as ``blocks.12.hook_resid_post``                 ``hook_resid_pre`` is the output
                                                                    of the block before: offset -1
-    delphi        ``locations`` and ``activations`` of latents, a  the one number in the name of
-                  folder a hookpoint: SAE features                 the hookpoint
+    delphi        ``locations`` and ``activations`` of latents     the only number in the name of
+                  (SAE features), a folder per hookpoint           the hookpoint
     lmprobe       shards of format 2 with their Parquet index      those of the blocks
     ============= ================================================ ==============================
 
     Arrays have the shape (rows, width), or (rows, tokens, width) with ``attention_mask`` (rows,
     tokens) or ``lengths`` (rows,), or (tokens, width) with ``offsets`` (rows + 1,) or ``lengths``.
-    One array of all layers has them as one more axis. ``labels``, ``groups``, ``sentence_indices``
-    and ``sentences`` beside them have one entry a sentence; safetensors may hold them in metadata,
-    as JSON lists.
+    An array of all layers has one more axis. ``labels``, ``groups``, ``sentence_indices`` and
+    ``sentences`` may be stored with them, with one entry per sentence; in safetensors also in the
+    metadata, as JSON lists.
 
     The fingerprint of a dump is the SHA-256 over the name and the SHA-256 of each of its files and
-    over what was mapped; it is computed where it is needed, as for a dataset. Pickles, Python
-    objects and codecs that would make some are never read.
+    over the mapping; it is computed when it is needed, for example for a dataset. Pickles, Python
+    objects and codecs that would create them are never read.
 
     Examples
     --------
@@ -140,7 +142,7 @@ def load_activations(
     ...     acts.hidden_states.shape
     (12, 3, 8)
 
-    A folder with an array a layer, which another tool numbers from the embeddings:
+    A folder with one array per layer, in which another tool numbered the embeddings as 0:
 
     >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -181,10 +183,10 @@ def load_activations(
 def leave_out_faulty(
     acts: ActivationSet, members: Members, *, labels: bool | None = False, keep: bool = False
 ) -> ActivationSet:
-    """Read members of all sentence files once, and leave out those that are faulty.
+    """Read members of all sentence files once, and leave out the faulty files.
 
-    A label that is missing is a fault where `labels` are used, and with None where others have one.
-    With `keep` what was read of the other files stays in memory.
+    A missing label is a fault if `labels` is True; with None it is one only if other files have
+    labels. With `keep` the values of the other files stay in memory.
     """
     rows = acts.rows
     faults = rows.find_faults(members, keep=keep)
@@ -200,7 +202,7 @@ def leave_out_faulty(
 
 
 def warn_of_left_out(acts: ActivationSet, known: Iterable[str] = ()) -> None:
-    """Say which files the rows go without, and why, but for those that are known."""
+    """Warn which files are left out, and why, except those in `known`."""
     faults = {name: fault for name, fault in acts.left_out.items() if name not in set(known)}
     warn_left_out(acts.rows.source.place, faults, acts.rows.n_files)
 
@@ -216,9 +218,9 @@ def open_activations(
     skip_bad: bool = False,
     reading: Reading | None = None,
 ) -> ActivationSet:
-    """Do what `load_activations` does, but for reading activations or asking for memory or warning.
+    """Open a set as `load_activations` does, without reading activations, checks or warnings.
 
-    So `skip_bad` leaves out only files that are faulty before that.
+    `skip_bad` therefore leaves out only files that cannot be opened or are inconsistent.
     """
     request = Request(Path(path), reading or Reading(), pooling, skip_bad)
     source = open_source(request, n_jobs=n_jobs, progress=progress)
@@ -230,7 +232,7 @@ def join_tables(
     labels: str | os.PathLike[str] | None = None,
     groups: str | os.PathLike[str] | None = None,
 ) -> Rows:
-    """Put labels and groups of CSV or Parquet files in place of the source's own."""
+    """Replace labels and groups of a source by those of CSV or Parquet files."""
     joined: dict[str, NDArray[Any]] = {}
     others = {"file": lambda: source.file_names, "sentence": lambda: source.sentences}
     if labels is not None:

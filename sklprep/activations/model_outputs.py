@@ -1,4 +1,4 @@
-"""What a model or its hooks returned for one batch: which of it is which layer."""
+"""Recognizing embeddings and layers in what a model or its hooks returned for a batch."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ _BLOCK = re.compile(r"blocks\.([0-9]{1,6})\.")
 _EMBEDDINGS = ("embeddings", "hook_embed", "embed.hook_out")
 
 _OUTPUTS = ("hook_resid_post", "hook_out")
-"""What the output of a block is called in a cache of TransformerLens' HookedTransformer, and of its
-TransformerBridge, which has both in compatibility mode."""
+"""Names of the output of a block in a cache of TransformerLens: of its HookedTransformer, and of
+its TransformerBridge, which has both in compatibility mode."""
 _RESIDUALS = (*_OUTPUTS, *(f"{output}.hook_sae_input" for output in _OUTPUTS))
-"""The same, and where SAELens put an SAE in its place; the first that is there counts."""
+"""The same, and the input of an SAE that SAELens spliced in; the first one that exists is used."""
 _FEATURES = tuple(f"{output}.hook_sae_acts_post" for output in _OUTPUTS)
 _ANY_FEATURES = ".hook_sae_acts_post"
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """The arrays of one batch, each as its pieces along the tokens, mostly one.
+    """The arrays of one batch, each as a list of pieces along the tokens, usually one.
 
     Attributes
     ----------
     embeddings : list of arrays, or None
     layers, sae_features : dict of int to list of arrays
-        By the number of the layer, ascending.
+        By the number of the layer, in ascending order.
     n_prompt : int or None
-        Tokens of the prompt, if ``generate()`` returned it.
+        Number of tokens of the prompt, for outputs of ``generate()``.
     unread : list of str
-        Hooks of blocks, or features of SAEs, of which nothing is read.
+        Hooks of blocks, or features of SAEs, that are not read.
     """
 
     embeddings: Sequence[Any] | None
@@ -46,14 +46,14 @@ class ModelOutput:
 
 
 def identify(batch: Any, what: str) -> ModelOutput:
-    """Tell embeddings, layers by number and SAE features apart.
+    """Find the embeddings, the layers by number and the SAE features of a batch.
 
     Parameters
     ----------
     batch : tuple or mapping of arrays, or tuple of such tuples
         As `from_hidden_states` takes it.
     what : str
-        What an error calls it.
+        Name of the batch for errors.
 
     Returns
     -------
@@ -62,7 +62,7 @@ def identify(batch: Any, what: str) -> ModelOutput:
     Raises
     ------
     UsageError
-        If it is none of these, or could be read in two ways.
+        If the batch is none of these, or ambiguous.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def _from_numbers(batch: Any, keys: Mapping[str, Any], what: str) -> ModelOutput
     for key in keys:
         if not _NUMBER.fullmatch(key) and key not in _EMBEDDINGS:
             raise UsageError(
-                f"{what} has layer numbers as keys, and also {key!r}; expected numbers from 0, and"
+                f"{what} has layer numbers as keys, but also {key!r}; expected numbers from 0, and"
                 " 'embeddings'."
             )
     numbers = sorted(int(key) for key in keys if key not in _EMBEDDINGS)
@@ -138,9 +138,9 @@ def _from_layers(batch: Sequence[Any], what: str) -> ModelOutput:
         first, *others = (getattr(array, "shape", ())[-1:] for array in batch)
         if not others or {first} == set(others) or len(set(others)) > 1:
             raise UsageError(
-                f"{what} is a list of {len(batch)} arrays, which may be the outputs of as many"
-                " blocks, or embeddings first. Give dict(enumerate(arrays)) for blocks 0, 1, ..."
-                " alone, or tuple(arrays) for embeddings first, as output.hidden_states has them."
+                f"{what} is a list of {len(batch)} arrays, which may or may not start with the"
+                " embeddings. Give dict(enumerate(arrays)) for blocks 0, 1, ... alone, or"
+                " tuple(arrays) for embeddings first, as in output.hidden_states."
             )
     elif len(batch) < 2:
         raise _unknown(batch, what)
@@ -148,9 +148,9 @@ def _from_layers(batch: Sequence[Any], what: str) -> ModelOutput:
 
 
 def _from_steps(steps: Sequence[Sequence[Any]], what: str) -> ModelOutput:
-    """Put together what `generate()` returned: the prompt, then one token a step.
+    """Combine what `generate()` returned: the prompt, then one token per step.
 
-    Without a cache each step has the whole text so far, so the last one says it all.
+    Without a cache each step has the whole text so far, so the last step suffices.
     """
     n_arrays = {len(step) for step in steps}
     shapes = [to_numpy(step[0], f"{what}: embeddings").shape if step else () for step in steps]
@@ -159,8 +159,8 @@ def _from_steps(steps: Sequence[Sequence[Any]], what: str) -> ModelOutput:
     if len(n_arrays) > 1 or n_arrays < {2} or not (grows or set(lengths[1:]) <= {1}):
         raise UsageError(
             f"{what} is a tuple of {len(steps)} tuples of {_brief(map(len, steps))} arrays, with"
-            f" {_brief(lengths)} tokens each; expected what generate() returns, the prompt and then"
-            " steps of one token. Give several batches as a list."
+            f" {_brief(lengths)} tokens each; expected the steps of generate(): the prompt, then"
+            " one token per step. Give several batches as a list."
         )
     pieces = steps[-1:] if grows else steps
     embeddings, *layers = (list(arrays) for arrays in zip(*pieces, strict=True))
@@ -176,8 +176,9 @@ def _no_hooks(names: Sequence[str], what: str) -> UsageError:
     found = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return UsageError(
         f"{what} holds {found or 'nothing'}; expected blocks.N.hook_resid_post, and hook_embed for"
-        " the embeddings, or layer numbers as keys, as in {12: array}. Of a model's output give"
-        " output.hidden_states; rows that are pooled already go through ActivationSet.from_arrays."
+        " the embeddings, or layer numbers as keys, such as {12: array}. For the output of a model,"
+        " give output.hidden_states; for rows that are already pooled, use"
+        " ActivationSet.from_arrays."
     )
 
 
@@ -187,7 +188,7 @@ def _unknown(batch: Any, what: str) -> UsageError:
     if is_array(batch):
         shape = tuple(getattr(batch, "shape", ()))
         found = f"one array of shape {shape}"
-        do = " Of one layer give {layer: array}."
+        do = " For one layer, give {layer: array}."
         if len(shape) == 4:
             do = (
                 " Give dict(enumerate(array)) if its first axis is that of the blocks, tuple(array)"

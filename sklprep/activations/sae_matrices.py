@@ -1,4 +1,4 @@
-"""SAE features of any collector as sparse matrices, one a config."""
+"""Reading SAE features from any tool as sparse matrices, one per config."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _NAME = "activations"
 
 
 def read_sae_matrices(activations: Any, n_features: int | None = None) -> list[csr_array]:
-    """Make one sparse matrix of each SAE config, all of one shape, in one form of equal values.
+    """Read one sparse matrix for each SAE config, all of one shape and in canonical form.
 
     Parameters
     ----------
     activations : array of shape (n_rows, n_configs, n_features), sequence of matrices, or None
-        With `n_features`, the (values, indices) of a top-k SAE, or a sequence of such pairs.
+        With `n_features`, the pair (values, indices) of a top-k SAE, or a sequence of such pairs.
     n_features : int or None
-        Width of the SAE of which only the largest values are given.
+        Width of a top-k SAE.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def read_sae_matrices(activations: Any, n_features: int | None = None) -> list[c
     Raises
     ------
     UsageError
-        If they are neither, or do not fit together.
+        If the activations have another form, or do not fit together.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def _split_configs(activations: Any) -> Sequence[Any]:
     from scipy.sparse import issparse
 
     if issparse(activations):
-        raise UsageError("activations must be a sequence of sparse matrices, one a SAE config.")
+        raise UsageError("activations must be a sequence of sparse matrices, one per SAE config.")
     if isinstance(activations, list | tuple):
         return activations
     dense = to_numpy(activations, _NAME)
@@ -77,7 +77,7 @@ def _split_configs(activations: Any) -> Sequence[Any]:
     if dense.ndim != 3:
         raise UsageError(
             "activations must have shape (n_rows, n_configs, n_features), got"
-            f" {dense.shape}; or give a list of matrices, one a SAE config."
+            f" {dense.shape}; or give a list of matrices, one per SAE config."
         )
     return [dense[:, config] for config in range(dense.shape[1])]
 
@@ -100,16 +100,16 @@ def _refuse_top_k(matrices: Sequence[Any]) -> None:
     """Refuse pairs of values and indices, which look like two SAE configs of k features."""
     if any(map(_is_top_k, [matrices, *matrices])):
         raise UsageError(
-            "activations are the values and indices of a top-k SAE, whose width they do not say."
-            " Give it, as in from_arrays(activations=(values, indices), n_features=16384, ...)."
+            "activations look like the values and indices of a top-k SAE, but its width is missing."
+            " Give it: from_arrays(activations=(values, indices), n_features=16384, ...)."
         )
 
 
 def _is_top_k(pair: Any) -> bool:
-    """Whether one array holds numbers of features, and the other their values.
+    """Tell whether one array holds indices of features, and the other their values.
 
-    Numbers are whole and differ within a row, but for 0 or -1 where there are fewer than k. Values
-    of an SAE that are whole would be zero in most places.
+    Indices are whole numbers that differ within a row, except 0 or -1 as padding. If whole numbers
+    were values of an SAE, most of them would be zero.
     """
     if not isinstance(pair, list | tuple) or not all(map(is_array, pair[:2])) or len(pair) < 2:
         return False
@@ -117,27 +117,27 @@ def _is_top_k(pair: Any) -> bool:
     if values.shape != indices.shape or _is_whole(values) or not _is_whole(indices):
         return False
     if indices.dtype.kind == "f" and indices.shape[-1:] == (1,):
-        return False  # two SAEs of one feature are likelier
+        return False  # more likely two SAEs of one feature
     in_order = np.sort(indices, axis=-1)
     repeats = (in_order[..., 1:] == in_order[..., :-1]) & (in_order[..., 1:] > 0)
     return bool(np.mean(indices > 0) >= 0.5 and not repeats.any())
 
 
 def _is_whole(array: NDArray[Any]) -> bool:
-    """Whether it holds whole numbers alone, as the numbers of features are."""
+    """Tell whether an array has only whole numbers."""
     return array.dtype.kind in "iu" or (
         array.dtype.kind == "f" and array.size > 0 and bool((array == np.trunc(array)).all())
     )
 
 
 def _fill_in(pair: Any, n_features: int) -> csr_array:
-    """Put the values of a top-k SAE into the columns that the indices name."""
+    """Put the values of a top-k SAE into the columns given by the indices."""
     from scipy.sparse import csr_array
 
     if not isinstance(pair, list | tuple) or len(pair) < 2:
         raise UsageError(
-            "With n_features, activations must be the (values, indices) of a top-k SAE, or a list"
-            f" of such pairs, got {type(pair).__name__}. Leave n_features out for whole matrices."
+            "With n_features, activations must be (values, indices) of a top-k SAE, or a list of"
+            f" such pairs, got {type(pair).__name__}. Leave n_features out for whole matrices."
         )
     values, indices = (to_numpy(array, _NAME) for array in pair[:2])
     shape = values.shape
@@ -148,8 +148,8 @@ def _fill_in(pair: Any, n_features: int) -> csr_array:
         )
     if indices.dtype.kind not in "iu" or indices.min() < 0 or indices.max() >= n_features:
         raise UsageError(
-            f"The indices of a top-k SAE must be integers from 0 to {n_features - 1:,}, as"
-            f" n_features says; got {indices.dtype} from {indices.min():,} to {indices.max():,}."
+            f"The indices of a top-k SAE must be integers from 0 to {n_features - 1:,}, because"
+            f" of n_features; got {indices.dtype} from {indices.min():,} to {indices.max():,}."
         )
     ends = np.arange(0, indices.size + 1, shape[1])
     parts = (
@@ -162,14 +162,14 @@ def _fill_in(pair: Any, n_features: int) -> csr_array:
     matrix.sum_duplicates()
     if matrix.nnz < n_active:
         raise UsageError(
-            "The indices of a top-k SAE name a feature twice in one row, with values other than 0;"
+            "The indices of a top-k SAE have a feature twice in one row, with values other than 0;"
             " expected k different features."
         )
     return matrix
 
 
 def _canonical(matrix: csr_array) -> csr_array:
-    """One form of equal values, whatever collector stored them; the caller's arrays stay."""
+    """Return the canonical form of a matrix, without changing the arrays of the caller."""
     if not matrix.has_canonical_format or not matrix.data.all():
         matrix = matrix.copy()
         matrix.sum_duplicates()

@@ -1,4 +1,4 @@
-"""Synthetic activations with a planted concept, for tests and demonstrations."""
+"""`make_activations`: synthetic activations with a planted concept."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from sklprep.activations.activation_set import ActivationSet
 
 _N_CLASSES = 4  # labels 0 to 3, as sentence files hold them
-_LATENT_SIZE = 8  # what a sentence is about: few enough that layers correlate, as a model's do
+_LATENT_SIZE = 8  # few dimensions, so that layers correlate as in a model
 _CONCEPT = 0  # the latent coordinate, and the feature, that carry the concept
-# tried until the best layer scores well above the others, which still score above chance
+# chosen so that the best layer scores well above the others, which still score above chance
 _CONCEPT_SIGNAL = 5.0
 _MASSIVE_GAIN = 0.02  # massive columns are large, but vary no more than others
 _NOISE = 0.3  # in every direction, beside a latent state of 1 and more
-_COMMON_RATE, _RARE_RATE = 0.5, 0.003  # of tokens: 99.5 % of 16,384 features are zero, as in dumps
-_JUMP = 0.5  # threshold of the JumpReLU, in standard deviations of what it cuts
+_COMMON_RATE, _RARE_RATE = 0.5, 0.003  # of tokens: 99.5 % of 16,384 features are zero
+_JUMP = 0.5  # threshold of the JumpReLU, in standard deviations of its input
 
-# what the random draws of one seed are for: SeedSequence(seed, spawn_key=(purpose, ...))
+# purposes of random draws: SeedSequence(seed, spawn_key=(purpose, ...))
 _SHARED, _LABELS, _SENTENCE = range(3)
 
 _SYLLABLES = [c + v for c in "bdfgklmnprstvz" for v in "aeiou"]
@@ -79,33 +79,33 @@ def make_activations(
     n_tokens : (int, int), default=(8, 30)
         Fewest and most tokens of a sentence, both inclusive. A token is a word.
     best_layer : int, default=None
-        The layer that knows the concept best. None is about 60 % of the depth,
+        The layer that knows the concept best. None means about 60 % of the depth,
         ``round(0.6 * (n_layers - 1))``.
     label_noise : float, default=0.1
         Probability that a sentence's label is replaced by a random one.
     dtype : {"float32", "float16"}, default="float32"
-        Type of embeddings, hidden states and activations. All is computed in float32 and cast
-        once.
+        Dtype of embeddings, hidden states and activations, which are computed in float32 and then
+        cast.
     random_state : int, RandomState instance or None, default=None
         Pass an int for reproducible output. Sentence `i` does not depend on `n_sentences`.
     output : path-like, default=None
-        A folder to write sentence files to (``sentence_000000.npz`` ...), one sentence in memory
-        at a time. It is made if need be, and must not hold sentence files yet.
+        A folder for sentence files (``sentence_000000.npz`` ...), which are written one at a time.
+        It is created if necessary, and must not contain sentence files.
 
     Returns
     -------
     ActivationSet
         The final-token rows: ``hidden_states`` of shape (n_sentences, n_layers, d_model),
         ``embeddings`` of shape (n_sentences, d_model), sparse SAE activations of shape
-        (n_sentences, n_features) for each layer, ``labels`` 0-3. With `output`, the folder as
-        `load_activations` opens it; the values are the same.
+        (n_sentences, n_features) for each layer, ``labels`` 0-3. With `output`, the same rows, read
+        from the folder by `load_activations`.
 
     Raises
     ------
     UsageError
         If a parameter is out of range.
     OutputError
-        If `output` holds sentence files already, or cannot be written.
+        If `output` already contains sentence files, or cannot be written.
 
     Notes
     -----
@@ -120,14 +120,15 @@ def make_activations(
         a_l &= J_{\theta_l}((h_l - \mu_l)\, W_l + b_l), \qquad
         J_\theta(x) = x \text{ where } x > \theta \text{, else } 0
 
-    - `e` is the embedding, one standard normal vector for each word. It knows nothing of the
-      concept. The residual stream `h` grows with depth around it.
-    - `c` is the concept, 0-3, standardized, before label noise. Each four sentences in a row have
-      the four values in random order. ``w = max(0.6, n_layers / 12)``.
-    - `z` has 8 coordinates (`d_model` if that is fewer). `B` has scaled orthonormal rows.
-    - :math:`\mu_l` is zero but for the massive columns (3, or ``d_model // 4`` if fewer), where it
-      is 1000 to 4000 in size times ``(l + 1) / n_layers``; their standard deviation stays near 1.
-    - `W` reads random directions of `z`, and feature 0 the concept's own. The first
+    - `e` is the embedding, one standard normal vector for each word, independent of the concept.
+      The residual stream `h` grows with depth around it.
+    - `c` is the concept, 0-3, standardized, before label noise. Every four consecutive sentences
+      have the four values in random order. ``w = max(0.6, n_layers / 12)``.
+    - `z` has 8 coordinates (or `d_model`, if that is less). `B` has scaled orthonormal rows.
+    - :math:`\mu_l` is zero except in the massive columns (3, or ``d_model // 4`` if that is less),
+      where its absolute value is 1000 to 4000 times ``(l + 1) / n_layers``; their standard
+      deviation stays near 1.
+    - `W` reads random directions of `z`; feature 0 reads that of the concept. The first
       ``max(8, n_features // 256)`` features of each layer are common, each active in about half of
       the tokens; all others in about 0.3 %. With 16,384 features 99.5 % of the values are zeros.
     - ``average_l0s`` is the expected number of active features of a token, in every layer.
@@ -182,7 +183,7 @@ def make_activations(
 
 @dataclass(frozen=True)
 class _World:
-    """What all sentences of one seed share; the letters are those of `make_activations`' Notes."""
+    """What all sentences of one seed share; symbols as in the Notes of `make_activations`."""
 
     seed: int
     embeddings: dict[str, NDArray[np.float32]]  # e of each word, (d_model,)
@@ -241,7 +242,7 @@ def _draw_world(
 def _make_sentence(
     world: _World, index: int, n_tokens: tuple[int, int], label_noise: float
 ) -> Arrays:
-    """The members of one sentence file, numbers in float32."""
+    """Return the members of one sentence file, with float32 values."""
     rng = _rng(world.seed, _SENTENCE, index)
     length = int(rng.integers(n_tokens[0], n_tokens[1] + 1))
     words = _draw_words(rng, index, length)
@@ -281,7 +282,7 @@ def _make_sentence(
 def _draw_latent(
     rng: np.random.Generator, world: _World, concept: int, length: int
 ) -> NDArray[np.float32]:
-    """The latent state `z`, shape (n_layers, length, n_latent)."""
+    """Return the latent state `z`, of shape (n_layers, length, n_latent)."""
     n_layers, n_latent, _ = world.reader.shape
     spread = np.arange(1, n_layers + 1, dtype=np.float32)[:, None]
     latent = rng.standard_normal((n_layers, length, n_latent), dtype=np.float32)
@@ -295,7 +296,7 @@ def _draw_latent(
 
 
 def _encode(stream: NDArray[np.float32], world: _World) -> NDArray[np.float32]:
-    """JumpReLU features of the stream without `mu`, shape (n_layers, length, n_features)."""
+    """Return JumpReLU features of the stream without `mu`: (n_layers, length, n_features)."""
     n_latent, d_model = world.basis.shape
     activations: NDArray[np.float32] = stream @ (world.basis.T * np.float32(n_latent / d_model))
     activations = activations @ world.reader
@@ -305,7 +306,7 @@ def _encode(stream: NDArray[np.float32], world: _World) -> NDArray[np.float32]:
 
 
 def _draw_words(rng: np.random.Generator, index: int, length: int) -> list[str]:
-    """An English sentence of `length` words whose first word, a name, belongs to `index` alone."""
+    """Return a sentence of `length` words; its first word is a name unique to `index`."""
 
     def pick(*kinds: str) -> list[str]:
         return [str(rng.choice(_WORDS[kind])) if kind in _WORDS else kind for kind in kinds]
@@ -319,7 +320,7 @@ def _draw_words(rng: np.random.Generator, index: int, length: int) -> list[str]:
 
 
 def _name(index: int) -> str:
-    """A made-up name: the digits of `index`, written in syllables."""
+    """Return an invented name: the digits of `index`, written as syllables."""
     base = len(_SYLLABLES)
     digits = [_SYLLABLES[index % base]]
     while (index := index // base) or len(digits) < 2:
@@ -335,7 +336,7 @@ def _cast(members: Arrays, dtype: np.dtype[Any]) -> Arrays:
 
 
 def _collect(sentences: Iterable[Arrays]) -> ActivationSet:
-    """The final-token rows of the sentences, in memory."""
+    """Collect the final-token rows of the sentences in memory."""
     from scipy.sparse import csr_array, vstack
 
     from sklprep.activations.activation_set import ActivationSet
@@ -366,8 +367,8 @@ def _check_folder(output: str | PathLike[str]) -> Path:
     require_writable(folder / "sentence_000000.npz")
     if any(folder.glob("sentence_*.npz")):
         raise OutputError(
-            f"Output {folder} already holds sentence files; expected a folder without any. Choose"
-            " another, or remove them."
+            f"Output {folder} already contains sentence files; expected a folder without any."
+            " Choose another folder, or remove them."
         )
     return folder
 

@@ -1,4 +1,4 @@
-"""Which tokens of a batch are real, by the attention mask of a tokenizer."""
+"""Which tokens of a batch are real, according to the attention mask of a tokenizer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from sklprep.exceptions import UsageError
 
 
 def read_mask(mask: Any, what: str) -> NDArray[Any]:
+    """Read and validate an attention mask; `what` names the batch in errors."""
     if hasattr(mask, "keys"):
         raise UsageError(
-            f"{what}: attention_mask is a {type(mask).__name__}; expected the array in it, as in"
+            f"{what}: attention_mask is a {type(mask).__name__}; expected the array in it:"
             " tokens['attention_mask']."
         )
     array = to_numpy(mask, "attention_mask")
@@ -29,7 +30,7 @@ def read_mask(mask: Any, what: str) -> NDArray[Any]:
 def find_real(
     mask: NDArray[Any] | None, shape: tuple[int, ...], n_prompt: int | None, what: str
 ) -> NDArray[np.bool_]:
-    """Which tokens are real, of shape (batch, n_tokens)."""
+    """Return which tokens are real, of shape (batch, n_tokens)."""
     if mask is None:
         return np.ones(shape, bool)
     real = mask == 1
@@ -39,7 +40,7 @@ def find_real(
         expected = f"{shape}, one value for each token"
         if n_prompt is not None:
             prompt, sequences = (shape[0], n_prompt), (shape[0], shape[1] + 1)
-            expected = f"{prompt} as the prompt, or {sequences} as output.sequences"
+            expected = f"{prompt} like the prompt, or {sequences} like output.sequences"
         do = " The arrays have their tokens first: give array.swapaxes(0, 1)."
         raise UsageError(
             f"{what}: attention_mask has shape {mask.shape}; expected {expected}."
@@ -48,16 +49,16 @@ def find_real(
     empty = np.flatnonzero(~real.any(axis=1))
     if len(empty):
         raise UsageError(
-            f"{what}: sentence {empty[0]} has no real token by its attention_mask ({len(empty)} of"
+            f"{what}: sentence {empty[0]} has no real token in its attention_mask ({len(empty)} of"
             f" {len(real)} sentences have none); expected at least 1. Leave it out."
         )
     return real
 
 
 def _fit_to_generated(real: NDArray[np.bool_], n_prompt: int, n_tokens: int) -> NDArray[np.bool_]:
-    """Let a mask of the prompt, or of ``output.sequences``, be one of the tokens that were read.
+    """Turn a mask of the prompt, or of ``output.sequences``, into one of the tokens with states.
 
-    The model never reads the last token that it generates.
+    The model never reads the last token that it generates, so that token has no states.
     """
     if real.shape[1] == n_prompt:
         generated = np.ones((len(real), n_tokens - n_prompt), bool)

@@ -1,4 +1,4 @@
-"""Texts that nearly repeat each other although a split may separate them."""
+"""Near-duplicate texts that a split may separate."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from sklprep.activations.duplicates import NEAR_TEXTS, ROUNDING, find_nearest, text_vectors
 
 MOST_COMPARED = 2_000
-"""Rows or texts that are compared with all others: with 20,000 rows of 2,304 columns in 3 s."""
+"""Rows or texts that are compared with all others: 3 s for 20,000 rows of 2,304 columns."""
 
 FLATTERED = (
-    "a test row whose twin was trained on is recognized, not understood, and scores too high"
+    "a test row with a near-duplicate among the training rows is recognized from it, and scores too"
+    " high"
 )
 
 _SHOWN = 60
@@ -21,13 +22,14 @@ _SHOWN = 60
 
 
 class NearTexts(NamedTuple):
-    """What `find_near_texts` found.
+    """Result of `find_near_texts`.
 
     Attributes
     ----------
     n_near, n_compared : int
+        Number of texts with a near-duplicate, and of texts that were compared.
     example : str
-        The nearest two, as a message names them.
+        The most similar pair, for a message.
     """
 
     n_near: int
@@ -36,14 +38,14 @@ class NearTexts(NamedTuple):
 
 
 def find_near_texts(texts: NDArray[np.str_], apart: NDArray[np.int64]) -> NearTexts | None:
-    """Find texts that nearly repeat one on another side; None where none does.
+    """Find near-duplicate texts that may be separated; None if there are none.
 
     Parameters
     ----------
     texts : ndarray of shape (n_rows,)
-        Empty where there is none. Those that are equal are looked at once.
+        Empty for rows without a text. Of equal texts only one is compared.
     apart : ndarray of shape (n_rows,)
-        Rows of different numbers may be separated.
+        Rows with different numbers may be separated.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""One value a row, such as labels and groups, of any collection as one array of a plain dtype."""
+"""Reading one value per row, such as labels and groups, as an array of a plain dtype."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ _PLAIN = {"bool": np.bool_, "whole number": np.int64, "number": np.float64, "tex
 
 
 def read_values(values: Any, name: str, *, instead: str = "") -> NDArray[Any]:
-    """Read labels, groups or a target, none of which may be missing.
+    """Read labels, groups or a target, without missing values.
 
-    Python objects, as pandas has them in columns of several origins, become what they are:
-    booleans, int64, float64 or text.
+    Arrays of Python objects, such as pandas columns, become booleans, int64, float64 or text.
 
     Parameters
     ----------
     values : array-like
     name : str
-        What an error calls them.
+        Name for errors.
     instead : str
-        What an error about missing values advises besides leaving their rows out.
+        Further advice in an error about missing values.
+
+    Returns
+    -------
+    ndarray of the same shape
+        The values, in a dtype other than object.
 
     Raises
     ------
@@ -48,7 +52,7 @@ def read_values(values: Any, name: str, *, instead: str = "") -> NDArray[Any]:
     array = to_numpy(values, name)
     if array.dtype.kind == "S":
         array = np.char.decode(array, "utf-8")
-    if array.dtype.kind == "T":  # numpy's strings of any length
+    if array.dtype.kind == "T":  # numpy strings of variable length
         array = array.astype(object)
     if n_missing := _count_missing(array):
         raise InsufficientDataError(
@@ -59,7 +63,7 @@ def read_values(values: Any, name: str, *, instead: str = "") -> NDArray[Any]:
 
 
 def read_texts(values: Any, name: str) -> NDArray[np.str_]:
-    """Read texts, one a row; what is missing (None, NaN) becomes an empty text.
+    """Read one text per row; missing values (None, NaN) become empty texts.
 
     Examples
     --------
@@ -86,8 +90,8 @@ def _is_missing(value: Any) -> bool:
     if value is None:
         return True
     try:
-        return bool(value != value)  # noqa: PLR0124 (NaN and NaT, of whichever library)
-    except (TypeError, ValueError):  # pandas' NA is neither equal to itself nor unequal
+        return bool(value != value)  # noqa: PLR0124 (NaN and NaT of any library)
+    except (TypeError, ValueError):  # pandas' NA cannot be compared
         return type(value).__name__ == "NAType"
 
 
@@ -112,7 +116,7 @@ def _unbox(array: NDArray[Any], name: str) -> NDArray[Any]:
 
 
 def _kind(entry: Any) -> Any:
-    """Key of `_PLAIN`, or None."""
+    """Return the key of an entry in `_PLAIN`, or None."""
     if isinstance(entry, bool | np.bool_):
         return "bool"
     if isinstance(entry, str | bytes):

@@ -1,1 +1,1 @@
-"""From activations to the dataset NPZ, and back."""
+"""Datasets: making them from activations, writing and loading them."""

@@ -1,4 +1,4 @@
-"""Many datasets from one read: what several of them need is read once, and each is written."""
+"""Many datasets from one read: members that several datasets need are read only once."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from sklprep.formats.dumps.dump import Reading
 
 SPOOL_BYTES = 512 << 20
-"""Rows of a raw folder beyond this go through a temporary pack instead of memory. It holds 2,240
-rows of 26 layers of 2,304, which a laptop can spare."""
+"""Larger rows of a folder of sentence files are put into a temporary pack instead of memory. This
+suffices for 2,240 rows of 26 layers of width 2,304, and fits in the memory of a laptop."""
 
-_ROWS = "rows"  # the beginning of the temporary pack's name
+_ROWS = "rows"  # start of the name of the temporary pack
 _EXPECTED = (SklprepError, OSError, MemoryError)
-"""What may go wrong with one dataset while others are made."""
+"""Errors of one dataset that do not stop the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class HoldOut:
-    """The rows to fit on: those that `train_test_split` puts into training."""
+    """Arguments of `train_test_split`, whose training rows are used to fit."""
 
     test_size: float
     random_state: int
@@ -49,7 +49,7 @@ class HoldOut:
 
 @dataclass(slots=True)
 class Report:
-    """What became of the plans."""
+    """Results of all plans."""
 
     written: list[DatasetPlan] = field(default_factory=list)
     unchanged: list[DatasetPlan] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a plan would write: the shape and bytes of X, and whether it is there unchanged."""
+    """What a plan would write: shape and bytes of X, and whether the file is up to date."""
 
     shape: tuple[int, int]
     n_bytes: int
@@ -80,11 +80,11 @@ def make_datasets(
     skip_bad: bool = False,
     on_written: Callable[[DatasetPlan, FittedDataset], None],
 ) -> Report:
-    """Make the datasets, reading each folder once; one failure does not stop the others.
+    """Make datasets, reading each folder once; one failure does not stop the others.
 
-    A dataset that is there already with the same provenance is left as it is unless `force`.
-    `labels`, `groups` and `reading` are as `load_activations` takes them. With `skip_bad` a dataset
-    goes without the files that are faulty in what it reads; otherwise its error names all of them.
+    A dataset that exists with the same provenance is kept unless `force` is given. `labels`,
+    `groups` and `reading` are as in `load_activations`. With `skip_bad`, a dataset leaves out the
+    files with faults in the members that it reads; otherwise its error names all of them.
     """
     from sklprep.activations.loading import open_activations
 
@@ -103,7 +103,7 @@ def make_datasets(
                 labels=labels,
                 groups=groups,
                 reading=reading,
-                skip_bad=True,  # an error is to name what is faulty beyond that, too
+                skip_bad=True,  # so that an error can name further faults
             )
         except _EXPECTED as error:
             report.failed += [(plan, error) for plan in todo]
@@ -125,7 +125,7 @@ def preview_datasets(
     hold_out: HoldOut | None = None,
     skip_bad: bool = False,
 ) -> Iterator[tuple[DatasetPlan, Preview | Exception]]:
-    """Yield each plan with what it would write, or why it would fail; activations are not read."""
+    """Yield each plan with what it would write, or its error; activations are not read."""
     from sklprep.activations.loading import open_activations, warn_of_left_out
 
     for source, group in itertools.groupby(plans, key=lambda plan: plan.source):
@@ -157,7 +157,7 @@ def preview_datasets(
 
 @dataclass(slots=True)
 class _Task:
-    """A dataset to make, and the files that it is to go without, or fails for."""
+    """A dataset to make, and the faulty files that it leaves out or fails for."""
 
     plan: DatasetPlan
     recipe: Recipe
@@ -166,7 +166,7 @@ class _Task:
 
 @dataclass(slots=True)
 class _Batch:
-    """Makes the datasets of one folder or pack."""
+    """Makes the datasets of one input."""
 
     report: Report
     hold_out: HoldOut | None
@@ -174,10 +174,10 @@ class _Batch:
     force: bool
     skip_bad: bool
     on_written: Callable[[DatasetPlan, FittedDataset], None]
-    known: set[str]  # files left out that need no mention
+    known: set[str]  # files left out without a warning
 
     def make(self, acts: ActivationSet, plans: Iterable[DatasetPlan]) -> None:
-        """Make the datasets, each without the files that are faulty in what it reads, or fail."""
+        """Make the datasets, leaving out faulty files or failing for them."""
         tasks = [task for plan in plans if (task := self._prepare(plan, acts)) is not None]
         try:
             self._find_faults(acts, tasks)
@@ -187,7 +187,7 @@ class _Batch:
             self._make_groups(acts, tasks)
 
     def _prepare(self, plan: DatasetPlan, acts: ActivationSet) -> _Task | None:
-        """Check a plan against the set; None if it fails or the dataset is there unchanged."""
+        """Check a plan against the set; None if it fails or the dataset is up to date."""
         try:
             rest, recipe = _make_recipe(plan, acts, self.hold_out, skip_bad=True)
             may_be_there = not self.force and (self.skip_bad or not self._new_faults(rest))
@@ -205,8 +205,8 @@ class _Batch:
     def _find_faults(self, acts: ActivationSet, tasks: Sequence[_Task]) -> None:
         """Find the faulty files of each task in one pass over the values.
 
-        Where they have to be read again to be used, that is put off until the making fails, unless
-        the files that are faulty are to be left out, or all to be named.
+        If the values do not fit in memory, this extra pass is made only when a dataset fails,
+        unless faulty files are left out, or some are already known and all must be named.
         """
         needed = _members_of(acts, tasks)
         if _fits_in_memory(acts, needed):
@@ -217,13 +217,13 @@ class _Batch:
     def _add_faults(
         self, acts: ActivationSet, tasks: Iterable[_Task], suspects: Iterable[str]
     ) -> None:
-        """Find what is wrong with some files in the members that each task reads."""
+        """Find the faults of some files in the members that each task reads."""
         suspects = set(suspects)
         for task in tasks if suspects else ():
             task.faults |= _find_faults_among(acts, suspects, task.recipe.find_members(acts))
 
     def _make_groups(self, acts: ActivationSet, tasks: Iterable[_Task]) -> None:
-        """Make together what goes without the same files."""
+        """Make tasks that leave out the same files together."""
         groups: dict[frozenset[str], list[_Task]] = {}
         for task in tasks:
             groups.setdefault(frozenset(task.faults), []).append(task)
@@ -242,7 +242,7 @@ class _Batch:
         acts: ActivationSet,
         plans: Iterable[DatasetPlan],
     ) -> None:
-        """Make datasets of the rows that come from other files."""
+        """Make datasets from the rows of the other files."""
         try:
             rest = acts.without(faults)
         except FaultyFilesError as error:  # no file is left
@@ -252,13 +252,13 @@ class _Batch:
         self._make_group(rest, tasks)
 
     def _make_group(self, acts: ActivationSet, tasks: Sequence[_Task]) -> None:
-        """Make datasets of all rows of a set."""
+        """Make datasets from all rows of a set."""
         try:
             with _rows_at_hand(acts, tasks) as rows:
                 latest: list[tuple[Provenance, FittedPipeline]] = []
                 for task in tasks:
                     self._make_one(task.plan, task.recipe, acts, rows, latest)
-        except FaultyFilesError as error:  # a damaged member does not matter to every task
+        except FaultyFilesError as error:  # a damaged member does not affect every task
             self._add_faults(acts, tasks, error.faults)
             if any(task.faults for task in tasks):
                 self._make_groups(acts, tasks)
@@ -275,12 +275,12 @@ class _Batch:
         rows: ActivationSet,
         latest: list[tuple[Provenance, FittedPipeline]],
     ) -> None:
-        """Make a dataset, or fail; `latest` is the pipeline that was fitted last."""
+        """Make a dataset, or record its error; `latest` is the pipeline that was fitted last."""
         from sklprep.datasets.generation import fit_dataset
 
         of_X = recipe.provenance.without_target
         try:
-            self._require_space(plan, recipe)  # others may have been written since
+            self._require_space(plan, recipe)  # other outputs may have used the space
             known = [fitted for made_of, fitted in latest if made_of == of_X]
             dataset = fit_dataset(rows, recipe, fitted=known[0] if known else None)
             latest[:] = [(of_X, dataset.fitted)]
@@ -306,7 +306,7 @@ class _Batch:
         if faults and not self.skip_bad:
             error = acts.rows.faulty({**faults, **getattr(error, "faults", {})})
         if isinstance(error, MemoryError):
-            error.__traceback__ = error.__context__ = None  # the frames hold the memory
+            error.__traceback__ = error.__context__ = None  # their frames hold arrays
         self.report.failed += [(plan, error) for plan in plans]
 
     def _new_faults(self, acts: ActivationSet) -> dict[str, FileFormatError]:
@@ -316,7 +316,7 @@ class _Batch:
 def _make_recipe(
     plan: DatasetPlan, acts: ActivationSet, hold_out: HoldOut | None, *, skip_bad: bool
 ) -> tuple[ActivationSet, Recipe]:
-    """Check a plan against the set, with `skip_bad` without the files that have no label."""
+    """Check a plan against the set; with `skip_bad`, leave out files without labels."""
     from sklprep.datasets.recipe import make_recipe, split_rows
     from sklprep.datasets.strategies import make_strategy
 
@@ -328,7 +328,7 @@ def _make_recipe(
 
     try:
         return acts, make(acts)
-    except FaultyFilesError as error:  # it names all of these files
+    except FaultyFilesError as error:  # names all files without labels
         if not skip_bad:
             raise
         rest = acts.without(error.faults)
@@ -338,7 +338,7 @@ def _make_recipe(
 def _find_faults_among(
     acts: ActivationSet, suspects: set[str], members: Members
 ) -> dict[str, FileFormatError]:
-    """What is wrong with some of the files, of which only these are read."""
+    """Return the faults of some files, without reading others."""
     names = acts.rows.file_names
     if (folder := acts.rows.folder) is not None:
         return folder.find_faults(members, known=set(names.tolist()) - suspects)
@@ -352,7 +352,7 @@ def _members_of(acts: ActivationSet, tasks: Iterable[_Task]) -> Members:
 
 @contextmanager
 def _rows_at_hand(acts: ActivationSet, tasks: Sequence[_Task]) -> Iterator[ActivationSet]:
-    """Read what tasks need in one pass: into memory, or a temporary pack where it is large."""
+    """Read what tasks need in one pass, into memory or a temporary pack."""
     needed = _members_of(acts, tasks)
     folder = acts.rows.folder
     if folder is None or _fits_in_memory(acts, needed):
@@ -371,7 +371,7 @@ def _rows_at_hand(acts: ActivationSet, tasks: Sequence[_Task]) -> Iterator[Activ
 
 
 def _fits_in_memory(acts: ActivationSet, members: Members) -> bool:
-    """Whether a folder's rows are read into memory, with one in twenty SAE features active."""
+    """Tell whether rows of a folder fit in memory, assuming 5 % of SAE features are active."""
     folder = acts.rows.folder
     if folder is None:  # a pack is read in place
         return False

@@ -1,4 +1,4 @@
-"""The dataset NPZ: write it, load it, and believe nothing in it unchecked."""
+"""`load_dataset`: load a dataset file, and check everything in it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sklprep.files.npz_reader import NpzReader
 from sklprep.transformers.normalization_methods import METHODS, is_method
 
 FORMAT_VERSION = 1
-"""Raise it when a reader of the old version would misread the new file, and not for new keys."""
+"""Raise it if readers of the old version would misread a new file, not for additional keys."""
 
 _MAX_ENTRY_BYTES = 4 << 20
 _MAX_BYTES_EACH = 1 << 10
-"""Of an entry for each row and column of X. Ours have 8 bytes for each, and the provenance a few
-kilobytes; texts of other makers may have more. What claims to be larger is not read."""
+"""Most bytes of an entry per row and column of X. Entries of sklprep have 8 bytes for each, and the
+provenance a few kilobytes; texts of other tools may be longer. Larger entries are refused."""
 
 _ROW_KEYS = ("meta_sentence_indices", "meta_groups")
 _TEXT_KEYS = ("strategy", "input_source", "pooling", "output_type", "provenance")
@@ -33,13 +33,14 @@ _LIST_KEYS = ("input_layers", "train_indices", "test_indices")
 
 
 def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> ProbeDataset:
-    """Load a dataset file. Nothing in it is executed, imported or unpickled.
+    """Load a dataset file, without executing, importing or unpickling anything in it.
 
     Parameters
     ----------
     path : path-like
+        The NPZ file.
     pipeline : bool, default=True
-        Load the embedded pipeline too, if there is one.
+        Whether to load the embedded pipeline, if there is one.
 
     Returns
     -------
@@ -48,26 +49,26 @@ def load_dataset(path: str | os.PathLike[str], *, pipeline: bool = True) -> Prob
     Raises
     ------
     FileFormatError
-        If the file is broken or is not a dataset.
+        If the file is damaged or is not a dataset.
     PipelineError
-        If the pipeline is refused or contradicts the ``norm_*`` entries; ``pipeline=False`` still
-        gives the arrays.
+        If the pipeline is refused or contradicts the ``norm_*`` entries; the arrays can still be
+        loaded with ``pipeline=False``.
 
     Warns
     -----
     SklprepWarning
-        If another scikit-learn fitted the pipeline: it transforms, but may give other numbers.
+        If the pipeline was fitted by another version of scikit-learn, so that results may differ.
 
     Notes
     -----
-    The version of sklprep that wrote a file does not matter, only that of the format: an older one
-    is read, a newer one is refused.
+    Only the version of the format matters, not that of sklprep: older formats are read, newer ones
+    are refused.
     """
     return _load(path, lambda reader: reader.array("X"), pipeline=pipeline)
 
 
 def peek_dataset(path: str | os.PathLike[str]) -> ProbeDataset:
-    """Do what `load_dataset` does, but for reading X: zeros stand for it and take no memory."""
+    """Load a dataset without reading X, which is replaced by zeros that take no memory."""
 
     def zeros(reader: NpzReader) -> NDArray[Any]:
         header = reader.header("X")
@@ -112,7 +113,7 @@ def _load(
         not np.array_equal(norm[key], expected[key]) for key in norm
     ):
         raise PipelineError(
-            f"{os.fspath(path)}: the norm_* entries are not those of the embedded pipeline;"
+            f"{os.fspath(path)}: the norm_* entries differ from those of the embedded pipeline;"
             " expected equal values. The file was changed after it was written: generate it again,"
             " or load it with pipeline=False."
         )
@@ -120,7 +121,7 @@ def _load(
 
 
 def _check_matrix(path: str | os.PathLike[str], reader: NpzReader) -> tuple[int, ...]:
-    """Require X and y that fit together, before anything is read; returns the shape of X."""
+    """Require X and y that fit together, before anything is read; return the shape of X."""
     missing = {"X", "y"} - reader.members.keys()
     if missing:
         raise file_fault(
@@ -128,7 +129,7 @@ def _check_matrix(path: str | os.PathLike[str], reader: NpzReader) -> tuple[int,
             min(missing),
             "is missing",
             "X and y, as in a dataset",
-            "Is it a sentence file? Those are the input of sklprep generate."
+            "It looks like a sentence file, which is input for sklprep generate."
             if "hidden_states" in reader.members
             else "",
         )
@@ -136,12 +137,13 @@ def _check_matrix(path: str | os.PathLike[str], reader: NpzReader) -> tuple[int,
     if len(X.shape) != 2 or X.dtype.kind not in "fiu" or 0 in X.shape:
         raise file_fault(path, "X", f"has shape {X.shape} of {X.dtype}", "a numeric matrix")
     if len(y.shape) not in (1, 2) or y.shape[0] != X.shape[0]:
-        raise file_fault(path, "y", f"has shape {y.shape}", f"{X.shape[0]} values, as X has rows")
+        expected = f"{X.shape[0]} values, one for each row of X"
+        raise file_fault(path, "y", f"has shape {y.shape}", expected)
     return X.shape
 
 
 def _check_version(path: str | os.PathLike[str], reader: NpzReader) -> None:
-    """Refuse a newer format before anything in it can look broken."""
+    """Refuse a newer format before anything else is checked."""
     key = "meta_format_version"
     version = reader.array(key, max_bytes=64) if key in reader.members else np.array(FORMAT_VERSION)
     if version.ndim == 0 and version.dtype.kind in "iu" and version > FORMAT_VERSION:
@@ -179,7 +181,7 @@ def _check_entries(
 
 
 def _expected_entry(name: str, value: Any) -> str:
-    """What an entry should be, if it is something else."""
+    """Return what an entry should be, if it is invalid; otherwise an empty text."""
     kind = np.asarray(value).dtype.kind
     if name in _TEXT_KEYS and not (type(value) is str and value.isprintable()):
         return "one line of text"

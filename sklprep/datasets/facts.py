@@ -1,4 +1,4 @@
-"""What there is to say of a dataset: gathered here once, and worded by who shows it."""
+"""Facts about a dataset, gathered here once for all places that show them."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DatasetFacts:
-    """What there is to say of a dataset; None for what its file does not say.
+    """Facts about a dataset; None for those that its file does not contain.
 
     Attributes
     ----------
     shape, dtype
-        Of X.
+        Those of X.
     y_shape, y_dtype, y
+        Those of y, and its summary.
     strategy, source, pooling, norm : str or None
     layers : list or None
-        Input layers; whole numbers, unless a foreign file says otherwise.
+        Input layers; whole numbers, except in files of other tools.
     output_type, target_layer, target_feature, average_l0
-        Of the target.
+        Properties of the target.
     n_groups : int
     n_train : int or None
-        Rows that it was fitted on, if not all.
+        Number of rows on which the pipeline was fitted, if not all.
     steps : list of (str, str), or None
-        Of the pipeline: names, and the steps as text.
+        Names of the steps of the pipeline, and the steps as text.
     provenance : str or None
-        The JSON of `Provenance`, unless a foreign file holds something else.
+        The JSON of `Provenance`, except in files of other tools.
     """
 
     shape: tuple[int, ...]
@@ -60,7 +61,7 @@ class DatasetFacts:
 
     @property
     def input(self) -> str:
-        """What X was made of, in words."""
+        """Description of the input from which X was made."""
         if self.source is None:
             return ""
         source = str(self.source).replace("_", " ")
@@ -77,7 +78,7 @@ def gather_facts(
     norm: Mapping[str, Any],
     pipeline: Pipeline | None,
 ) -> DatasetFacts:
-    """Gather them from the shape and dtype of X, which is not looked at, and all the rest."""
+    """Gather the facts; of X only shape and dtype are needed."""
 
     def entry(name: str) -> Any:
         value = meta.get(f"meta_{name}")

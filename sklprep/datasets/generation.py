@@ -1,4 +1,4 @@
-"""`generate_dataset`: run an input pipeline and a target extractor over activations."""
+"""`generate_dataset`: apply an input pipeline and a target extractor to activations."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 EXPECTED_SAMPLES = 100
-"""Fewer rows are warned about, as the usage guide says."""
+"""Fewer rows cause a warning, as the usage guide says."""
 
 BLOCK_ROWS = 256
-"""Rows made and written at a time: 61 MB of 26 layers of 2304. A multiple of the blocks in which
-the normalizer sums, so that its parameters are those of all rows at once."""
+"""Rows computed and written at a time: 61 MB for 26 layers of width 2,304. It is a multiple of the
+blocks in which the normalizer sums, so that its parameters equal those of all rows at once."""
 
 
 def generate_dataset(
@@ -44,27 +44,28 @@ def generate_dataset(
     fit_rows: ArrayLike | None = None,
     compress: bool = False,
 ) -> ProbeDataset:
-    """Run an input pipeline and a target extractor over activations.
+    """Apply an input pipeline and a target extractor to activations.
 
     Parameters
     ----------
     acts : ActivationSet
+        Rows of the dataset.
     pipeline : Pipeline
-        Starts with a `LayerSelector` or an `SAEFeatureSelector`, whose sparse output is stored
-        dense: `FittedDataset.shape` rows and columns of 4 bytes; any further steps that
-        `load_dataset` trusts. A clone of it is fitted.
+        Must start with a `LayerSelector` or an `SAEFeatureSelector`, whose sparse output is stored
+        dense, with 4 bytes per value. Other steps must be of the types that `load_dataset` trusts.
+        A clone is fitted.
     target : estimator
-        `FeatureTargetExtractor` of one feature, `ConceptTargetExtractor`, or a transformer from
+        `FeatureTargetExtractor` for one feature, `ConceptTargetExtractor`, or any transformer from
         `acts` to y of shape (n_samples,).
     output : path-like or None, default=None
-        Write the dataset there.
+        Path to which the dataset is written.
     strategy : str, default="custom"
-        Name to store.
+        Name that is stored as ``meta_strategy``.
     fit_rows : array-like of int, or None, default=None
-        Row positions to fit the pipeline on, stored as ``meta_train_indices`` with the rest as
-        ``meta_test_indices``; all rows are transformed. None fits on all rows.
+        Row positions on which the pipeline is fitted, stored as ``meta_train_indices``, with the
+        others as ``meta_test_indices``; all rows are transformed. None fits on all rows.
     compress : bool, default=False
-        Deflate the file's members.
+        Compress the file.
 
     Returns
     -------
@@ -73,14 +74,16 @@ def generate_dataset(
     Raises
     ------
     SklprepError
-        See `LayerSelector`, the target extractors and `OutputError`.
+        As `LayerSelector` and the target extractors; `OutputError` if the file cannot be written.
+    UsageError
+        If the arguments do not fit together, or `fit_rows` split a group.
 
     Warns
     -----
     SklprepWarning
-        For fewer than 100 rows, a feature active in fewer than 10, a constant y, rows that share
-        groups, which a cross-validation must split by group, and a step that learned from y of all
-        rows.
+        For fewer than 100 rows, for a feature that is active in fewer than 10, for a constant y,
+        for rows that share groups, which a cross-validation must keep whole, and for a step that
+        learned from y of all rows.
 
     Examples
     --------
@@ -116,9 +119,9 @@ def _require_start(acts: Any, pipeline: Pipeline) -> None:
 
 @dataclass(frozen=True, slots=True)
 class FittedPipeline:
-    """A fitted pipeline as `load_dataset` will bring it back, and the bytes it comes from.
+    """A fitted pipeline as `load_dataset` will load it, and its bytes.
 
-    BLAS rounds differently for another memory layout, so nothing else may make X.
+    X must be computed with this pipeline, as BLAS rounds differently for another memory layout.
     """
 
     pipeline: Pipeline
@@ -126,18 +129,20 @@ class FittedPipeline:
 
 
 class FittedDataset:
-    """A dataset before its X is made: everything else, and X block by block.
+    """A dataset whose X is computed block by block when it is needed.
 
     Attributes
     ----------
     y : ndarray of shape (n_samples,)
+        Target.
     meta, norm : dict
         As in `ProbeDataset`.
     fitted : FittedPipeline
+        Fitted pipeline, and its bytes.
     pipeline : Pipeline
-        That of `fitted`.
+        The pipeline of `fitted`.
     shape : tuple
-        Of X.
+        Shape of X.
     """
 
     def __init__(
@@ -170,7 +175,7 @@ class FittedDataset:
             yield _as_dense(block)
 
     def to_dataset(self) -> ProbeDataset:
-        """Make X, in memory."""
+        """Compute X in memory."""
         X = np.empty(self.shape, np.float32)
         start = 0
         for block in self.blocks():
@@ -179,7 +184,7 @@ class FittedDataset:
         return ProbeDataset(X, self.y, self.meta, self.norm, self.pipeline)
 
     def write(self, path: str | os.PathLike[str], *, compress: bool = False) -> None:
-        """Make X on the way into the file, in memory that does not depend on its rows."""
+        """Write the dataset, computing X block by block in constant memory."""
         X = Blocks(self.shape, np.dtype(np.float32), self.blocks())
         write_arrays(path, X, self.y, self.meta, self.norm, self.fitted.data, compress=compress)
 
@@ -187,20 +192,20 @@ class FittedDataset:
 def fit_dataset(
     rows: ActivationSet, recipe: Recipe, *, fitted: FittedPipeline | None = None
 ) -> FittedDataset:
-    """Do all that `generate_dataset` does, but for making X.
+    """Do everything that `generate_dataset` does, except computing X.
 
     Parameters
     ----------
     rows : ActivationSet
-        The rows of the set that the recipe was made for; it may hold no more of them than the
-        recipe's members.
+        The rows for which the recipe was made; only the members of the recipe are needed.
     recipe : Recipe
+        How the dataset is made.
     fitted : FittedPipeline or None
-        That of a dataset of another target, made by the same pipeline of the same rows.
+        That of a dataset with another target, made by the same pipeline from the same rows.
     """
     try:
         y = _extract(recipe.target, rows)
-        if fitted is None or not recipe.is_by_rows:  # other pipelines may have learned from y
+        if fitted is None or not recipe.is_by_rows:  # other steps may have learned from y
             fitted = _fit_pipeline(rows, recipe, y)
     except FaultyFilesError as error:
         raise rows.rows.name_all(error, recipe.find_members(rows)) from None
@@ -210,7 +215,7 @@ def fit_dataset(
 
 
 def _fit_pipeline(rows: ActivationSet, recipe: Recipe, y: NDArray[Any]) -> FittedPipeline:
-    """Fit what follows the selector, by blocks of rows where that gives the same bits."""
+    """Fit the steps after the selector, block by block if that gives the same bits."""
     from sklearn.base import clone
 
     from sklprep.datasets.pipeline_bytes import freeze_pipeline
@@ -239,8 +244,8 @@ def _extract(extractor: Any, rows: ActivationSet) -> NDArray[Any]:
         y = extractor.transform(rows)
     if np.ndim(y) != 1:
         raise UsageError(
-            f"A dataset holds one target, but y has shape {np.shape(y)}. Make a dataset for each,"
-            " or use y with acts directly."
+            f"A dataset holds one target, but y has shape {np.shape(y)}. Make one dataset for each"
+            " target, or use y with acts directly."
         )
     return y
 
@@ -317,16 +322,16 @@ def _warn(meta: Mapping[str, Any], y: NDArray[Any], pipeline: Pipeline) -> None:
         n_groups = len(np.unique(meta["meta_groups"]))
         messages.append(
             f"The {n:,} rows belong to {n_groups:,} groups, such as tokens of one sentence: test"
-            " rows with siblings in training score too high. Split by meta_groups, as in"
+            " rows with siblings in training score too high. Split by meta_groups:"
             " cross_val_score(model, X, y, groups=meta_groups, cv=GroupKFold(5))."
         )
     if "meta_train_indices" not in meta:
         messages += [
             f"X went through {name!r} ({type(step).__name__}), which learned from y of all rows, so"
-            " that scores on X are too high, those of noise too. Cross-validate the whole pipeline"
+            " scores on X are too high, even for noise. Cross-validate the whole pipeline"
             " on the activations, or fit on some rows, fit_rows=..., and score on the others."
             for name, step in pipeline.steps
-            if hasattr(step, "score_func")  # columns chosen by y, as SelectKBest does
+            if hasattr(step, "score_func")  # such as SelectKBest, which chooses columns by y
         ]
     for message in messages:
         warnings.warn(message, SklprepWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""The function names of the usage guide's "Python API Usage", thin over the rest."""
+"""The functions that the usage guide of ``generate_datasets.py`` names."""
 
 from __future__ import annotations
 
@@ -30,12 +30,22 @@ _KEYS = (
 
 
 def load_all_sentences(path: str | os.PathLike[str]) -> ActivationSet:
-    """Open a folder of sentence files; see `load_activations`."""
+    """Open a folder of sentence files, as `load_activations` does.
+
+    Parameters
+    ----------
+    path : path-like
+        The folder.
+
+    Returns
+    -------
+    ActivationSet
+    """
     return load_activations(path)
 
 
 def get_final_token_data(sentences: ActivationSet) -> Mapping[str, Any]:
-    """View a set as the guide's mapping; a value is read when it is first looked up.
+    """View a set as the mapping of the usage guide; values are read when they are first used.
 
     Parameters
     ----------
@@ -46,16 +56,30 @@ def get_final_token_data(sentences: ActivationSet) -> Mapping[str, Any]:
     -------
     mapping
         ``embeddings`` (n_samples, d_embed), ``hidden_states`` (n_samples, n_configs, d_model),
-        ``activations`` (one sparse matrix a config), ``labels``, ``sentence_indices`` and
+        ``activations`` (one sparse matrix per config), ``labels``, ``sentence_indices`` and
         ``sentences`` (n_samples,), ``layers`` and ``average_l0s`` (n_configs,). As in the files,
-        there is one entry for each SAE config, so a layer with several configs stands there
-        several times.
+        there is one entry for each SAE config, so layers with several configs are repeated.
     """
     return _FinalTokenData(sentences)
 
 
 def parse_layers_arg(spec: str) -> list[int]:
-    """Read a layer specification such as ``"0-2,10,15-17"``.
+    """Parse a layer specification such as ``"0-2,10,15-17"``.
+
+    Parameters
+    ----------
+    spec : str
+        Layers and inclusive ranges, separated by commas.
+
+    Returns
+    -------
+    list of int
+        Ascending and distinct.
+
+    Raises
+    ------
+    LayerSpecError
+        If the specification cannot be parsed.
 
     Examples
     --------
@@ -68,16 +92,19 @@ def parse_layers_arg(spec: str) -> list[int]:
 def normalize_features(
     X: ArrayLike, method: str = "standardize"
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Normalize a matrix by its own columns; see `ActivationNormalizer`.
+    """Normalize the columns of a matrix, as `ActivationNormalizer` does.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
-    method : {"standardize", "minmax", "maxabs", "none"}
+        Data to normalize.
+    method : {"standardize", "minmax", "maxabs", "none"}, default="standardize"
+        Method of the normalization.
 
     Returns
     -------
     X_norm : ndarray of shape (n_samples, n_features)
+        Normalized data.
     norm_params : dict
         As `ActivationNormalizer.norm_params_`.
 
@@ -102,20 +129,22 @@ def save_dataset(
     X : array-like of shape (n_samples, n_features)
         Stored as float32.
     y : array-like of shape (n_samples,)
+        Target.
     metadata : mapping
         ``norm_*`` keys keep their names; every other key gets the prefix ``meta_``.
     path : path-like
+        The NPZ file to write.
 
     Raises
     ------
     UsageError
-        If X and y have not equally many rows.
+        If X and y do not have the same number of rows.
     OutputError
         If the path cannot be written, or a value is not an array of numbers, booleans or text.
     """
     X, y = to_numpy(X, "X").astype(np.float32, copy=False), to_numpy(y, "y")
     if X.shape[:1] != y.shape[:1]:
-        raise UsageError(f"X and y must have equally many rows, got {X.shape} and {y.shape}.")
+        raise UsageError(f"X and y must have the same number of rows, got {X.shape} and {y.shape}.")
     named = {
         key if key.startswith(("norm_", "meta_")) else f"meta_{key}": read_tensor(value, key)
         for key, value in metadata.items()
@@ -130,7 +159,7 @@ class _FinalTokenData(Mapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         if key not in _KEYS:
-            raise KeyError(f"{key!r}; there are {', '.join(_KEYS)}")
+            raise KeyError(f"{key!r}; expected one of {', '.join(_KEYS)}")
         if key not in self._read:
             self._read[key] = self._look_up(key)
         return self._read[key]

@@ -1,8 +1,8 @@
-"""Fitted pipelines as canonical skops bytes, written and read through the gate.
+"""Fitted pipelines as canonical skops bytes, checked when they are written and read.
 
-A skops file records where objects lay in memory and when it was written. What the gate copies of it
-holds nothing else: written to a dataset, the copy is the same in every process; read from one, it
-is all that skops gets to see.
+A skops file records memory addresses and the time of writing. The copy made by `pipeline_gate` does
+not: written to a dataset, its bytes are the same in every process; read from a dataset, it is the
+only thing that skops sees.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 def dumps_pipeline(pipeline: Pipeline) -> bytes:
     """Write a fitted pipeline as bytes that are the same in every process.
 
-    What does not belong to the fitted state is left out: the folder in `memory`, which caches fits
-    and means nothing elsewhere, and what `set_output` and a fit on data frames leave behind. The
-    loaded pipeline takes and gives arrays.
+    Settings that are not part of the fitted state are left out: the folder in `memory`, which
+    caches fits, and what `set_output` and fitting on data frames add. The loaded pipeline takes and
+    returns arrays.
 
     Parameters
     ----------
     pipeline : Pipeline
-        Fitted, and of steps that `loads_pipeline` accepts. It is not changed.
+        Fitted, with steps that `loads_pipeline` accepts. It is not changed.
 
     Returns
     -------
@@ -63,8 +63,8 @@ def dumps_pipeline(pipeline: Pipeline) -> bytes:
     Notes
     -----
     Arrays that are neither in C nor in Fortran order, such as the components of a randomized PCA,
-    come back equal but in C order, and a product with them may differ in its last bit. To keep X
-    and the stored pipeline equal to the bit, compute X with the loaded pipeline.
+    are stored in C order, and a product with them may differ in its last bit. To get an X that
+    equals that of the stored pipeline bit by bit, compute it with the loaded pipeline.
 
     Examples
     --------
@@ -79,31 +79,31 @@ def dumps_pipeline(pipeline: Pipeline) -> bytes:
 
 
 def freeze_pipeline(pipeline: Pipeline) -> tuple[bytes, Pipeline]:
-    """Give the bytes of `dumps_pipeline`, and the pipeline that `loads_pipeline` makes of them."""
+    """Return the bytes of `dumps_pipeline`, and the pipeline as it is loaded from them."""
     import skops.io
 
     with _refusing("This pipeline", "Use other steps, or fit them first."):
         twin = _without_settings(pipeline)
-        list_steps(twin)  # refuses a step by its name, of which the schema knows a path
+        list_steps(twin)  # names a refused step; the schema has only its path
         data = _canonical(skops.io.dumps(twin))
         loaded, _ = _load_canonical(data)
     return data, loaded
 
 
 def loads_pipeline(data: bytes, *, where: str, do: str = "Generate the dataset again.") -> Pipeline:
-    """Load a pipeline from bytes that may be broken or hostile.
+    """Load a pipeline from bytes that may be damaged or malicious.
 
-    Nothing that the bytes name is imported or called before all of them have passed the list of
-    allowed types, and no pipeline is returned that fails to transform.
+    Nothing that the bytes name is imported or called before all of them were checked against the
+    list of allowed types, and a pipeline is returned only if it can transform.
 
     Parameters
     ----------
     data : bytes
         A skops file, as `dumps_pipeline` writes it.
     where : str
-        What messages call it, such as ``"dataset.npz, member 'pipeline'"``.
+        Its name in messages, such as ``"dataset.npz, member 'pipeline'"``.
     do : str
-        What the message of a refusal advises.
+        Advice in the message of a refusal.
 
     Returns
     -------
@@ -116,12 +116,12 @@ def loads_pipeline(data: bytes, *, where: str, do: str = "Generate the dataset a
     Raises
     ------
     PipelineError
-        If the bytes are damaged, hold anything else, or give a pipeline that fails to transform.
+        If the bytes are damaged, contain anything else, or the pipeline fails to transform.
 
     Warns
     -----
     SklprepWarning
-        If another scikit-learn version wrote the pipeline.
+        If the pipeline was written by another version of scikit-learn.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def loads_pipeline(data: bytes, *, where: str, do: str = "Generate the dataset a
     if skews:
         warnings.warn(
             f"{where}: was fitted with scikit-learn {show(skews[0].original_sklearn_version)},"
-            f" and this is {skews[0].current_sklearn_version!r}. It transforms, but its numbers"
+            f" and this is {skews[0].current_sklearn_version!r}. It can be used, but results"
             " may differ; to be sure, generate the dataset again.",
             SklprepWarning,
             stacklevel=2,
@@ -153,7 +153,7 @@ def loads_pipeline(data: bytes, *, where: str, do: str = "Generate the dataset a
 
 @contextlib.contextmanager
 def _refusing(where: str, do: str) -> Iterator[None]:
-    """Turn every exception into a `PipelineError`: a hostile file chooses which one it causes."""
+    """Turn every exception into a `PipelineError`, because a malicious file can cause any."""
     try:
         yield
     except RefusedError as error:
@@ -166,7 +166,7 @@ def _refusing(where: str, do: str) -> Iterator[None]:
 
 
 def _without_settings(estimator: Any) -> Any:
-    """Copy an estimator, sharing its arrays, without what `dumps_pipeline` leaves out."""
+    """Copy an estimator, sharing its arrays, without the settings that are left out."""
     twin = copy.copy(estimator)
     state: dict[str, Any] = getattr(twin, "__dict__", {})
     for attribute in ("feature_names_in_", "_siblings"):
@@ -182,7 +182,7 @@ def _without_settings(estimator: Any) -> Any:
 
 
 def _load_canonical(data: bytes) -> tuple[Any, list[warnings.WarningMessage]]:
-    """Load what `_canonical` made and try it; also return the warnings that it gave."""
+    """Load the result of `_canonical` and try it; also return the warnings."""
     import skops.io
 
     with warnings.catch_warnings(record=True) as caught:
@@ -196,7 +196,7 @@ def _load_canonical(data: bytes) -> tuple[Any, list[warnings.WarningMessage]]:
 
 
 def _add_new_parameters(step: Any) -> None:
-    """Give a step of an older version the parameters that came since, at their defaults."""
+    """Add parameters that are new since the version of a step, with their defaults."""
     for estimator in (step, vars(step).get("scaler_")):
         if estimator is not None:
             state = vars(estimator)
@@ -204,14 +204,14 @@ def _add_new_parameters(step: Any) -> None:
 
 
 def _canonical(data: bytes) -> bytes:
-    """Copy a skops file into one that holds only what is allowed and depends on nothing else."""
+    """Copy a skops file, with only the allowed content and without varying metadata."""
     import skops
 
     members = _read_members(data)
     schema = json.loads(members.pop("schema.json"))
     protocol = schema["protocol"]
     if type(protocol) is not int or protocol < OLDEST_PROTOCOL:
-        raise RefusedError(f"has skops protocol {show(protocol)}", f"{OLDEST_PROTOCOL} or up")
+        raise RefusedError(f"has skops protocol {show(protocol)}", f"{OLDEST_PROTOCOL} or later")
     twin = SchemaCopy(members)
     root = twin.node(schema, "pipeline", 1)
     if stray := members.keys() - twin.used:
@@ -233,7 +233,7 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 
 def _read_members(data: bytes) -> dict[str, bytes]:
-    """Read a zip archive whose members take no more memory than the archive itself."""
+    """Read a zip archive whose members do not need more memory than the archive itself."""
     if len(data) > MAX_PIPELINE_BYTES:
         raise RefusedError(f"has {len(data):,} bytes", f"at most {MAX_PIPELINE_BYTES:,}")
     n_entries = data.count(b"PK\x01\x02")
@@ -247,7 +247,7 @@ def _read_members(data: bytes) -> dict[str, bytes]:
             if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
                 raise RefusedError(f"has the compressed member {show(name)}", "stored members")
         if sum(entry.file_size for entry in entries.values()) > len(data):
-            raise RefusedError("has members larger than the whole", "sizes that add up")
+            raise RefusedError("has members larger than the archive", "sizes that add up")
         if entries["schema.json"].file_size > MAX_SCHEMA_BYTES:
             raise RefusedError("has an oversized schema.json", f"{MAX_SCHEMA_BYTES:,} bytes")
         return {name: archive.read(entry) for name, entry in entries.items()}

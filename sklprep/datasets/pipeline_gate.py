@@ -1,9 +1,9 @@
-"""The gate: what an embedded pipeline may consist of, and the checks that hold it to that.
+"""The gate for embedded pipelines: an explicit list of what they may contain, and its checks.
 
 A skops file names types to import and functions to call, and skops trusts nearly all of
-scikit-learn. Here one walk over the file's ``schema.json`` copies what stands on the list below,
-node by node, and refuses the first that does not; what is loaded from the copy is looked at again
-before it is used.
+scikit-learn. Here the ``schema.json`` of the file is copied node by node; the first node that is
+not on the list below is refused. The pipeline that is loaded from the copy is checked again before
+it is used.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from sklprep.files.npy_file import parse_npy_header
 from sklprep.transformers.normalization_methods import METHODS
 
 MAX_PIPELINE_BYTES = 128 << 20
-"""Columns of 26 layers of 2304, which are 59,904, have 1.4 MB of means and scales, and in float64
-123 MB of a PCA to 256 components."""
+"""For 26 layers of width 2,304 (59,904 columns), means and scales take 1.4 MB, and a PCA with 256
+components takes 123 MB in float64."""
 
 MAX_SCHEMA_BYTES = 4 << 20
-"""A schema of one step is 4 kB, of the steps that are tried in tests at most 11 kB."""
+"""The schema of one step takes 4 kB, those of the pipelines in the tests at most 11 kB."""
 
 MAX_MEMBERS = 1024
-"""The steps that are tried in tests have up to 12 members."""
+"""The pipelines in the tests have up to 12 members."""
 
 _MAX_DEPTH = 30
-"""Nodes, each two levels of JSON: a step stands 6 deep in a pipeline and 4 deeper in a nested one,
-and Python refuses to recurse a thousand times."""
+"""Depth in nodes of two levels of JSON each: a step is 6 deep in a pipeline, and 4 deeper in a
+nested one; Python limits recursion to a thousand."""
 
 _MAX_COLUMNS = 1 << 22
-"""A row of zeros so wide, 70 times all of Gemma-2-2B's layers, takes 16 MB."""
+"""A row of zeros of this width, 70 times that of all layers of Gemma-2-2B, takes 16 MB."""
 
 OLDEST_PROTOCOL = 2
-"""Of skops 0.16; a file that claims an older one brings old loaders back."""
+"""That of skops 0.16; with an older one, skops would use old loaders."""
 
 PIPELINE = ("sklearn.pipeline", "Pipeline")
 _SELECTOR = ("sklprep", "LayerSelector")
@@ -59,7 +59,7 @@ _SCORE_FUNCTIONS = (
     ("sklearn.feature_selection._univariate_selection", "f_classif"),
     ("sklearn.feature_selection._univariate_selection", "f_regression"),
 )
-_STR_TYPE = ("TypeNode", "builtins", "str")  # only as the type of attribute names
+_STR_TYPE = ("TypeNode", "builtins", "str")  # allowed only as the type of attribute names
 ALLOWED_NODES = {
     *(("ObjectNode", *kind) for kind in STEPS),
     *(("FunctionNode", *kind) for kind in _SCORE_FUNCTIONS),
@@ -80,19 +80,20 @@ _STEP_NAMES = ", ".join(name for _, name in STEPS)
 
 
 class RefusedError(Exception):
-    """What is wrong with a pipeline, without the name of the file that holds it."""
+    """The fault of a pipeline, without the name of its file."""
 
     def __init__(self, found: str, expected: str) -> None:
         super().__init__(f"{found}; expected {expected}")
 
 
 def show(value: Any) -> str:
-    """Show what a file holds on one line of bounded length."""
+    """Return a value of a file as one line of bounded length."""
     text = ascii(value)
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
 def kind_of(value: Any) -> tuple[str, str]:
+    """Return the module and the qualified name of the type of a value."""
     return type(value).__module__, type(value).__qualname__
 
 
@@ -103,8 +104,8 @@ def _type_name(value: Any) -> str:
 class SchemaCopy:
     """Copies a skops schema node by node, and refuses the first node that is not allowed.
 
-    Only fields that are needed are copied. Each copy has an id and an array of its own, so that
-    no node can stand for another one, nor many nodes unfold one array.
+    Only the fields that are needed are copied. Each copy gets a new id and a separate array, so
+    that nodes cannot refer to other nodes, and many nodes cannot expand a single array.
     """
 
     def __init__(self, members: dict[str, bytes]) -> None:
@@ -115,7 +116,7 @@ class SchemaCopy:
         self._n_nodes = 0
 
     def node(self, node: dict[str, Any], path: str, depth: int) -> dict[str, Any]:
-        """Copy a node and all below it; `path` is what messages call it."""
+        """Copy a node and everything below it; `path` is its name in messages."""
         kind = loader, module, name = node["__loader__"], node["__module__"], node["__class__"]
         if kind not in ALLOWED_NODES:
             found = show(f"{loader} {module}.{name}")
@@ -181,7 +182,8 @@ class SchemaCopy:
         self.used.add(node["file"])
         self._n_bytes += len(payload)
         if self._n_bytes > MAX_PIPELINE_BYTES or len(self.arrays) >= MAX_MEMBERS:
-            raise RefusedError(f"{path} is one array too many", f"{MAX_PIPELINE_BYTES:,} bytes")
+            expected = f"at most {MAX_MEMBERS:,} arrays of {MAX_PIPELINE_BYTES:,} bytes in total"
+            raise RefusedError(f"{path} is one array too many", expected)
         _require_numbers(payload, path)
         self.arrays.append(payload)
         return f"{len(self.arrays) - 1}.npy"
@@ -195,7 +197,7 @@ def _scalar(text: str, path: str) -> str:
 
 
 def _require_numbers(payload: bytes, path: str) -> None:
-    """Require numbers, and as many bytes of them as the header says."""
+    """Require an array of numbers with as many bytes as its header says."""
 
     def fault(found: str, expected: str, _: str = "") -> RefusedError:
         return RefusedError(f"{path} {found}", expected)
@@ -210,13 +212,13 @@ def _require_numbers(payload: bytes, path: str) -> None:
 
 
 def list_steps(pipeline: Any) -> list[Any]:
-    """List the transformers of a pipeline and of pipelines in it, once all are as expected."""
+    """Check a pipeline, and list its transformers, including those of nested pipelines."""
     if kind_of(pipeline) != PIPELINE:
         raise RefusedError(f"is a {_type_name(pipeline)}", "a scikit-learn Pipeline")
     _require_plain_state(pipeline, "pipeline")
     names = [name for name, _ in pipeline.steps]
     if not names or len(set(names)) < len(names) or {type(name) for name in names} != {str}:
-        raise RefusedError(f"has steps named {show(names)}", "a name of its own for each step")
+        raise RefusedError(f"has steps named {show(names)}", "a different name for each step")
     leaves = []
     for name, step in pipeline.steps:
         if kind_of(step) == PIPELINE:
@@ -233,14 +235,14 @@ def list_steps(pipeline: Any) -> list[Any]:
 
 
 def _require_plain_state(estimator: Any, name: str) -> None:
-    """Refuse attributes that change what the methods of an estimator do."""
+    """Refuse attributes that change the behaviour of an estimator."""
     state = vars(estimator)
     if hidden := [attribute for attribute in state if hasattr(type(estimator), attribute)]:
         raise RefusedError(f"step {show(name)} overrides {show(hidden)}", "fitted state")
     if "feature_names_in_" in state:
         raise RefusedError(f"step {show(name)} has feature names", "one fitted on arrays")
     if state.get("_sklearn_output_config", ARRAYS_OUT) != ARRAYS_OUT:
-        raise RefusedError(f"step {show(name)} gives data frames", "one that gives arrays")
+        raise RefusedError(f"step {show(name)} returns data frames", "one that returns arrays")
     if kind_of(estimator) == NORMALIZER:
         scaler, expected = state.get("scaler_"), _SCALERS[estimator.method]
         if (None if scaler is None else kind_of(scaler)) != expected:
@@ -253,7 +255,7 @@ def _require_plain_state(estimator: Any, name: str) -> None:
 
 
 def require_transform(pipeline: Any, leaves: list[Any]) -> None:
-    """Send one row of zeros through the pipeline."""
+    """Require that the pipeline transforms a row of zeros."""
     from sklearn import config_context
 
     row = _one_row(leaves[0]) if leaves else np.zeros((1, 1))
@@ -270,7 +272,7 @@ def require_transform(pipeline: Any, leaves: list[Any]) -> None:
 
 
 def _one_row(step: Any) -> Any:
-    """Zeros for the first transformer of a pipeline, as wide as it says."""
+    """Return zeros as input for the first transformer of a pipeline."""
     if kind_of(step) not in (_SELECTOR, _SAE_SELECTOR):
         return np.zeros((1, _checked_width(step, "n_features_in_")), np.float32)
     from sklprep.activations.activation_set import ActivationSet
@@ -298,7 +300,7 @@ def _one_sae_row(step: Any) -> Any:
             f"selects {n_saes} SAEs of {width} features", f"up to {_MAX_COLUMNS} columns"
         )
     if len(step.has_siblings_) != n_saes:
-        raise RefusedError(f"tells of {len(step.has_siblings_)} of {n_saes} SAEs", "of all")
+        raise RefusedError(f"describes {len(step.has_siblings_)} of {n_saes} SAEs", "all of them")
     return ActivationSet.from_arrays(
         activations=[csr_array((1, width), dtype=np.float32) for _ in range(n_saes)],
         sae_layers=step.sae_layers_,

@@ -1,4 +1,4 @@
-"""What `generate` is to make: every combination of what was asked for, each with its file."""
+"""The datasets that `generate` makes: all combinations of its options, each with its file."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ def plan_datasets(
     options: dict[str, Sequence[Any]],
     output: str,
 ) -> list[DatasetPlan]:
-    """Combine every value with every other, each strategy with the options that it uses.
+    """Combine all values, and each strategy with the options that it uses.
 
     Parameters
     ----------
     sources, strategies, normalize : sequence
-        Values to combine; no `normalize` is the default of each strategy.
+        Values to combine; an empty `normalize` means the default of each strategy.
     options : dict
-        Values of the strategies' options by name; ``features`` holds (layer, feature, average_l0)
+        Values of the options of strategies by name; ``features`` holds (layer, feature, average_l0)
         triples instead of ``target_layer``, ``target_feature`` and ``average_l0``.
     output : str
-        Path of the dataset, with the fields ``{trait}``, ``{input}``, ``{strategy}``, ``{name}``,
-        ``{layers}``, ``{norm}``, ``{target_layer}``, ``{feature}``, ``{l0}`` and ``{input_layer}``.
+        Pattern for the path of a dataset, with the fields ``{trait}``, ``{input}``, ``{strategy}``,
+        ``{name}``, ``{layers}``, ``{norm}``, ``{target_layer}``, ``{feature}``, ``{l0}`` and
+        ``{input_layer}``.
 
     Returns
     -------
@@ -52,7 +53,7 @@ def plan_datasets(
     Raises
     ------
     UsageError
-        If an option is missing or used by no strategy, or two datasets would share a file.
+        If an option is missing or not used by any strategy, or if two datasets would share a file.
     """
     given = {name for name, values in options.items() if values}
     if "features" in given:
@@ -81,7 +82,7 @@ def plan_datasets(
 
 
 def _implied(options: dict[str, Sequence[Any]]) -> set[str]:
-    """A CSV of features names an average_l0 whether or not it is needed."""
+    """Return options that a table of features always names, needed or not."""
     return {"average_l0"} if options.get("features") else set()
 
 
@@ -138,7 +139,7 @@ def _trait(source: Path) -> str:
 
 
 def _short_name(strategy: str, spec: str, options: dict[str, Any]) -> str:
-    """As the usage guide names its files: ``h0-5_to_concept``, ``emb_to_f1234``."""
+    """Return a name as in the usage guide: ``h0-5_to_concept``, ``emb_to_f1234``."""
     letter = "sae" if STRATEGIES[strategy].input_member == SAE else "h"
     left = "emb" if spec == "embeddings" else f"{letter}{spec}"
     if STRATEGIES[strategy].output_type != FEATURE:
@@ -159,12 +160,12 @@ def _require_distinct(plans: Sequence[DatasetPlan], pattern: str) -> None:
             one, two = other.source.resolve(), plan.source.resolve()
             if one != two and one.name == two.name:
                 raise UsageError(
-                    f"{other.source} and {plan.source} have one name, and so have the datasets of"
-                    f" both: {plan.output}. Rename a folder, or run the command once for each."
+                    f"{other.source} and {plan.source} have the same name, so both datasets would"
+                    f" be written to {plan.output}. Rename a folder, or run the command for each."
                 )
             raise UsageError(
-                f"Two datasets would be written to {plan.output}: {_difference(other, plan)}. Give"
-                f" every field that varies in the output pattern, got {pattern!r}."
+                f"Two datasets would be written to {plan.output}: {_difference(other, plan)}. Add"
+                f" all fields that vary to the output pattern, got {pattern!r}."
             )
 
 
@@ -186,5 +187,5 @@ def _difference(one: DatasetPlan, other: DatasetPlan) -> str:
     ]
     return (
         ", ".join(f"{name} is {a} and {b}" for name, a, b in pairs if a != b)
-        or "it was asked for twice"
+        or "it was requested twice"
     )

@@ -1,4 +1,4 @@
-"""`ProbeDataset`: X and y with the parameters that made them."""
+"""`ProbeDataset`: X and y with the parameters from which they were made."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 
 class ProbeDataset:
-    """X and y with the parameters that made them, ready for training.
+    """X and y with the parameters from which they were made, ready for training.
 
     Attributes
     ----------
     X : ndarray of shape (n_samples, n_features), float32
-        Normalized.
+        Normalized input.
     y : ndarray of shape (n_samples,)
         float32 feature activations or int64 labels.
     meta, norm : dict
-        The ``meta_*`` and ``norm_*`` entries of the file under their full names; scalars as Python
-        values, the others as arrays.
+        The ``meta_*`` and ``norm_*`` entries of the file by their full names; scalars are Python
+        values, the others arrays.
     pipeline : Pipeline or None
         The fitted pipeline that made X; None for a file without one.
     groups : ndarray of shape (n_samples,)
-        Rows that must not straddle a split; each row by itself unless the file says otherwise.
+        Rows that must stay on one side of every split; by default each row is a separate group.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class ProbeDataset:
     >>> cross_val_score(ds.make_pipeline(LogisticRegression()), ds.X, ds.y, cv=5).shape
     (5,)
 
-    Where rows share groups, as tokens of a sentence do, split by group:
+    If rows share groups, such as the tokens of a sentence, split by group:
 
     >>> from sklearn.model_selection import GroupKFold
     >>> model = ds.make_pipeline(LogisticRegression())
@@ -86,7 +86,7 @@ class ProbeDataset:
         return f"ProbeDataset(X {facts.shape} {facts.dtype}, y {facts.y_dtype}, {strategy}, {norm})"
 
     def _repr_html_(self) -> str:
-        """Show in a notebook what there is."""
+        """Return a summary for notebooks."""
         facts = self._facts()
         rows = [
             ("X", f"{facts.shape} {facts.dtype}, normalized: {facts.norm}"),
@@ -98,7 +98,7 @@ class ProbeDataset:
             target = f"layer {facts.target_layer}, feature {facts.target_feature}"
             rows.append(("target", target))
         if facts.n_groups < len(self.X):
-            kept = f"{facts.n_groups:,}, which a split must keep whole: ds.groups"
+            kept = f"{facts.n_groups:,}, to be kept whole in splits: ds.groups"
             rows.append(("groups", kept))
         if facts.n_train is not None:
             fitted = f"{facts.n_train:,} training rows of {len(self.X):,}"
@@ -111,15 +111,15 @@ class ProbeDataset:
         return card("ProbeDataset", str(facts.strategy or ""), rows, details=details)
 
     def to_frame(self) -> Any:
-        """Give X and y as one data frame of pandas.
+        """Return X and y as one pandas DataFrame.
 
         Returns
         -------
         DataFrame of shape (n_samples, n_features + n_targets)
-            The columns of X have the names that `pipeline` gives them, such as ``L12_h0345``, or
-            ``x0``, ``x1``, ... without a pipeline. y is last: ``label``, or for a feature
-            ``L12_f00345``, or ``y`` (``y0``, ``y1``, ... if it has several columns). The index is
-            ``sentence_index``, or the number of the row where the file has none.
+            Columns of X have the feature names of `pipeline`, such as ``L12_h0345``, or ``x0``,
+            ``x1``, ... without a pipeline. y comes last: ``label``, or ``L12_f00345`` for a
+            feature, or ``y`` (``y0``, ``y1``, ... for several columns). The index is
+            ``sentence_index``, or the row number if the file has none.
 
         Raises
         ------
@@ -163,21 +163,21 @@ class ProbeDataset:
 
     @property
     def groups(self) -> NDArray[Any]:
-        """(n_samples,): what must not straddle a split."""
+        """Rows that must stay on one side of every split, of shape (n_samples,)."""
         return np.array(self.meta.get("meta_groups", range(len(self.X))))
 
     def make_pipeline(self, estimator: BaseEstimator) -> Pipeline:
-        """Put a fresh normalizer of the stored method before an estimator.
+        """Put a new normalizer with the stored method before an estimator.
 
-        Cross-validated on `X`, it gives what the same pipeline would give on raw activations:
-        normalizing a column again undoes any earlier shift and scale of it. So nothing of the test
-        rows leaks through the normalization stored in `X`. Rows that share a group must not be
+        A cross-validation of this pipeline on `X` gives the same scores as one on raw activations,
+        because normalizing a column again undoes any earlier shift and scale. So the normalization
+        stored in `X` does not leak information about test rows. Rows that share a group must not be
         split: give the cross-validation ``groups=ds.groups`` and, say, ``cv=GroupKFold(5)``.
 
         Parameters
         ----------
         estimator : estimator
-            A classifier or regressor, not fitted.
+            An unfitted classifier or regressor.
 
         Returns
         -------
@@ -186,8 +186,8 @@ class ProbeDataset:
         Raises
         ------
         UsageError
-            If `X` went through a step that learned more than a shift and a scale of each column (a
-            PCA, say), so that normalizing again cannot undo it.
+            If a step learned more than a shift and a scale of each column, such as a PCA, because
+            normalizing again cannot undo it.
         """
         from sklearn.pipeline import make_pipeline
 
@@ -195,10 +195,10 @@ class ProbeDataset:
 
         for name, step in self._learned_steps():
             raise UsageError(
-                f"X went through {name!r} ({type(step).__name__}), fitted on rows that would be"
-                " test rows in a cross-validation, and that cannot be undone. Cross-validate the"
-                " whole pipeline on the activations: Pipeline([*ds.pipeline.steps, ('model',"
-                " estimator)]) on load_activations(...)."
+                f"X went through {name!r} ({type(step).__name__}), which was fitted on rows that"
+                " would be test rows in a cross-validation, and this cannot be undone."
+                " Cross-validate the whole pipeline on the activations:"
+                " Pipeline([*ds.pipeline.steps, ('model', estimator)]) on load_activations(...)."
             )
         return make_pipeline(ActivationNormalizer(self.norm.get("norm_method", "none")), estimator)
 
@@ -208,8 +208,9 @@ class ProbeDataset:
         Parameters
         ----------
         path : path-like
+            The NPZ file to write.
         compress : bool, default=False
-            Deflate the members.
+            Compress the file.
 
         Raises
         ------

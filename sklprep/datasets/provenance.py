@@ -1,4 +1,4 @@
-"""What a dataset is made of, as the JSON that its file holds."""
+"""What a dataset is made of, stored as JSON in its file."""
 
 from __future__ import annotations
 
@@ -23,27 +23,29 @@ if TYPE_CHECKING:
 
 
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+!-]{0,30}")
-"""What a version may look like that a message repeats from a file."""
+"""Versions in a file that messages may repeat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a dataset is made of: datasets of equal provenance are equal.
+    """What a dataset is made of: datasets with equal provenance are equal.
 
     Attributes
     ----------
     input, fingerprint : str
-        Name of the folder, and what its rows are known by.
+        Name of the input, and fingerprint of its rows.
     left_out : tuple of str
-        Files of the folder whose sentences are not among the rows.
+        Files of the folder that were left out.
     pooling : str
+        How tokens became rows.
     layers : str or dict
-        What the selector selects.
+        Selected layers or SAEs.
     steps : list
-        Parameters of the steps behind it.
+        Parameters of the steps after the selector.
     fit_rows : str or None
-        SHA-256 of the row positions that they were fitted on; None is all rows.
+        SHA-256 of the row positions on which they were fitted; None means all rows.
     strategy : str
+        Name of the strategy.
     target : dict
         Parameters of the target extractor.
     """
@@ -68,7 +70,7 @@ class Provenance:
         strategy: str,
         fit_rows: NDArray[np.int64] | None,
     ) -> Self:
-        """Gather it; the selector and the target must be fitted, the other steps need not be."""
+        """Gather the provenance; of the steps, only selector and target must be fitted."""
         of_target = target.get_params(deep=False)
         if "average_l0" in of_target:
             of_target["average_l0"] = target.average_l0_
@@ -86,11 +88,11 @@ class Provenance:
 
     @property
     def without_target(self) -> Provenance:
-        """What X alone is made of."""
+        """Provenance of X alone."""
         return replace(self, strategy="", target=None)
 
     def to_json(self) -> str:
-        """Write it as a dataset file holds it, with the versions of the libraries."""
+        """Return the JSON for a dataset file, with the versions of the libraries."""
         record = {
             "versions": versions(),
             "input": self.input,
@@ -110,7 +112,7 @@ class Provenance:
 
 
 def _as_text(value: Any) -> str:
-    """Name functions by where they are defined: their text has an address, of each process anew."""
+    """Name functions by where they are defined, because their repr has a varying address."""
     return f"{value.__module__}.{value.__qualname__}" if isfunction(value) else str(value)
 
 
@@ -137,7 +139,7 @@ def versions() -> dict[str, str]:
 
 
 def read_provenance(text: Any) -> list[tuple[str, str]]:
-    """Names and values, where a file holds what `Provenance.to_json` wrote."""
+    """Return names and values of the JSON of `Provenance.to_json`, or any other text unnamed."""
     try:
         record = json.loads(text)
     except (TypeError, ValueError, RecursionError):
@@ -153,7 +155,7 @@ def read_provenance(text: Any) -> list[tuple[str, str]]:
 
 
 def next_step(meta: Mapping[str, Any]) -> str:
-    """Say what to do about a pipeline that does not load; other versions may be the reason."""
+    """Say what to do about a pipeline that cannot be loaded, perhaps because of other versions."""
     do = "enerate the dataset again, or load it with pipeline=False."
     recorded = dict(read_provenance(meta.get("meta_provenance")))
     written = {name: recorded.get(name, "") for name in versions()}
@@ -166,4 +168,4 @@ def next_step(meta: Mapping[str, Any]) -> str:
         return f"G{do}"
     there = ", ".join(f"{name} {version}" for name, version in others.items())
     here = ", ".join(versions()[name] for name in others)
-    return f"It was written with {there} (here {here}): install what wrote it, g{do}"
+    return f"It was written with {there} (here {here}): install these versions, g{do}"

@@ -1,4 +1,4 @@
-"""A dataset settled before anything large is read: what it is made of, by what, of which rows."""
+"""The recipe of a dataset, checked before any activations are read."""
 
 from __future__ import annotations
 
@@ -24,21 +24,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a dataset is made, checked against a set of which nothing large has been read.
+    """How a dataset is made, checked against a set whose activations have not been read.
 
     Attributes
     ----------
     selector : LayerSelector or SAEFeatureSelector
         Fitted on the whole set.
     pipeline : Pipeline
-        Starts with `selector`; its other steps are not fitted.
+        Starts with `selector`; the other steps are not fitted.
     target : estimator
         Fitted on the whole set.
     strategy : str
+        Name of the strategy.
     fit_rows : ndarray of int64, or None
-        Row positions to fit on; None is all rows.
+        Row positions to fit on; None means all rows.
     provenance : Provenance
+        What the dataset is made of.
     n_rows : int
+        Number of rows.
     """
 
     selector: Any
@@ -51,26 +54,26 @@ class Recipe:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of what the selector gives; of X, too, where it `is_by_rows`."""
+        """Shape of the output of the selector, which is that of X if `is_by_rows`."""
         return self.n_rows, self.selector.n_features_out_
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of that X, which are nearly all of a dataset."""
+        """Bytes of an X of this shape, nearly all of a dataset."""
         return math.prod(self.shape) * np.dtype(np.float32).itemsize
 
     @property
     def is_by_rows(self) -> bool:
-        """Whether fitting and transforming block by block gives the bits of all rows at once."""
+        """Whether fitting and transforming block by block gives the same bits as all at once."""
         from sklprep.transformers.normalizers import ActivationNormalizer
 
         rest = [step for _, step in self.pipeline.steps[1:]]
         return not rest or (len(rest) == 1 and isinstance(rest[0], ActivationNormalizer))
 
     def find_members(self, rows: ActivationSet) -> Members:
-        """What is read of a set, which may hold the rows of `make_recipe`'s, but other configs."""
+        """Return the members to read of a set with the rows of `make_recipe`."""
         read: Members = self.selector.find_members(rows)
-        if not hasattr(self.target, "find_members"):  # a target of other makers
+        if not hasattr(self.target, "find_members"):  # a custom target
             return read
         return read | self.target.find_members(rows)
 
@@ -88,7 +91,7 @@ def make_recipe(
     Raises
     ------
     SklprepError
-        See `LayerSelector`, the target extractors and `read_fit_rows`.
+        As `LayerSelector`, the target extractors and `read_fit_rows`.
     """
     from sklearn.base import clone
 
@@ -103,19 +106,20 @@ def make_recipe(
 def split_rows(
     acts: ActivationSet, test_size: float, random_state: int, *, stratify: bool = False
 ) -> NDArray[np.int64]:
-    """Row positions that `train_test_split` with the same arguments puts into training.
+    """Return the row positions that `train_test_split` with these arguments puts into training.
 
-    A group that it would tear apart, such as sentences of one text, goes where its first row is.
+    A group that would be split, such as sentences with the same text, goes to the side of its first
+    row.
 
     Warns
     -----
     SklprepWarning
-        If texts on both sides are near-duplicates.
+        If texts on different sides are near-duplicates.
 
     Raises
     ------
     UsageError
-        If the rows cannot be split so.
+        If the rows cannot be split in this way.
     """
     from sklearn.model_selection import train_test_split
 
@@ -134,7 +138,7 @@ def split_rows(
         train = np.flatnonzero(is_train[first][numbers.reshape(-1)])
     if not 0 < len(train) < len(groups):
         raise UsageError(
-            f"The rows cannot be split with test size {test_size}: {len(first)} groups, such as"
+            f"The rows cannot be split with test size {test_size}: the {len(first)} groups, such as"
             " sentences of one text, stay together, and all of them fell on one side."
         )
     _warn_of_near_texts(acts, train)
@@ -162,7 +166,7 @@ def read_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np.
     Raises
     ------
     UsageError
-        If they are not positions, or share a group with the rows that are left out.
+        If they are not row positions, or share a group with the other rows.
     """
     rows = to_numpy(fit_rows, "fit_rows")
     n = len(groups)
@@ -177,7 +181,7 @@ def read_fit_rows(fit_rows: ArrayLike, groups: NDArray[np.int64]) -> NDArray[np.
     if len(straddling):
         raise UsageError(
             f"{len(straddling)} groups, such as tokens of one sentence, straddle the split between"
-            f" training and test rows (group {straddling[0]} first), so the test rows would not be"
+            f" training and test rows (first: group {straddling[0]}), so the test rows would not be"
             " unseen. Split by group, for example with GroupShuffleSplit on acts.groups, and give"
             " generate_dataset the training rows as fit_rows."
         )

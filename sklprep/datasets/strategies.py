@@ -1,4 +1,4 @@
-"""The table of strategies: which input, which target, and which options each of them needs."""
+"""The table of strategies: the input, the target and the options of each."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Strategy:
     Attributes
     ----------
     summary : str
-        The question it asks.
+        The question that it answers.
     output_type : {"feature_activation", "concept_label"}
-        What y is.
+        Kind of y.
     input_layers : callable
-        From the options to the `layers` of the selector.
+        Returns the `layers` of the selector from the options.
     needs, takes : tuple of str
-        Options that must, and that may, be given.
+        Required and optional options.
     input_member : {"hidden_states", "activations"}
-        What the layers give: hidden states, or embeddings, by a `LayerSelector`; SAE features by an
+        Kind of X: hidden states or embeddings from a `LayerSelector`, or SAE features from an
         `SAEFeatureSelector`.
     """
 
@@ -49,7 +49,7 @@ class Strategy:
 
     @property
     def default_normalize(self) -> str:
-        """Method of the `ActivationNormalizer` where none is chosen."""
+        """Default method of the `ActivationNormalizer`."""
         return "maxabs" if self.input_member == SAE else "standardize"
 
 
@@ -107,14 +107,14 @@ def make_strategy(
     name : str
         One of `STRATEGIES`.
     normalize : {"standardize", "minmax", "maxabs", "none"}, default="standardize"
-        Method of the `ActivationNormalizer`; of ``feature-to-concept``, whose X is sparse,
-        ``"maxabs"`` by default, or ``"none"``.
+        Method of the `ActivationNormalizer`. For ``feature-to-concept``, whose X is sparse, the
+        default is ``"maxabs"``, and ``"none"`` is the only other choice.
     layers : int, list of int or str
         Input layers of ``hidden-to-concept`` and ``feature-to-concept``.
     target_layer, target_feature : int
         The SAE feature that the ``*-to-feature`` strategies predict.
     average_l0 : float
-        Which SAE, where the target layer, or an input layer of ``feature-to-concept``, has several.
+        Which SAE, if the target layer, or an input layer of ``feature-to-concept``, has several.
     input_layer : int
         Input layer of ``hidden-to-feature``; by default the target layer.
 
@@ -128,8 +128,8 @@ def make_strategy(
     Raises
     ------
     UsageError
-        If the strategy is unknown, lacks an option, or does not use one that was given; if it does
-        not go with `normalize`.
+        If the strategy is unknown, lacks a required option, does not use one that was given, or is
+        not compatible with `normalize`.
 
     Examples
     --------
@@ -173,12 +173,12 @@ def make_strategy(
 
 
 def require_method(name: str, method: str) -> None:
-    """Refuse a normalization that does not go with the strategy.
+    """Refuse a normalization that is not compatible with the strategy.
 
     Raises
     ------
     UsageError
-        If there is no such method, or X is sparse and the method would fill it.
+        If the method is unknown, or would make a sparse X dense.
     """
     if not is_method(method):
         raise UsageError(f"normalize must be one of {', '.join(METHODS)}, got {method!r}.")
@@ -188,12 +188,12 @@ def require_method(name: str, method: str) -> None:
 
 
 def require_options(name: str, options: Iterable[str]) -> None:
-    """Refuse a strategy that is unknown, lacks an option, or does not use one that is given.
+    """Refuse an unknown strategy, and missing or unused options.
 
     Raises
     ------
     UsageError
-        With the parameters of `make_strategy` that it needs or takes.
+        The message lists the parameters of `make_strategy` that the strategy takes.
     """
     if name not in STRATEGIES:
         raise UsageError(f"Unknown strategy {name!r}; choose one of {', '.join(STRATEGIES)}.")

@@ -1,1 +1,1 @@
-"""Bytes on disk that may be broken or hostile; knows nothing of activations."""
+"""Reading and writing files that may be broken or hostile; independent of activations."""

@@ -1,8 +1,8 @@
-"""Columns of Arrow streams, as the `datasets` library writes them: where their numbers lie.
+"""Columns of Arrow streams, as the `datasets` library writes them: where their numbers are stored.
 
-Only the messages that say so are read, which are flatbuffers, and the offsets of lists; the numbers
-themselves stay in the file until they are asked for. pyarrow reads a whole batch at once, or maps
-the file. Format: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
+Only the messages (flatbuffers) that describe the columns, and the offsets of lists, are read; the
+numbers stay in the file until they are needed. pyarrow would read a whole batch at once, or map the
+file into memory. Format: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from sklprep.files.raw_array import RawArray, digest_of_start
 from sklprep.files.regular_file import RegularFile
 from sklprep.files.system import read_at
 
-_MAGIC = b"ARROW1\0\0"  # of a file; behind it there is a stream
+_MAGIC = b"ARROW1\0\0"  # start of an Arrow file, which continues as a stream
 _CONTINUES = 0xFFFFFFFF
 _MAX_MESSAGE_BYTES = 16 << 20
-"""A message takes about 100 bytes a column, so this is one of a hundred thousand columns."""
+"""A message takes about 100 bytes per column, so this suffices for a hundred thousand columns."""
 _MAX_BODY = 1 << 48
-_MAX_NESTED = 8  # lists in lists; arrays have 5 axes at the most
+_MAX_NESTED = 8  # lists in lists; arrays have at most 5 axes
 _SCHEMA, _BATCH = 1, 3  # kinds of messages
 
 _INT, _FLOAT, _UTF8, _BOOL, _LIST, _STRUCT, _FIXED_LIST, _LARGE_UTF8, _LARGE_LIST = (
@@ -40,13 +40,13 @@ _BUFFERS = {
     **dict.fromkeys((_STRUCT, _FIXED_LIST), 1),
     1: 0,
 }
-"""Buffers of a column of each type, those of its children apart. Unions and views are not read."""
+"""Buffers of a column by its type, without its children. Unions and views are not read."""
 _FLOATS = ("<f2", "<f4", "<f8")
 
 
 @dataclass(frozen=True, slots=True)
 class ArrowText:
-    """A column of text: its offsets, and the bytes that they point into."""
+    """A column of text: its offsets, and the bytes to which they point."""
 
     path: Path
     name: str
@@ -62,12 +62,12 @@ class ArrowText:
 
     @property
     def width(self) -> int:
-        """One text a row."""
+        """One text per row."""
         return 1
 
     @property
     def n_vectors(self) -> int:
-        """Texts are no vectors."""
+        """Texts are not vectors."""
         return 0
 
     def read(self, positions: NDArray[np.int64], /) -> NDArray[Any]:
@@ -92,7 +92,7 @@ class ArrowText:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A column, or what a list holds."""
+    """A column, or the items of a list."""
 
     name: str
     kind: int
@@ -105,7 +105,7 @@ class _Field:
 def read_arrow_batches(path: Path) -> Iterator[dict[str, RawArray | ArrowText]]:
     """Find the columns of each record batch: numbers, arrays of one shape, and texts.
 
-    Other columns, and those with missing values or lists of several lengths, are left out.
+    Other columns, and those with missing values or with lists of different lengths, are left out.
 
     Raises
     ------
@@ -128,12 +128,13 @@ def read_arrow_batches(path: Path) -> Iterator[dict[str, RawArray | ArrowText]]:
 
 
 def _messages(file: RegularFile) -> Iterator[tuple[int, _Table, int, int]]:
-    """Kind, header, and place and length of the body of each message."""
+    """Yield kind and header of each message, and the position and length of its body."""
     position = len(_MAGIC) if read_at(file.fd, len(_MAGIC), 0) == _MAGIC else 0
     while start := read_at(file.fd, 8, position):
         mark, length = struct.unpack("<Ii", start)
         if mark != _CONTINUES or not 0 <= length <= _MAX_MESSAGE_BYTES:
-            raise file.fault(None, "has no message where one begins", "an Arrow stream", COPY_AGAIN)
+            found = "has no message where one should begin"
+            raise file.fault(None, found, "an Arrow stream", COPY_AGAIN)
         if length == 0:
             return
         raw = read_at(file.fd, length, position + 8)
@@ -149,7 +150,7 @@ def _messages(file: RegularFile) -> Iterator[tuple[int, _Table, int, int]]:
 
 
 class _Table:
-    """A table of a flatbuffer; what points outside raises `struct.error` or `IndexError`."""
+    """A table of a flatbuffer; offsets outside it raise `struct.error` or `IndexError`."""
 
     def __init__(self, raw: bytes, at: int) -> None:
         self._raw, self._at = raw, at
@@ -161,7 +162,7 @@ class _Table:
 
     @classmethod
     def root(cls, raw: bytes) -> _Table:
-        """The table that a buffer begins with."""
+        """Return the root table of a buffer."""
         return cls(raw, struct.unpack_from("<I", raw, 0)[0])
 
     def _place(self, slot: int) -> int | None:
@@ -172,7 +173,7 @@ class _Table:
         return self._at + offset if offset else None
 
     def number(self, slot: int, kind: str) -> int:
-        """A number, 0 if it is left out."""
+        """Return a number; 0 if it is omitted."""
         place = self._place(slot)
         return 0 if place is None else int(struct.unpack_from(kind, self._raw, place)[0])
 
@@ -181,12 +182,12 @@ class _Table:
         return None if place is None else place + struct.unpack_from("<I", self._raw, place)[0]
 
     def table(self, slot: int) -> _Table | None:
-        """A table within this one."""
+        """Return a table within this one; None if it is omitted."""
         target = self._target(slot)
         return None if target is None else _Table(self._raw, target)
 
     def text(self, slot: int) -> str:
-        """A text, empty if it is left out."""
+        """Return a text; empty if it is omitted."""
         target = self._target(slot)
         if target is None:
             return ""
@@ -194,13 +195,13 @@ class _Table:
         return self._raw[target + 4 : target + 4 + length].decode("utf-8")
 
     def tables(self, slot: int) -> list[_Table]:
-        """A vector of tables."""
+        """Return a vector of tables."""
         start, length = self._vector(slot, 4)
         places = range(start, start + 4 * length, 4)
         return [_Table(self._raw, p + struct.unpack_from("<I", self._raw, p)[0]) for p in places]
 
     def pairs(self, slot: int) -> list[tuple[int, int]]:
-        """A vector of structs of two numbers."""
+        """Return a vector of structs of two numbers."""
         start, length = self._vector(slot, 16)
         return [struct.unpack_from("<qq", self._raw, start + 16 * n) for n in range(length)]
 
@@ -246,7 +247,7 @@ class _Batch:
         self._nodes, self._buffers = iter(header.pairs(1)), iter(header.pairs(2))
 
     def columns(self, fields: tuple[_Field, ...]) -> dict[str, RawArray | ArrowText]:
-        """The columns that can be read."""
+        """Return the columns that can be read."""
         found = {}
         for field in fields:
             column = self._take(field, field.name, (self._n_rows,))
@@ -257,10 +258,10 @@ class _Batch:
     def _take(
         self, field: _Field, name: str, shape: tuple[int, ...]
     ) -> RawArray | ArrowText | None:
-        """Take what belongs to a field, and give its numbers if they have one shape."""
+        """Consume the nodes and buffers of a field; return its array if all rows have one shape."""
         kind = _INT if field.is_encoded else field.kind
         if kind not in _BUFFERS:
-            raise self._file.fault(name[:80], "is of a type that is not read", "numbers or lists")
+            raise self._file.fault(name[:80], "has a type that is not read", "numbers or lists")
         length, n_missing = self._next(self._nodes)
         buffers = [self._next(self._buffers) for _ in range(_BUFFERS[kind])]
         is_sound = shape != () and length == int(np.prod(shape)) and n_missing == 0
@@ -289,7 +290,7 @@ class _Batch:
         return pair
 
     def _list_size(self, kind: int, length: int, buffers: list[tuple[int, int]]) -> int:
-        """Length of each list, 0 if they differ."""
+        """Return the length of all lists, 0 if it differs."""
         dtype = "<i8" if kind == _LARGE_LIST else "<i4"
         if length < 1:
             return 0

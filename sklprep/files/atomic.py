@@ -1,4 +1,4 @@
-"""Writing files and folders that appear whole or not at all."""
+"""Writing files and folders atomically: they appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sklprep.exceptions import OutputError
 from sklprep.files.system import HAS_LOCKS, sync_to_disk
 from sklprep.files.temporary import create_temporary_file, temporary_folder
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of the disk, a quota, the largest file
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # full disk, quota exceeded, file too large
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
-    """Refuse, before any work is done, an output path that cannot be written.
+    """Refuse an output path that cannot be written, before any work is done.
 
-    Missing parent folders are fine: they are made when the file is written.
+    Missing parent folders are allowed: they are created when the file is written.
 
     Raises
     ------
     OutputError
-        If the path is a folder, a pipe or a device, lies below a file, or may not be written.
+        If the path is a folder, a pipe or a device, is below a file, or may not be written.
     """
     path = Path(path)
     try:
@@ -44,23 +44,23 @@ def require_writable(path: str | os.PathLike[str]) -> None:
 
 
 def require_space(path: str | os.PathLike[str], n_bytes: int) -> None:
-    """Refuse, before any work is done, an output that does not fit on its disk.
+    """Refuse an output that does not fit on its disk, before any work is done.
 
     Raises
     ------
     OutputError
-        If fewer bytes are free there.
+        If fewer than `n_bytes` are free on the disk.
     """
     disk = shutil.disk_usage(find_parent(Path(path)))
     if disk.total and n_bytes > disk.free:
         raise OutputError(
-            f"Output {os.fspath(path)} needs {n_bytes / 1e6:,.1f} MB and {disk.free / 1e6:,.1f} MB"
-            " are free on its disk. Free some, or name a place that has more."
+            f"Output {os.fspath(path)} needs {n_bytes / 1e6:,.1f} MB, but {disk.free / 1e6:,.1f} MB"
+            " are free on its disk. Free some space, or choose another disk."
         )
 
 
 def find_parent(path: Path) -> Path:
-    """The innermost of its folders that is there already."""
+    """Return the innermost parent folder that exists."""
     parent = path.parent
     while not os.path.lexists(parent):
         parent = parent.parent
@@ -69,12 +69,12 @@ def find_parent(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name whole, or not at all.
+    """Open a file that appears under its name complete, or not at all.
 
     The bytes go to a hidden temporary file in the same folder, which is synced to disk and renamed
-    on success and removed on failure; what a killed process left of it is removed by the next one
-    to write this file. Parent folders are made. The mode follows the umask. Without `sync` the file
-    survives a killed process, but perhaps not a power cut.
+    on success, and removed on failure. If a process is killed, its temporary file is removed by the
+    next one that writes this file. Parent folders are created. The mode follows the umask. Without
+    `sync` the file survives a killed process, but perhaps not a power cut.
 
     Examples
     --------
@@ -94,14 +94,14 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
         raise OSError(error.errno, f"cannot be written ({error.strerror})", str(path)) from error
     file = None
     try:
-        with name_full_disk(path), os.fdopen(fd, "wb") as file:  # its lock is held until the end
+        with name_full_disk(path), os.fdopen(fd, "wb") as file:  # closing it releases the lock
             try:
                 yield file
                 file.flush()
                 if sync:
                     os.fsync(file.fileno())
                 if not HAS_LOCKS:
-                    file.close()  # there is no lock to lose, and Windows renames no open file
+                    file.close()  # no lock to lose; Windows cannot rename an open file
                 temporary.replace(path)
             except BaseException:
                 if not HAS_LOCKS:
@@ -109,7 +109,7 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
                 temporary.unlink(missing_ok=True)
                 raise
     except BaseException:
-        if file is None:  # an interrupt came before it was opened
+        if file is None:  # interrupted before it was opened
             temporary.unlink(missing_ok=True)
         raise
     if sync:
@@ -118,7 +118,7 @@ def atomic_write(path: str | os.PathLike[str], *, sync: bool = True) -> Iterator
 
 @contextlib.contextmanager
 def name_full_disk(path: Path) -> Iterator[None]:
-    """Say what could not be written and what to do where there is no space for it."""
+    """Turn the error of a full disk into one that names the path and says what to do."""
     try:
         yield
     except OSError as error:
@@ -126,20 +126,21 @@ def name_full_disk(path: Path) -> Iterator[None]:
             raise
         raise OSError(
             error.errno,
-            f"cannot be written ({error.strerror}); what was there before is as it was. Free some"
-            " space, or name a place that has more",
+            f"cannot be written ({error.strerror}); existing files are unchanged. Free some space,"
+            " or choose another disk",
             str(path),
         ) from error
 
 
 def require_new_folder(path: str | os.PathLike[str]) -> None:
-    """Refuse, before any work is done, a folder that is there already or cannot be made.
+    """Refuse a folder that is not empty or cannot be created, before any work is done.
 
-    An empty folder is fine, and so are missing parents.
+    An empty folder is allowed, and so are missing parents.
 
     Raises
     ------
     OutputError
+        If the path is not empty, not a folder, or cannot be written.
     """
     path = Path(path)
     if not path.exists():
@@ -152,10 +153,10 @@ def require_new_folder(path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Make a folder that appears under its name whole, or not at all.
+    """Create a folder that appears under its name complete, or not at all.
 
-    Yields a hidden temporary folder beside it, which is synced to disk with all files in it and
-    renamed on success, and removed on failure. Parent folders are made.
+    Yields a hidden temporary folder beside it, which is synced to disk with all its files and
+    renamed on success, and removed on failure. Parent folders are created.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The tables that users write, CSV or Parquet: labels and groups by sentence, ranked features."""
+"""Tables from users, CSV or Parquet: labels and groups by sentence, and ranked features."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from sklprep.exceptions import FileFormatError
 from sklprep.files.parquet_table import is_parquet, parquet_columns, read_parquet
 
-_FIRST_INEXACT = 2**53  # from here on a float64 stands for several whole numbers
+_FIRST_INEXACT = 2**53  # from here on, several whole numbers share a float64
 _MAX_INT = 2**63 - 1
 
-# int() and float() take 1_0, which is a name, and the digits of every script
+# int() and float() also accept 1_0, which is a name, and digits of all scripts
 _NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 _MISSING = ("", "nan", "NaN", "NaT", "<NA>", "#N/A")
-"""How pandas, numpy and spreadsheets write what is missing. NA, None and null are names, too."""
+"""How pandas, numpy and spreadsheets write missing values. NA, None and null may be names."""
 
 _INDEX = "sentence_index"
 _SUFFIX = re.compile(r"\.(npz|safetensors)$")
 
-_Row = tuple[int, dict[str, Any]]  # the line's number, and its values by column
+_Row = tuple[int, dict[str, Any]]  # line number, and values by column
 
 
 def read_labels(
@@ -36,23 +36,23 @@ def read_labels(
     sentence_indices: NDArray[np.int64],
     others: Mapping[str, Callable[[], NDArray[np.str_] | None]] | None = None,
 ) -> NDArray[Any]:
-    """Read the column ``label`` of a table, joined by its column ``sentence_index``, or another.
+    """Read the column ``label`` of a table, joined by ``sentence_index`` or by another column.
 
     Parameters
     ----------
     path : path-like
-        A Parquet file, or a CSV in UTF-8 with a header line. Other columns and sentences are not
-        looked at.
+        A Parquet file, or a CSV file in UTF-8 with a header line. Other columns and sentences are
+        ignored.
     sentence_indices : ndarray of shape (n_rows,), int64
         Sentence of each row.
-    others : mapping of str to callable
-        Columns that a table without ``sentence_index`` is joined by, such as ``file``, and what
-        gives what each row has there, or None where rows have nothing.
+    others : mapping of str to callable, default=None
+        Columns by which a table without ``sentence_index`` may be joined, such as ``file``. Each
+        callable returns the values of the rows, or None where they have none.
 
     Returns
     -------
     ndarray of shape (n_rows,)
-        int64 if all labels are whole numbers, also written as 1.0, float64 if all are numbers, else
+        int64 if all labels are whole numbers (1.0 is one), float64 if all are numbers, otherwise
         text.
 
     Raises
@@ -81,7 +81,7 @@ def read_groups(
     sentence_indices: NDArray[np.int64],
     others: Mapping[str, Callable[[], NDArray[np.str_] | None]] | None = None,
 ) -> NDArray[np.int64]:
-    """Read the column ``group`` of a table as `read_labels` does; groups are numbered in order."""
+    """Read the column ``group`` as `read_labels` does; groups are numbered in order of rows."""
     keys, lines = _read_by_sentence(path, "group", sentence_indices, others)
     names = [_read_value(lines[key][1]) for key in keys]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
@@ -93,19 +93,24 @@ def read_columns(
     sentence_indices: NDArray[np.int64],
     others: Mapping[str, Callable[[], NDArray[np.str_] | None]] | None = None,
 ) -> dict[str, NDArray[Any]]:
-    """Read all columns but those that a table is joined by, as `read_labels` reads its one.
+    """Read all columns but those by which a table is joined, as `read_labels` reads one.
 
     Returns
     -------
     dict of str to ndarray of shape (n_rows,)
-        Numbers, float64, or text where a column has any.
+        float64 where all values of a column are numbers, otherwise text.
+
+    Raises
+    ------
+    FileFormatError
+        If there is no such column; also as `read_labels`.
     """
     path, keys = Path(path), (_INDEX, *(others or {}))
     columns = parquet_columns(path) if is_parquet(path) else _csv_columns(path)
     names = [name for name in columns if name not in keys]
     if not names:
         raise FileFormatError(
-            f"{path}: has no column besides {', '.join(columns) or 'none'}; expected"
+            f"{path}: has only the columns {', '.join(columns) or 'none'}; expected"
             f" {_INDEX} and at least one more."
         )
     found = {}
@@ -126,7 +131,7 @@ def _read_by_sentence(
     sentence_indices: NDArray[np.int64],
     others: Mapping[str, Callable[[], NDArray[np.str_] | None]] | None,
 ) -> tuple[list[Any], dict[Any, tuple[int, str]]]:
-    """Key of each row, and line number and value of each key."""
+    """Return the key of each row, and line number and value of each key."""
     path = Path(path)
     by, found = _find_key(path, sentence_indices, others or {})
     keys = [_as_key(by, key) for key in found.tolist()]
@@ -151,7 +156,7 @@ def _read_by_sentence(
     if missing:
         have = "1 sentence has" if len(missing) == 1 else f"{len(missing)} sentences have"
         raise FileFormatError(
-            f"{path}: {have} no {column}, {by} {missing[0]} first; expected a line for each."
+            f"{path}: {have} no {column} (first: {by} {missing[0]}); expected a line for each."
         )
     return keys, {key: lines[key] for key in wanted}
 
@@ -161,7 +166,7 @@ def _find_key(
     sentence_indices: NDArray[np.int64],
     others: Mapping[str, Callable[[], NDArray[np.str_] | None]],
 ) -> tuple[str, NDArray[Any]]:
-    """The column that a table is joined by, the first that it has, and what rows have there."""
+    """Return the first column by which the table can be joined, and its values for the rows."""
     columns = parquet_columns(path) if is_parquet(path) else _csv_columns(path)
     for name, read in others.items() if _INDEX not in columns else ():
         values = read() if name in columns else None
@@ -171,7 +176,7 @@ def _find_key(
 
 
 def _as_key(by: str, value: Any) -> Any:
-    """What is compared: a number, also one that pandas wrote as 1.0, or a name without suffix."""
+    """Return what is compared: a number (1.0 equals 1), or a name without its suffix."""
     if by == _INDEX:
         return _read_value(value) if isinstance(value, str) else value
     return _SUFFIX.sub("", value) if by == "file" else value
@@ -183,7 +188,7 @@ def _csv_columns(path: Path) -> list[str]:
 
 
 def _read_value(text: str) -> Any:
-    """An int where the text is a whole number, also written as 1.0; a float; or the text itself."""
+    """Read a text as an int (also 1.0), otherwise as a float, otherwise as it is."""
     if not _NUMBER.fullmatch(text):
         return text
     if _WHOLE.fullmatch(text):
@@ -208,7 +213,7 @@ def read_features(path: Path, top: int | None) -> list[tuple[int, int, float | N
         for number, row in _read_rows(path, ("layer", "feature_id"), expected)
     ]
     if not rows:
-        raise FileFormatError(f"{path}: there are no features in it; expected one a line.")
+        raise FileFormatError(f"{path}: has no features; expected one per line.")
     return [feature for _, feature in sorted(rows, key=lambda item: item[0])][:top]
 
 
@@ -218,7 +223,8 @@ def _read_feature(
     try:
         rank = float(row.get("rank") or number)
         average_l0 = float(row["average_l0"]) if row.get("average_l0") else None
-        numbers = [float(row[name]) for name in ("layer", "feature_id")]  # 12.0 beside gaps
+        # as floats, because pandas writes 12.0 in a column with gaps
+        numbers = [float(row[name]) for name in ("layer", "feature_id")]
         if not math.isfinite(rank) or not all(n.is_integer() and 0 <= n < 1e9 for n in numbers):
             raise ValueError
         layer, feature = map(int, numbers)
@@ -240,12 +246,12 @@ def _read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
             for mark, word in ((";", "semicolons"), ("\t", "tabs")):
                 if len(columns) == 1 and mark in columns[0]:
                     raise FileFormatError(
-                        f"{path}: its columns are separated by {word}; expected commas. Save it"
-                        f" so: pandas.read_csv(path, sep={mark!r}).to_csv(path, index=False)."
+                        f"{path}: its columns are separated by {word}; expected commas. Convert"
+                        f" it: pandas.read_csv(path, sep={mark!r}).to_csv(path, index=False)."
                     )
             for name in needed:
                 if columns.count(name) != 1:
-                    found = "missing" if name not in columns else "there twice"
+                    found = "missing" if name not in columns else "not unique"
                     raise FileFormatError(
                         f"{path}: column {name!r} is {found}; expected {expected}, got"
                         f" {', '.join(columns) or 'an empty file'}."
@@ -256,11 +262,11 @@ def _read_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
 
 
 def _read_parquet_rows(path: Path, needed: Sequence[str], expected: str) -> list[_Row]:
-    """Rows, counted from 1, with the texts that a CSV would have."""
+    """Read rows, numbered from 1, with the texts that a CSV file would have."""
     columns = parquet_columns(path)
     for name in needed:
         if columns.count(name) != 1:
-            found = "missing" if name not in columns else "there twice"
+            found = "missing" if name not in columns else "not unique"
             raise FileFormatError(
                 f"{path}: column {name!r} is {found}; expected {expected}, got"
                 f" {', '.join(columns) or 'an empty file'}."

@@ -1,4 +1,4 @@
-"""Errors that name a file, or all files of a folder that are at fault."""
+"""Errors that name a file, or all faulty files of a folder."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def file_fault(
 def faulty_files(
     folder: str | os.PathLike[str], faults: Mapping[str, FileFormatError], n_files: int
 ) -> FaultyFilesError:
-    """Build the error that names all faulty files of a folder; for one file it is one line."""
+    """Build the error that names all faulty files of a folder, in a single line for one file."""
     faults = dict(sorted(faults.items()))
     if len(faults) == 1:
         return FaultyFilesError(str(*faults.values()), faults)
-    others = ", or go on without them (skip_bad=True)" if len(faults) < n_files else ""
+    others = ", or leave them out (skip_bad=True)" if len(faults) < n_files else ""
     head = (
         f"{os.fspath(folder)}: {len(faults)} of {n_files} files are at fault; expected none."
         f" Correct or remove them{others}:"
@@ -39,11 +39,11 @@ def faulty_files(
 def warn_left_out(
     folder: str | os.PathLike[str] | None, faults: Mapping[str, FileFormatError], n_files: int
 ) -> None:
-    """Say which files of a folder the work goes on without, and why."""
+    """Warn which files of a folder are left out, and why."""
     if len(faults) == 1:
-        message = f"Going on without a file. {next(iter(faults.values()))}"
+        message = f"Leaving out a file. {next(iter(faults.values()))}"
     elif faults:
-        head = f"Going on without {len(faults)} of the {n_files} files of {folder}:"
+        head = f"Leaving out {len(faults)} of the {n_files} files of {folder}:"
         message = _list_faults(head, faults)
     else:
         return
@@ -57,7 +57,7 @@ def _list_faults(head: str, faults: Mapping[str, FileFormatError]) -> str:
 
 
 def brief(error: Exception) -> str:
-    """Say in one line what is wrong: of several files, with the first, and how many more."""
+    """Describe an error in one line: of several faulty files the first, and how many more."""
     if not isinstance(error, FaultyFilesError) or len(error.faults) < 2:
         return str(error)
     first, *others = error.faults.values()

@@ -1,4 +1,4 @@
-"""The files of a folder, in the order that their names count in."""
+"""The files of a folder, ordered by the numbers in their names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _DIGITS = re.compile(r"([0-9]+)")
 
 
 def list_files(folder: Path, suffix: str) -> list[Path]:
-    """Files directly in a folder whose names end so, 2 before 10; none if it is not a folder."""
+    """List the files of a folder with a suffix, 2 before 10; none if it is not a folder."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if path.name.endswith(suffix)]
@@ -18,7 +18,7 @@ def list_files(folder: Path, suffix: str) -> list[Path]:
 
 
 def natural(name: str) -> tuple[Any, ...]:
-    """Sort key by the numbers in a name, padded with zeros or not.
+    """Return a sort key that compares numbers in a name by value, padded with zeros or not.
 
     Examples
     --------

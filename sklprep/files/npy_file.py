@@ -1,4 +1,4 @@
-"""Reading ``.npy`` files, and the header that they share with the members of an NPZ file."""
+"""Reading ``.npy`` files, and their header, which is also that of the members of an NPZ file."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from sklprep.files.regular_file import RegularFile
 from sklprep.files.system import read_at
 
 MAX_HEADER_BYTES = 4096
-"""numpy writes 118 bytes for a plain array. Headers are parsed as Python literals, for which numpy
-itself took 954 MB and 4.8 s where one held 500 MB of spaces."""
+"""numpy writes 118 bytes for a plain array. Headers are parsed as Python literals; numpy itself
+took 954 MB and 4.8 s for a header with 500 MB of spaces."""
 
-_MAX_DIMS = 32  # of numpy before version 2, which has 64
-_MAX_ARRAY_BYTES = 1 << 48  # 256 TB: sizes up to here fit into a C long, however they are added up
+_MAX_DIMS = 32  # the limit of numpy before version 2, which has 64
+_MAX_ARRAY_BYTES = 1 << 48  # 256 TB: sums of such sizes still fit into a C long
 
 FLOATS = ("<f2", "<f4", "<f8")
-"""Dtypes of activations. numpy has none for bfloat16; longer floats differ between machines."""
+"""Dtypes of activations. numpy lacks bfloat16; longer floats differ between machines."""
 
 _PLAIN_DTYPE = re.compile(r"<[fiu][248]|[<|][iu]1|\|b1|<U[1-9][0-9]{0,7}")
-"""All dtypes that files may have: floats, integers, booleans and text, little-endian as numpy
-writes them on every machine in use, and never of 0 bytes, of which a shape can claim any number."""
+"""All dtypes that are read: floats, integers, booleans and text, little-endian, as numpy writes
+them on all common machines, and never of 0 bytes, of which a shape can claim any number."""
 
-_LAST_CHARACTER = 0x10FFFF  # of unicode; for others numpy raises SystemError
+_LAST_CHARACTER = 0x10FFFF  # of Unicode; for others numpy raises SystemError
 
 
 def is_plain_dtype(dtype: str) -> bool:
-    """Tell whether arrays of this dtype, as a header writes it, are read and written.
+    """Tell whether arrays of a dtype, written as in a header, can be read and written.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def is_plain_dtype(dtype: str) -> bool:
 
 
 def find_bad_bytes(values: NDArray[Any]) -> tuple[str, str] | None:
-    """Find bytes that numpy reads although no value of the dtype has them: found, expected."""
+    """Find bytes that are invalid for the dtype but that numpy would read: found, expected."""
     if values.size and values.dtype == bool and values.view(np.uint8).max() > 1:
         return "has bytes other than 0 and 1", "booleans"
     if values.dtype.kind == "U" and values.size:
@@ -59,7 +59,7 @@ def find_bad_bytes(values: NDArray[Any]) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, slots=True)
 class ArrayHeader:
-    """The npy header of a member: what numpy would make of the bytes that follow."""
+    """The npy header of a member: dtype and shape of the array whose bytes follow."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -79,7 +79,7 @@ class ArrayHeader:
 COPY_AGAIN = "The file is damaged; copy or extract it again."
 
 
-@functools.lru_cache(maxsize=256)  # the files of a folder repeat their headers
+@functools.lru_cache(maxsize=256)  # the files of a folder have few different headers
 def _literal(header: str) -> Any:
     return ast.literal_eval(header)
 
@@ -87,10 +87,10 @@ def _literal(header: str) -> Any:
 def parse_npy_header(
     start: bytes, fault: Callable[..., Exception], *, fortran: bool = False
 ) -> ArrayHeader:
-    """Read the npy header at the start of a member or file, refusing what numpy should not get.
+    """Read the npy header at the start of a member or file, and refuse unsafe or foreign ones.
 
-    `fault` makes the error from what was found, what was expected, and what to do; `fortran` says
-    whether arrays may lie in Fortran order.
+    `fault` builds the error from what was found, what was expected, and what to do; `fortran` says
+    whether arrays may be in Fortran order.
     """
     if len(start) < 12 or start[:6] != b"\x93NUMPY" or start[6] not in (1, 2, 3):
         raise fault("is not a numpy array", "an npy header of version 1 to 3")
@@ -117,7 +117,7 @@ def parse_npy_header(
         or any(type(n) is not int or n < 0 for n in shape)
         or math.prod(max(n, 1) for n in shape) * dtype.itemsize > _MAX_ARRAY_BYTES
     ):
-        raise fault(f"has shape {shape_text}", f"at most {_MAX_DIMS} numbers of sensible size")
+        raise fault(f"has shape {shape_text}", f"at most {_MAX_DIMS} dimensions of sensible size")
     if turned not in (False, True) or (turned and len(shape) > 1 and not fortran):
         raise fault("is in Fortran order", "C order", "Save np.ascontiguousarray(array).")
     return ArrayHeader(dtype, shape, prefix + length)
@@ -128,22 +128,22 @@ def _say_what_to_do(descr: str) -> str:
         return "Save it as float32 (bfloat16 included)."
     if "O" in descr:
         return (
-            "Python objects are a pickle, which is not read: save one array of numbers, as with"
-            " np.stack(list(array)).astype(np.float32), or of text, as with array.astype(str);"
-            " rows of several lengths must be pooled before, and None left out."
+            "Python objects are stored as pickles, which are not read: save one array of numbers,"
+            " for example np.stack(list(array)).astype(np.float32), or of text, for example"
+            " array.astype(str). Pool rows of different lengths first, and leave out None."
         )
     return ""
 
 
 class NpyFile(RegularFile):
-    """An ``.npy`` file, read in bounded pieces: whole, by rows, never mapped.
+    """An ``.npy`` file, read whole or by rows, in bounded pieces and never mapped into memory.
 
     Parameters
     ----------
     path : path-like
         A regular file.
     n_rows : int
-        Rows that count; the file may hold more, which are not looked at.
+        Number of rows to use; the file may have more, which are ignored.
 
     Raises
     ------
@@ -176,7 +176,7 @@ class NpyFile(RegularFile):
         return values
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Read rows by position, runs of neighbours at once."""
+        """Read rows by their positions; consecutive rows are read at once."""
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         if len(rows):
             breaks = np.flatnonzero(np.diff(rows) != 1) + 1
@@ -185,7 +185,7 @@ class NpyFile(RegularFile):
         return values
 
     def pieces(self, size: int, *, last: bool = False) -> Iterator[bytes]:
-        """Yield the data's bytes, in pieces of one size and a rest; or only the last of these."""
+        """Yield the bytes of the data in pieces of one size and a rest; or only the last piece."""
         n_bytes = self.shape[0] * self.row_bytes
         position, end = self.offset, self.offset + n_bytes
         if last and n_bytes:
@@ -193,7 +193,7 @@ class NpyFile(RegularFile):
         while position < end:
             piece = read_at(self._fd, min(size, end - position), position)
             if not piece:
-                raise self._fault("was cut short while it was read", "a file that stays")
+                raise self._fault("was cut short while it was read", "an unchanged file")
             position += len(piece)
             yield piece
 

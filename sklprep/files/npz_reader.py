@@ -1,9 +1,9 @@
 """Reading NPZ files that may be broken or hostile.
 
-The reader trusts nothing that a file says about itself: it opens regular files only, limits the
-number of members and the size of every header, compares each size with every other, and hands out
-a value only after the member it came from was read to its end and its CRC-32 was right. It never
-maps a file into memory, and the memory it takes does not depend on what a header claims.
+The reader does not trust anything that a file says about itself: it opens only regular files,
+limits the number of members and the size of every header, compares all sizes with each other, and
+returns values only after their member was read to its end and its CRC-32 was correct. It never maps
+a file into memory, and the memory that it needs does not depend on what a header claims.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ from sklprep.files.npy_file import COPY_AGAIN, ArrayHeader, find_bad_bytes, pars
 from sklprep.files.regular_file import RegularFile
 from sklprep.files.system import read_at
 
-# A sentence file has 14 members and a dataset about 25. zipfile holds a few kilobytes for each that
-# a directory lists, so the directory itself is bounded, too.
+# A sentence file has 14 members and a dataset about 25. zipfile needs a few kilobytes for each
+# entry of the directory, so the directory itself is bounded too.
 _MAX_MEMBERS = 64
 _MAX_DIRECTORY_BYTES = 1 << 20
 _MEMBER_NAME = re.compile(r"[^/\\]{1,100}")  # numpy would take ../x.npy
 
 _MAX_DEFLATE_RATIO = 1040
-"""Deflate packs at most 1032 bytes into one (1029 were measured), so a larger claim is false."""
+"""Deflate compresses at most 1032 bytes into one (measured: 1029), so a larger claim is false."""
 
 # Measured on 26 layers of 20 tokens (hidden states 4.8 MB, activations 34 MB, 0.5 % not zero).
 _SLICE_IN = 64 << 10
-"""Packed bytes read at once: 16 to 256 KiB cost the same CPU, to 5 %."""
+"""Compressed bytes read at once: from 16 to 256 KiB, CPU time differs by at most 5 %."""
 _SLICE_OUT = 512 << 10
-"""Inflated bytes at once: smaller pieces cost more CPU (64 KiB a third more on activations), and
-from 256 KiB on they cost the same, while every thread holds one."""
+"""Inflated bytes at once, held by every thread: smaller pieces need more CPU time (64 KiB a third
+more on activations); from 256 KiB on it stays the same."""
 _HEADER_SLICE = 8 << 10  # holds the longest npy header that is read
 _MIN_AT_ONCE, _MAX_AT_ONCE = 256 << 10, 16 << 20
-"""Bytes of members that libdeflate inflates whole, in 0.80 to 0.90 of zlib-ng's time. Below them
-nothing is gained that counts; above them a thread would hold too much."""
+"""Bytes of members that libdeflate inflates at once, in 0.80 to 0.90 of the time of zlib-ng. For
+smaller ones the gain is negligible; for larger ones a thread would need too much memory."""
 _DENSE_RATIO = 4
-"""Members that deflate shrank further are mostly zeros, and large: with 0.5 % of other values both
-are equally fast, and streaming holds half a megabyte."""
-_BLOCK_BYTES = 1 << 20  # of rows handed out at once: two slices, which stay in a CPU's cache
+"""Members with a higher compression ratio are mostly zeros, and large: with 0.5 % of other values
+both are equally fast, and streaming needs only half a megabyte."""
+_BLOCK_BYTES = 1 << 20  # of rows yielded at once: two slices, which fit in the cache of a CPU
 
 _INFLATE_ERROR: type[Exception] = zlib_ng.error  # type: ignore[assignment]
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _END_RECORD = struct.Struct("<4s4H2IH")
-_MAX_COMMENT = 0xFFFF  # its length has two bytes
-_ZIP64_BYTES = 56 + 20  # its end record and the locator, which stand before the plain end record
+_MAX_COMMENT = 0xFFFF  # its length is stored in two bytes
+_ZIP64_BYTES = 56 + 20  # its end record and locator, before the plain end record
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Member:
 
 
 class NpzReader(RegularFile):
-    """The arrays of one NPZ file, stored or deflated, read only as far as they are asked for.
+    """The arrays of one NPZ file, stored or deflated, of which only those needed are read.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class NpzReader(RegularFile):
     FileFormatError
         If the file is not an NPZ archive that numpy could have written.
     FileNotFoundError, PermissionError
-        As the operating system says.
+        If the operating system refuses to open the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -100,7 +100,7 @@ class NpzReader(RegularFile):
                 member = self._member_of(entry)
                 if member.name in self.members:
                     raise self.fault(
-                        member.name, "stands in the archive twice", "one member of each name"
+                        member.name, "is in the archive twice", "one member of each name"
                     )
                 self.members[member.name] = member
         except BaseException:
@@ -114,7 +114,7 @@ class NpzReader(RegularFile):
             return self._header_of(member, next(pieces, b""))
 
     def array(self, name: str, *, max_bytes: int | None = None) -> NDArray[Any]:
-        """Read a whole member; `max_bytes` is the largest array that makes sense here."""
+        """Read a whole member; an array of more than `max_bytes` is a fault."""
         member = self._member(name)
         pieces = self._inflate(member)
         first = next(pieces, b"")
@@ -139,7 +139,7 @@ class NpzReader(RegularFile):
         return values
 
     def check(self) -> None:
-        """Read every member to its checksum, and keep nothing."""
+        """Verify the checksums of all members."""
         for member in self.members.values():
             for _ in self._inflate(member):
                 pass
@@ -150,8 +150,8 @@ class NpzReader(RegularFile):
         """Stream the rows (vectors along the last axis) in ascending, disjoint ranges.
 
         Yields ``(number of the first row, rows)``, at most about 1 MiB at a time and never across
-        a range's end; the array is valid until the next step. The rest of the member is read as
-        well, and its CRC checked: what was yielded counts only when the iteration has ended.
+        the end of a range; the array is valid until the next step. The rest of the member is read
+        too, and its CRC checked, so rows can be trusted only after the iteration has ended.
         """
         member = self._member(name)
         pieces = self._inflate(member)
@@ -203,7 +203,8 @@ class NpzReader(RegularFile):
         except KeyError:
             others = ", ".join(self.members)
             others = others if len(others) <= 300 else f"{others[:297]}..."
-            raise self.fault(name, "is missing", f"an array of that name beside {others}") from None
+            expected = f"an array of that name next to {others}"
+            raise self.fault(name, "is missing", expected) from None
 
     def _read_directory(self) -> list[zipfile.ZipInfo]:
         try:
@@ -216,7 +217,7 @@ class NpzReader(RegularFile):
             raise self.fault(
                 None, "has an oversized zip directory", f"at most {_MAX_MEMBERS} members"
             ) from None
-        except Exception as error:  # zipfile raises half a dozen kinds on malformed directories
+        except Exception as error:  # zipfile raises many kinds for malformed directories
             raise self.fault(
                 None,
                 f"cannot be read as a zip archive ({error})",
@@ -239,7 +240,7 @@ class NpzReader(RegularFile):
         if name == entry.filename or not _MEMBER_NAME.fullmatch(name) or not name.isprintable():
             raise self.fault(entry.filename[:100], "is not an array", "members named NAME.npy")
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            # bzip2 takes 1.9 GB to give 16 bytes of a bomb; numpy writes these two only
+            # numpy writes only these two; a bzip2 bomb took 1.9 GB to read 16 bytes
             raise self.fault(
                 name, f"uses zip compression method {entry.compress_type}", "stored or deflated"
             )
@@ -268,7 +269,7 @@ class NpzReader(RegularFile):
         )
 
     def _count_claimed(self) -> int:
-        """Number of members by the end record that `zipfile` went by; it does not compare."""
+        """Return the number of members in the end record, which `zipfile` does not compare."""
         position = self.file_size - _END_RECORD.size
         record = read_at(self._fd, _END_RECORD.size, position)
         if record[:4] != b"PK\x05\x06" or record[-2:] != b"\0\0":  # a comment follows it
@@ -284,7 +285,7 @@ class NpzReader(RegularFile):
         return claimed
 
     def _packed_start(self, name: str, entry: zipfile.ZipInfo) -> int:
-        """Find where the data begins; a damaged name shows in that it stands there once more."""
+        """Find where the data begin, and check the copy of the name in the local header."""
         start: int
         expected = f"{name}.npy".encode()
         n_bytes = _LOCAL_HEADER.size + len(expected)
@@ -304,7 +305,7 @@ class NpzReader(RegularFile):
         raise self.fault(name, "has no matching local header", "a whole zip archive")
 
     def _inflate(self, member: Member, max_piece: int = _SLICE_OUT) -> Generator[bytes, None, None]:
-        """Yield the member's bytes in pieces; at its end check size and CRC-32."""
+        """Yield the bytes of a member in pieces, then check its size and CRC-32."""
         if member.method == zipfile.ZIP_STORED:
             pieces = self._stored_pieces(member, max_piece)
         elif (
@@ -340,7 +341,7 @@ class NpzReader(RegularFile):
             yield piece
 
     def _inflate_at_once(self, member: Member) -> Iterator[bytes]:
-        """libdeflate: a fifth faster than streaming on dense numbers, but only whole members."""
+        """Use libdeflate: a fifth faster than streaming on dense numbers, but not in pieces."""
         packed = b"".join(self._stored_pieces(member, member.packed_size))
         try:
             yield deflate.deflate_decompress(packed, member.size)  # type: ignore[misc]
@@ -348,7 +349,7 @@ class NpzReader(RegularFile):
             raise self._damaged(member, error) from error
 
     def _inflate_streaming(self, member: Member, max_piece: int) -> Iterator[bytes]:
-        """zlib-ng: in constant memory, and several times faster than libdeflate on zeros."""
+        """Use zlib-ng: constant memory, and several times faster than libdeflate on zeros."""
         position = member.start
         end = position + member.packed_size
         inflater = zlib_ng.decompressobj(-zlib_ng.MAX_WBITS)
@@ -362,7 +363,7 @@ class NpzReader(RegularFile):
                 piece = inflater.decompress(packed, max_piece)
             except _INFLATE_ERROR as error:
                 raise self._damaged(member, error) from error
-            if not (packed or piece):  # nothing left to read, nor held back by the inflater
+            if not (packed or piece):  # nothing left to read or to inflate
                 break
             packed = inflater.unconsumed_tail
             if piece:
@@ -373,7 +374,7 @@ class NpzReader(RegularFile):
     def _wrong_size(self, member: Member) -> FileFormatError:
         return self.fault(
             member.name,
-            "inflates to another size than its entry claims",
+            "inflates to a different size than its entry claims",
             f"{member.size:,} bytes",
             COPY_AGAIN,
         )
@@ -392,7 +393,7 @@ class _DirectoryTooLargeError(Exception):
 
 
 class _CappedFile:
-    """As much of a file object as `zipfile` needs to read a directory, with bounded reads."""
+    """The part of a file object that `zipfile` needs to read a directory, with bounded reads."""
 
     def __init__(self, fd: int, size: int) -> None:
         self._fd, self._size, self._position = fd, size, 0

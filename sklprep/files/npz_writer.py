@@ -20,7 +20,7 @@ _WRITE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """An array that is too large to be held: its shape and dtype, and its rows block by block."""
+    """An array that does not fit in memory: its shape and dtype, and its rows block by block."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -51,6 +51,11 @@ def write_npz(
         Deflate the members instead of storing them.
     sync : bool, default=True
         As `atomic_write` takes it.
+
+    Raises
+    ------
+    OutputError
+        If the path cannot be written, the disk is too small, or an array holds Python objects.
     """
     wholes = {
         name: values if isinstance(values, Blocks) else _whole(path, name, values)
@@ -84,7 +89,7 @@ def _whole(path: str | os.PathLike[str], name: str, values: Any) -> Blocks:
         array = np.asarray(values, object)
     if array.dtype.hasobject:
         raise OutputError(
-            f"{os.fspath(path)}: {name!r} is an object array, which only a pickle could hold;"
+            f"{os.fspath(path)}: {name!r} is an object array, which only a pickle can store;"
             " expected numbers, booleans or strings of one shape."
         )
     return Blocks(array.shape, array.dtype, [array])

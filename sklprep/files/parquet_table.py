@@ -1,4 +1,4 @@
-"""Columns of Parquet files, as the lines of a CSV would have them."""
+"""Columns of Parquet files, as a CSV file would have them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _MAGIC = b"PAR1"
 
 
 def is_parquet(path: Path) -> bool:
-    """Tell by its first bytes."""
+    """Tell by its first bytes whether a file is a Parquet file."""
     with RegularFile(path, "a table") as file:
         return read_at(file.fd, len(_MAGIC), 0) == _MAGIC
 
 
 def parquet_columns(path: Path) -> list[str]:
-    """Names of the columns."""
+    """Return the names of the columns."""
     return [str(name) for name in _open(path).schema_arrow.names]
 
 
 def read_parquet(path: Path, columns: Sequence[str]) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """Read some columns, as Python values, and the metadata of the schema.
+    """Read some columns as lists of Python values, and the metadata of the schema.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def _open(path: Path) -> Any:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    """What pyarrow raises for damaged files: its own errors, and those of files and of values."""
+    """Return the exceptions that pyarrow raises for damaged files."""
     import pyarrow
 
     return (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError)

@@ -1,4 +1,4 @@
-"""Arrays of plain numbers within larger files: read by vectors, in bounded pieces, never mapped."""
+"""Arrays of plain numbers within larger files, read by vectors in bounded pieces, never mapped."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from sklprep.files.regular_file import RegularFile
 from sklprep.files.system import read_at
 
 BFLOAT16 = "bfloat16"
-"""The one dtype that numpy lacks: the upper half of a float32."""
+"""The only dtype here that numpy lacks: the upper half of a float32."""
 
 _SEEN_BYTES = 4096
-"""Bytes at the start of a file that tell whether it is still the same: they hold the names, shapes
-and places of its first arrays."""
+"""Bytes at the start of a file by which a changed file is recognized: they hold the names, shapes
+and positions of its first arrays."""
 _MAX_SMALL = 1 << 30
-"""Bytes of labels, masks and the like: a billion of them are more than rows fit in memory."""
+"""Limit for labels, masks and the like: so many rows would not fit in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawArray:
-    """An array in C order at one place of a file.
+    """An array in C order at a position of a file.
 
     Parameters
     ----------
     path : Path
     name : str or None
-        What errors call it; None for the file itself.
+        Its name in errors; None for the file itself.
     dtype : str
         As numpy writes it, or ``"bfloat16"``.
     shape : tuple of int
     offset : int
-        Of its first byte in the file.
+        Position of its first byte in the file.
     seen : bytes
-        What `digest_of_start` gave when the file was opened.
+        Result of `digest_of_start` when the file was opened.
     """
 
     path: Path
@@ -53,21 +53,21 @@ class RawArray:
 
     @property
     def width(self) -> int:
-        """Numbers in a vector along the last axis."""
+        """Length of a vector along the last axis."""
         return self.shape[-1]
 
     @property
     def n_vectors(self) -> int:
-        """Vectors along the last axis."""
+        """Number of vectors along the last axis."""
         return math.prod(self.shape[:-1])
 
     @property
     def n_bytes(self) -> int:
-        """Bytes in the file."""
+        """Number of bytes in the file."""
         return math.prod(self.shape) * itemsize(self.dtype)
 
     def read(self, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Read vectors along the last axis, by their positions in C order: (n, width)."""
+        """Read vectors along the last axis by their positions in C order: (n, width)."""
         with self._open() as file:
             values = np.empty((len(positions), *self.shape[-1:]), _stored(self.dtype))
             row_bytes = values.itemsize * math.prod(self.shape[-1:])
@@ -86,7 +86,7 @@ class RawArray:
         return self._decoded(values)
 
     def read_all(self) -> NDArray[Any]:
-        """Read all of a small array."""
+        """Read a small array completely."""
         if self.n_bytes > _MAX_SMALL:
             raise file_fault(
                 self.path, self.name, f"has {self.n_bytes:,} bytes", f"at most {_MAX_SMALL:,}"
@@ -112,7 +112,7 @@ class RawArray:
 
 
 def itemsize(dtype: str) -> int:
-    """Bytes of one number in the file."""
+    """Return the number of bytes of one number in the file."""
     return _stored(dtype).itemsize
 
 
@@ -121,6 +121,6 @@ def _stored(dtype: str) -> np.dtype[Any]:
 
 
 def digest_of_start(file: RegularFile) -> bytes:
-    """What tells a file from another that has taken its place: its size, and how it begins."""
+    """Return a digest of the size and the start of a file, which shows whether it changed."""
     start = read_at(file.fd, _SEEN_BYTES, 0)
     return hashlib.blake2b(start + str(file.file_size).encode(), digest_size=16).digest()

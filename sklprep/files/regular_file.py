@@ -1,4 +1,4 @@
-"""A regular file that is open to be read: pipes, devices and folders are refused unread."""
+"""A regular file that is open for reading: pipes, devices and folders are refused unread."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from sklprep.files.faults import file_fault
 from sklprep.files.system import open_to_read, read_into
 
 _READ_BYTES = 64 << 20
-"""Bytes of one system call: Linux reads at most 2 GiB at once, and a signal waits for its end."""
+"""Bytes of one system call: Linux reads at most 2 GiB at once, and signals wait for its end."""
 
 
 class RegularFile:
-    """What the readers of all files of arrays have in common.
+    """Base class of the readers of files with arrays.
 
     Parameters
     ----------
     path : path-like
     expected : str
-        What a fault says that the file should be.
+        What errors say that the file should be.
 
     Attributes
     ----------
     path : Path
     file_size : int
-        When it was opened.
+        Number of bytes when it was opened.
     """
 
     def __init__(self, path: str | os.PathLike[str], expected: str) -> None:
@@ -50,24 +50,24 @@ class RegularFile:
         self.close()
 
     def close(self) -> None:
-        """Close the file; once more does no harm."""
+        """Close the file; closing it again has no effect."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     @property
     def fd(self) -> int:
-        """Number of the open file, for the system."""
+        """File descriptor."""
         return self._fd
 
     def fill(self, values: NDArray[Any], position: int, member: str | None = None) -> None:
-        """Read into an array what lies at a position of the file."""
+        """Fill an array with the bytes at a position of the file."""
         buffer = values.reshape(-1).view(np.uint8).data if values.size else memoryview(b"")
         done = 0
         while done < len(buffer):
             n = read_into(self._fd, buffer[done : done + _READ_BYTES], position + done)
             if n == 0:
-                raise self.fault(member, "was cut short while it was read", "a file that stays")
+                raise self.fault(member, "was cut short while it was read", "an unchanged file")
             done += n
 
     def fault(self, member: str | None, found: str, expected: str, do: str = "") -> FileFormatError:

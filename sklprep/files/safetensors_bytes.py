@@ -1,4 +1,4 @@
-"""Small tensors and texts as the bytes of a ``.safetensors`` file."""
+"""Small tensors and metadata as the bytes of a ``.safetensors`` file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sklprep.files.raw_array import BFLOAT16
 from sklprep.files.safetensors_file import DTYPES, METADATA
 
 DTYPE_NAMES = {np.dtype(stored): name for name, stored in DTYPES.items() if stored != BFLOAT16}
-"""What the format calls a dtype of numpy."""
+"""Name of each numpy dtype in the format."""
 
 ALIGNMENT = 8
-"""Bytes: the widest numbers begin at multiples of it, as torch needs them."""
+"""Data begin at a multiple of this number of bytes, as torch needs for its widest numbers."""
 
 
 def encode_tensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> bytes:
-    """Write tensors one behind the other, in the order given, the widest numbers first.
+    """Encode tensors one after the other, in the given order: the widest numbers should come first.
 
     Examples
     --------

@@ -1,6 +1,6 @@
-"""The header of ``.safetensors`` files, which says in JSON what lies where.
+"""The header of ``.safetensors`` files: JSON with name, dtype, shape and position of each tensor.
 
-A memory map would count as memory, and a file that is cut short under it ends the process.
+Files are not mapped: a map counts as memory, and if the file is cut short, the process is killed.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from sklprep.files.system import read_at
 
 METADATA = "__metadata__"
 MAX_HEADER_BYTES = 32 << 20
-"""The safetensors library takes 100 MB. As Python objects a header has ten times its bytes, and
-this much holds the texts of 100,000 sentences."""
+"""Enough for the texts of 100,000 sentences. The safetensors library accepts 100 MB, but as Python
+objects a header needs ten times its bytes."""
 
 DTYPES = {
     "F64": "<f8",
@@ -37,23 +37,24 @@ DTYPES = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
-"""Dtypes that are read. Tensors of others (float8, complex numbers) may lie beside them."""
+"""Dtypes that are read. Tensors of other dtypes (float8, complex) are ignored."""
 
-_MAX_SIZE = 1 << 48  # numbers of a tensor, as for npy files: sizes fit into a C long
+_MAX_SIZE = 1 << 48  # numbers in a tensor, as for npy files: sizes fit into a C long
 _MOST_DIMS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsHeader:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes
     ----------
     tensors : dict of str to RawArray
-        Those of a dtype that is read, in the order of the file.
+        Tensors whose dtype is read, in the order of the file.
     unread : dict of str to str
-        Dtype of each of the others.
+        Dtype of each other tensor.
     metadata : dict of str to str
+        Texts by name.
     """
 
     tensors: dict[str, RawArray]
@@ -62,7 +63,7 @@ class SafetensorsHeader:
 
 
 def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Tell by its first bytes whether a file may be one."""
+    """Tell by its first bytes whether a file may be a safetensors file."""
     try:
         with RegularFile(path, "a safetensors file") as file:
             start = read_at(file.fd, 9, 0)
@@ -72,7 +73,7 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
 
 
 def read_safetensors_header(path: str | os.PathLike[str]) -> SafetensorsHeader:
-    """Read what lies where, and check that the file holds it.
+    """Read the header, and check that the file holds all tensors.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def read_safetensors_header(path: str | os.PathLike[str]) -> SafetensorsHeader:
         if not isinstance(metadata, dict) or not all(
             isinstance(value, str) for value in metadata.values()
         ):
-            raise file.fault(METADATA, "is not a table of texts", "JSON texts by name")
+            raise file.fault(METADATA, "is not a mapping of texts", "a JSON object of texts")
         start = 8 + n_bytes
         tensors, unread, places = {}, {}, []
         for name, entry in fields.items():
@@ -113,7 +114,7 @@ def _read_json(file: RegularFile) -> tuple[int, dict[str, Any]]:
     try:
         fields = json.loads(text.decode("utf-8"), object_pairs_hook=_distinct)
         if not isinstance(fields, dict):
-            raise ValueError("it is not a table")
+            raise ValueError("it is not an object")
     except (ValueError, RecursionError, MemoryError) as error:
         what = " ".join(str(error).split())[:80]
         raise file.fault(None, f"has no safetensors header ({what})", "JSON", COPY_AGAIN) from None
@@ -123,12 +124,12 @@ def _read_json(file: RegularFile) -> tuple[int, dict[str, Any]]:
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a name is there twice")
+        raise ValueError("a name appears twice")
     return fields
 
 
 def _read_entry(file: RegularFile, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """Dtype, shape, begin and end of a tensor."""
+    """Return dtype, shape, begin and end of a tensor."""
     shown = name if name.isprintable() and len(name) <= 80 else ascii(name)[:80]
     try:
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -153,13 +154,13 @@ def _read_entry(file: RegularFile, name: str, entry: Any) -> tuple[str, tuple[in
 
 
 def _require_whole(file: RegularFile, start: int, places: list[tuple[int, int, str]]) -> None:
-    """Require that tensors lie one behind the other, and that the file ends with the last."""
+    """Require that tensors follow each other without gaps, and that the file ends with the last."""
     position = 0
     for begin, end, name in places:
         if begin != position:
-            what = ascii(name)[:80]
-            raise file.fault(None, f"has {what} at {begin:,}", f"it at {position:,}", COPY_AGAIN)
+            found = f"has {ascii(name)[:80]} at byte {begin:,}"
+            raise file.fault(None, found, f"byte {position:,}", COPY_AGAIN)
         position = end
     if file.file_size != start + position:
-        expected = f"{start + position:,} by its header"
+        expected = f"{start + position:,} according to its header"
         raise file.fault(None, f"has {file.file_size:,} bytes", expected, COPY_AGAIN)

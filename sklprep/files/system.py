@@ -1,6 +1,6 @@
-"""What an operating system may lack, each with what stands in for it.
+"""Functions that some operating systems lack, each with a replacement.
 
-Windows has neither `fcntl` nor ``os.pread``, opens no folder, and renames no open file.
+Windows lacks `fcntl` and ``os.pread``, and cannot open folders or rename open files.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ else:
     HAS_LOCKS = True
 
 BINARY = getattr(os, "O_BINARY", 0)
-_READ = os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0)  # a pipe would be waited for
+_READ = os.O_RDONLY | BINARY | getattr(os, "O_NONBLOCK", 0)  # opening a pipe would block
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _IS_POSIX = hasattr(os, "O_DIRECTORY")
 NO_FOLDER = -1
-"""Stands for an open folder where the system opens none."""
+"""Stands for an open folder where the system cannot open folders."""
 
 
 def open_to_read(path: Path, *, follow: bool = True) -> int:
-    """Open whatever stands under a name, without waiting for it; not through a link if told so."""
+    """Open a path without blocking; with ``follow=False``, a link is an error."""
     return os.open(path, _READ if follow else _READ | _NO_LINK)
 
 
 def open_folder(path: Path, *, follow: bool = True) -> int:
-    """Open a folder, to lock or to sync it; gives `NO_FOLDER` where the system opens none."""
+    """Open a folder to lock or sync it; `NO_FOLDER` where the system cannot open folders."""
     if _IS_POSIX:
         return os.open(path, os.O_RDONLY | os.O_DIRECTORY | (0 if follow else _NO_LINK))
-    path.stat()  # raises if it is gone, as opening it would
+    path.stat()  # raises if it does not exist, as opening it would
     return NO_FOLDER
 
 
 def close(fd: int) -> None:
-    """Close what `open_to_read` or `open_folder` gave, and let go of its lock."""
+    """Close a descriptor of `open_to_read` or `open_folder`, and release its lock."""
     if fd != NO_FOLDER:
         os.close(fd)
 
 
 def sync_to_disk(path: Path) -> None:
-    """Bring a file, or what was made or renamed in a folder, to the disk, where the system can."""
+    """Sync a file, or the entries of a folder, to disk, where the system supports it."""
     if path.is_dir():
         fd = open_folder(path)
-    else:  # Windows syncs only what is open for writing
+    else:  # Windows syncs only files that are open for writing
         fd = os.open(path, _READ if _IS_POSIX else os.O_RDWR | BINARY)
     try:
         if fd != NO_FOLDER:
@@ -57,10 +57,10 @@ def sync_to_disk(path: Path) -> None:
 
 
 def lock(fd: int, *, wait: bool) -> None:
-    """Lock an open file or folder until it is closed or its process ends, however it ends.
+    """Lock an open file or folder until it is closed or its process ends in any way.
 
-    The lock lies on the file itself: a lock file beside it would be left behind by a killed process
-    (the `filelock` library leaves one too), and be one more thing to tell from a file in use.
+    The file itself is locked: a separate lock file would be left behind by a killed process (the
+    `filelock` library leaves one too).
 
     Raises
     ------
@@ -79,7 +79,7 @@ if hasattr(os, "pread"):
 else:
 
     def read_at(fd: int, n_bytes: int, position: int, /) -> bytes:
-        """Read at a position. It moves the file's own, so one thread at a time may do so."""
+        """Read at a position. This moves the file position, so only one thread may use the file."""
         os.lseek(fd, position, os.SEEK_SET)
         return os.read(fd, n_bytes)
 
@@ -87,13 +87,13 @@ else:
 if hasattr(os, "preadv"):
 
     def read_into(fd: int, buffer: memoryview, position: int) -> int:
-        """Fill a buffer as far as one call does; gives the number of bytes, 0 at the end."""
+        """Fill a buffer as far as one call does; return the number of bytes, 0 at the end."""
         return os.preadv(fd, [buffer], position)
 
 else:
 
     def read_into(fd: int, buffer: memoryview, position: int) -> int:
-        """Fill a buffer as far as one call does; gives the number of bytes, 0 at the end."""
+        """Fill a buffer as far as one call does; return the number of bytes, 0 at the end."""
         piece = read_at(fd, len(buffer), position)
         buffer[: len(piece)] = piece
         return len(piece)

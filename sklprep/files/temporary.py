@@ -1,8 +1,8 @@
 """Temporary files and folders that are locked while their process lives.
 
-Their names follow from what they are for, so the next run finds what a killed one left, and removes
-it unless a live process holds its lock. Where the system or the file system has no locks, nothing
-is removed.
+Their names are derived from the output, so the next run finds those of a killed run, and removes
+them unless a live process holds their lock. Where the system or the file system does not support
+locks, nothing is removed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from sklprep.files.system import BINARY, NO_FOLDER, close, lock, open_folder, open_to_read
 
 _AT_ONCE = 8
-"""Names that each run looks through: what up to so many processes left, writing one file at once
-and all killed, is found. A look at a name that is free takes a microsecond or two."""
+"""Number of names that each run checks: it finds the files of up to so many processes that wrote
+the same output at once and were all killed. Checking a free name takes a microsecond or two."""
 
 
 def create_temporary_file(path: Path) -> tuple[int, Path]:
-    """Create a hidden file beside the one that it becomes; returns its locked descriptor, and it.
+    """Create a hidden file beside the final one; return its locked descriptor and its path.
 
     It belongs to the caller until the descriptor is closed: rename or remove it before that.
     """
@@ -36,13 +36,13 @@ def create_temporary_file(path: Path) -> tuple[int, Path]:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path, purpose: str) -> Iterator[Path]:
-    """Make a hidden folder, which is removed at the end unless it was renamed."""
+    """Create a hidden folder, which is removed at the end unless it was renamed."""
 
     def make(temporary: Path) -> int:
         temporary.mkdir()
         try:
             return open_folder(temporary, follow=False)
-        except FileNotFoundError:  # another process takes it for a leftover
+        except FileNotFoundError:  # another process took it for a leftover
             raise FileExistsError from None
 
     fd, temporary = _create(_names(parent / purpose), make)
@@ -52,20 +52,20 @@ def temporary_folder(parent: Path, purpose: str) -> Iterator[Path]:
         yield temporary
     finally:
         with contextlib.suppress(FileNotFoundError):
-            # the name of a renamed one may be another process's by now
+            # after a rename, another process may use the name
             if made is None or os.path.samestat(made, temporary.stat()):
                 shutil.rmtree(temporary, ignore_errors=True)
         close(fd)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files or folders of killed runs that were to become this one."""
+    """Remove the temporary files or folders of killed runs that wrote this path."""
     for temporary in itertools.islice(_names(path), _AT_ONCE):
         remove_dead(temporary)
 
 
 def remove_dead(path: Path) -> bool:
-    """Remove a file or folder unless a live process holds its lock; whether its name is free."""
+    """Remove a file or folder unless a live process locks it; tell whether its name is free."""
     try:
         fd = open_to_read(path, follow=False)
     except FileNotFoundError:
@@ -74,12 +74,12 @@ def remove_dead(path: Path) -> bool:
         return False
     try:
         lock(fd, wait=False)
-        if is_at(fd, path):  # else its owner has just renamed or removed it
+        if is_at(fd, path):  # otherwise its owner has just renamed or removed it
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 shutil.rmtree(path)
             else:
                 path.unlink()
-    except OSError:  # it is in use, or not ours
+    except OSError:  # in use, or owned by another user
         return False
     finally:
         os.close(fd)
@@ -87,7 +87,7 @@ def remove_dead(path: Path) -> bool:
 
 
 def is_at(fd: int, path: Path) -> bool:
-    """Whether a path leads to the open file or folder: a lock counts only if it does."""
+    """Tell whether a path leads to an open file or folder: a lock is valid only if it does."""
     try:
         there = path.stat()
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def _create(names: Iterator[Path], make: Callable[[Path], int]) -> tuple[int, Pa
                     for other in itertools.islice(names, _AT_ONCE):
                         remove_dead(other)
                     return fd, temporary
-            except KeyboardInterrupt:  # which may come as soon as it is there
+            except KeyboardInterrupt:  # may come as soon as it exists
                 if fd is not None:
                     close(fd)
                 remove_dead(temporary)
@@ -121,16 +121,16 @@ def _create(names: Iterator[Path], make: Callable[[Path], int]) -> tuple[int, Pa
 
 
 def _make_locked(temporary: Path, make: Callable[[Path], int]) -> int | None:
-    """Make it and take its lock; None if another process comes in between."""
+    """Create and lock a file or folder; None if another process interferes."""
     try:
         fd = make(temporary)
     except FileExistsError:
         return None
     try:
         lock(fd, wait=False)
-    except BlockingIOError:  # another process takes it for a leftover
+    except BlockingIOError:  # another process took it for a leftover
         close(fd)
         return None
-    except OSError:  # no locks here
+    except OSError:  # locks are not supported
         pass
     return fd

@@ -1,1 +1,1 @@
-"""What lies on disk, sentence files and packs, and what every source of rows can do."""
+"""Layouts on disk: sentence files, packs, dumps of other tools; and the protocol of sources."""

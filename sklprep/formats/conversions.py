@@ -1,4 +1,4 @@
-"""Files that hold pickles, which are never read: the line that converts them."""
+"""Pickles are never read: recognize them, and give the command that converts them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from sklprep.files.system import read_at
 TORCH_AND_PICKLE = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
 _BEGINNINGS = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""Of pickles of protocol 2 to 5, which say so; what torch writes is a zip archive of one."""
+"""First bytes of pickles of protocol 2 to 5; torch writes a zip archive that contains one."""
 
 
 def is_pickled(path: Path) -> bool:
-    """Tell by its first bytes a pickle, or what ``torch.save`` writes."""
+    """Tell by its first bytes whether a file is a pickle, or was written by ``torch.save``."""
     try:
         with RegularFile(path, "a file") as file:
             start = read_at(file.fd, 128, 0)
@@ -37,7 +37,7 @@ _PANDAS = (
 
 
 def say_conversion(path: Path) -> str:
-    """Say, in one line to be run, how the tensors of a file become ones that are read.
+    """Return a message with the command that converts a pickle to a format that is read.
 
     Examples
     --------

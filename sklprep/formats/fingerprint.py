@@ -1,4 +1,4 @@
-"""Fingerprints: what tells the content of a folder from any other, wherever it lies."""
+"""Fingerprints: digests that identify the content of a folder, wherever it is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sklprep.files.npz_reader import NpzReader
 
 
 def fingerprint_of(files: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 over names of files, and digests of every member's name, size and CRC-32."""
+    """Return the SHA-256 over the names of files, each with its digest."""
     whole = hashlib.sha256()
     for name, digest in files:
         whole.update(name.encode() + b"\0" + digest)
@@ -17,6 +17,7 @@ def fingerprint_of(files: Iterable[tuple[str, bytes]]) -> str:
 
 
 def directory_digest(reader: NpzReader) -> bytes:
+    """Return the digest of name, size and CRC-32 of every member of a file."""
     digest = hashlib.blake2b(digest_size=16)
     for member in reader.members.values():
         digest.update(f"{member.name}\0{member.size}\0{member.crc}\0".encode())

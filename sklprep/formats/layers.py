@@ -13,9 +13,9 @@ ALL = "all"
 EMBEDDINGS = "embeddings"
 EACH = "each"
 EACH_SAE = "each sae"
-"""Of a sweep: every single layer, embeddings included, and every single SAE, as an input."""
+"""In a sweep: every single layer, including the embeddings, and every single SAE, as an input."""
 
-_MAX_LAYERS = 10_000  # no model has as many; "0-99999999" is a typing error, not a request
+_MAX_LAYERS = 10_000  # more than any model has; "0-99999999" is a typing error
 _HINT = "write single layers, ranges and commas, such as 12, 0-5 or 0-2,10,15-17"
 
 
@@ -105,7 +105,7 @@ def require_layers(wanted: Sequence[int], available: Sequence[int]) -> None:
         more = f" (nor {format_layers(missing[1:])})" if missing[1:] else ""
         raise LayerNotFoundError(
             f"Layer {missing[0]} not found in data{more}: it has layers"
-            f" {format_layers(available) or 'none'}. Choose among these."
+            f" {format_layers(available) or 'none'}. Choose one of these."
         )
 
 
@@ -124,7 +124,7 @@ def _parse_string(spec: str) -> list[int]:
             )
         first, last = match[1], match[2] or match[1]
         if max(len(first), len(last)) > 9:
-            raise LayerSpecError(f"Layer specification {spec!r} names an absurdly large layer.")
+            raise LayerSpecError(f"Layer specification {spec!r} has too large a layer number.")
         start, stop = int(first), int(last)
         if stop < start:
             raise LayerSpecError(
@@ -141,6 +141,6 @@ def _parse_string(spec: str) -> list[int]:
 
 def _negative(spec: object) -> LayerSpecError:
     return LayerSpecError(
-        f"Layers are numbered from 0, got {spec!r}; name the layer's own number"
-        " (there is no counting from the end)."
+        f"Layers are numbered from 0, got {spec!r}; give the number of the layer"
+        " (negative numbers do not count from the end)."
     )

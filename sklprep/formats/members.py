@@ -1,4 +1,4 @@
-"""The members of a sentence file, and blocks of their rows on the way."""
+"""The members of a sentence file, and blocks of their rows while they are read."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ Block = tuple[str, int, Any]
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """Which members of a source are read: what selectors and targets need, and readers take.
+    """The members of a source to read: selectors and targets make this, and readers take it.
 
     Parameters
     ----------
     embeddings : bool
+        Whether embeddings are read.
     layers : tuple of int
-        Layers whose hidden states are read, by their numbers.
+        Numbers of the layers whose hidden states are read.
     configs : tuple of int
-        SAE configs of which all features are used, by their positions along the config axis.
+        Positions along the config axis of the SAE configs of which all features are used.
     features : tuple of (int, int)
-        Config and feature, where a few features of a config are used. All of these are kept
-        ascending and distinct.
+        Config and feature, where only some features of a config are used. All tuples are sorted,
+        without duplicates.
 
     Examples
     --------
@@ -64,37 +65,37 @@ class Members:
 
     @property
     def read_configs(self) -> tuple[int, ...]:
-        """The configs that are read, for all of their features or for some."""
+        """The configs that are read, for all or some of their features."""
         return tuple(sorted({*self.configs, *(config for config, _ in self.features)}))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of `MEMBERS` that anything is read of."""
+        """Names of the `MEMBERS` of which something is read."""
         wanted = (self.embeddings, self.layers, self.read_configs)
         return tuple(name for name, used in zip(MEMBERS, wanted, strict=True) if used)
 
     def name_config(self, config: int, layer: int) -> str:
-        """Say, for an error, what of a layer's config is used."""
+        """Describe, for an error, what is used of the config of a layer."""
         features = self.used_features(config)
         only = f", feature {features[0]}" if features is not None and len(features) == 1 else ""
         return f"layer {layer}{only}"
 
     def used_features(self, config: int) -> NDArray[np.int64] | None:
-        """Features of a config that are used; None for all of them."""
+        """Return the features of a config that are used; None for all of them."""
         if config in self.configs:
             return None
         return np.array([feature for c, feature in self.features if c == config], np.int64)
 
 
 class SparseRows(NamedTuple):
-    """The arrays of a ``csr_array``, which itself takes longer to make than a row to read."""
+    """The arrays of a ``csr_array``, which takes longer to create than a row to read."""
 
     indptr: NDArray[np.int32]
     indices: NDArray[np.int32]
     data: NDArray[np.float32]
 
     def as_csr(self, width: int) -> csr_array:
-        """(rows, width)."""
+        """Return the rows as a matrix of shape (n_rows, width)."""
         from scipy.sparse import csr_array
 
         return csr_array((self.data, self.indices, self.indptr), (len(self.indptr) - 1, width))

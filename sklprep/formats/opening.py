@@ -1,4 +1,4 @@
-"""One way in: a folder of sentence files, a pack, or a dump of another tool, as a source."""
+"""Opening any input: a folder of sentence files, a pack, or a dump of another tool."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SENTENCES, PACK = "sentences", "pack"
 def open_source(
     request: Request, *, n_jobs: int | None = None, progress: bool = True
 ) -> SentenceFolder | Pack | DumpSource:
-    """Open whatever lies at a path, by its content unless the request names its format.
+    """Open a path as a source; its format is recognized by content unless the request names it.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def open_source(
     Raises
     ------
     UsageError
-        If the format is not known, or options do not apply to it.
+        If the format is unknown, or options do not apply to it.
     """
     path = request.path
     name = request.reading.format or (PACK if is_pack(path) else _find_format(request))
@@ -53,7 +53,7 @@ def open_source(
 
 
 def _find_format(request: Request) -> str:
-    """Name the format of what is not a pack; what nothing recognizes should be sentence files."""
+    """Return the format of a path that is not a pack; sentence files if nothing recognizes it."""
     path = request.path
     if path.is_dir() and next(path.glob(PATTERN), None) is not None:
         return SENTENCES

@@ -1,4 +1,4 @@
-"""Outputs that would destroy an input are refused before any work is done."""
+"""Refuse outputs that would overwrite an input, before any work is done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Path = str | os.PathLike[str]
 
 
 def require_safe_outputs(outputs: Iterable[_Path | None], inputs: Iterable[_Path | None]) -> None:
-    """Refuse paths that cannot be written, or whose writing would change what is read.
+    """Refuse paths that cannot be written, or that are part of an input.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def require_safe_outputs(outputs: Iterable[_Path | None], inputs: Iterable[_Path
     Raises
     ------
     OutputError
-        If an output cannot be written, is an input, or would be taken for a part of one; if two of
-        them are the same file.
+        If an output cannot be written, is an input, or would be read as part of one; or if two
+        outputs are the same file.
     """
     read = [Path(path) for path in inputs if path is not None]
     written: set[Path] = set()
@@ -39,16 +39,16 @@ def require_safe_outputs(outputs: Iterable[_Path | None], inputs: Iterable[_Path
         for given in read:
             if _is_part(place, given):
                 raise OutputError(
-                    f"Output {path} would be taken for an input, as {given} is one; name another"
-                    " file."
+                    f"Output {path} would overwrite or become part of the input {given}; choose"
+                    " another path."
                 )
         if place in written:
-            raise OutputError(f"Output {path} is asked for twice; give each a name of its own.")
+            raise OutputError(f"Output {path} is given twice; give each output a different name.")
         written.add(place)
 
 
 def _place(path: Path) -> Path:
-    """Where an entry stands, whether or not it is a link: that is what writing replaces."""
+    """Return the location of a path without following a link: writing replaces the link itself."""
     return path.parent.resolve() / path.name
 
 

@@ -1,4 +1,4 @@
-"""One array of a pack while it grows."""
+"""Appending rows to one array of a pack."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sklprep.formats.pack_manifest import ArrayEntry
 from sklprep.formats.segments import SEGMENT_BYTES, SegmentDigests
 
 _WRITE_BYTES = 128 << 10
-"""Rows are collected up to here: a sentence adds a few kilobytes to each of many arrays, and to
-write and hash so little at a time was a good part of the work."""
+"""Bytes of rows that are collected before a write: a sentence adds only a few kilobytes to each of
+many arrays, and writing and hashing so little at a time took much of the total time."""
 
 
 class ArrayWriter:
-    """An ``.npy`` file that grows at its end, with the digests of its segments."""
+    """An ``.npy`` file to which rows are appended, with the digests of its segments."""
 
     def __init__(
         self, path: Path, entry: ArrayEntry, *, segment_bytes: int = SEGMENT_BYTES
@@ -49,7 +49,7 @@ class ArrayWriter:
         return self._n
 
     def append(self, rows: Any) -> None:
-        """Add rows at the end; they come to the file many at a time."""
+        """Append rows; they are written to the file many at a time."""
         self._pending += np.ascontiguousarray(rows, self.dtype).tobytes()
         self._n += len(rows)
         if len(self._pending) >= _WRITE_BYTES:
@@ -61,11 +61,11 @@ class ArrayWriter:
         self._pending = bytearray()
 
     def entry(self) -> ArrayEntry:
-        """What a manifest says of the rows that were written."""
+        """Return the entry in the manifest for the rows so far."""
         return ArrayEntry.of(self.dtype.str, (self._n, *self.row_shape), self._digests.all())
 
     def finish(self, *, sync: bool) -> None:
-        """Let the header say the new number of rows; hand all to the system, or to the disk."""
+        """Write all rows and the header with their number; with `sync`, also to the disk."""
         self._write()
         end = self._file.tell()
         self._write_header()

@@ -1,4 +1,4 @@
-"""The manifest of a pack: what it says, and what must hold before it is believed."""
+"""The manifest of a pack: its content, and the checks before it is used."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from sklprep.formats.sentence_file import MAX_WIDTH
 
 FORMAT = "sklprep pack"
 FORMAT_VERSION = 1
-"""Raise it when a reader of the old version would misread the new folder, not for new arrays."""
+"""Raise it if readers of the old version would misread a new pack, not for additional arrays."""
 
 MANIFEST = "manifest.json"
 
 _MAX_MANIFEST_BYTES = 64 << 20
-"""A segment's digest takes 70 bytes, so this lists 3.8 TB of arrays, and a hostile one costs memory
-for a moment."""
+"""The digest of a segment takes 70 bytes, so this suffices for 3.8 TB of arrays, and a hostile file
+needs this memory only briefly."""
 _MAX_INT = 1 << 63  # numpy counts rows in int64
 _ARRAY_NAME = re.compile(r"[a-z_]+(/[\w.+-]+)?", re.ASCII)  # a path that stays within the pack
-_KINDS = {  # of labels any
+_KINDS = {  # labels may have any dtype
     "sentence_indices": "<i8",
     "groups": "<i8",
     "sentence_of_row": "<i8",
@@ -39,12 +39,12 @@ _KINDS = {  # of labels any
     "source_digests": "|u1",
 }
 SMALL = ("labels", *_KINDS)
-"""Arrays of a few bytes a row, which are written anew where the others grow."""
+"""Arrays with few bytes per row, which are rewritten when the others grow."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayEntry:
-    """What a manifest says of one array: the rows that count, and the digests of its segments."""
+    """Entry of one array: dtype, shape with the number of valid rows, and digests."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -53,36 +53,37 @@ class ArrayEntry:
 
     @classmethod
     def of(cls, dtype: str, shape: Iterable[int], segments: Iterable[str] = ()) -> ArrayEntry:
-        """Make the entry of an array that has these segments."""
+        """Create the entry of an array with these segments."""
         segments = tuple(segments)
         return cls(dtype, tuple(shape), segments, digest_of(segments))
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What ``manifest.json`` says.
+    """The content of ``manifest.json``.
 
     Attributes
     ----------
     source, fingerprint : str
-        Base name and fingerprint of what was packed.
+        Base name and fingerprint of the source.
     pooling : str or None
-        None where others than sklprep pooled the tokens.
+        None where sklprep did not pool the tokens.
     n_rows, n_sentences : int
+        Numbers of rows and sentences.
     layers : tuple of int
         Ascending.
     configs, sae_layers, average_l0s : tuple
-        Of each SAE config its position in the source, layer and average_l0.
+        Position in the source, layer and average_l0 of each SAE config.
     d_embed, d_model, n_features : int or None
-        None where there is no such member.
+        Widths; None for members that the pack does not hold.
     labels_fault : str
-        Why there are no labels; empty where there are.
+        Why there are no labels; empty if there are labels.
     arrays : mapping of str to ArrayEntry
-        By name, which is the file's without ``.npy``.
+        By the name of the file without ``.npy``.
     left_out : tuple of str
-        Files whose sentences are not among the rows.
+        Names of files that were left out.
     is_intact : bool
-        False if the file said something else than its own digest is of.
+        False if the file does not agree with its own digest.
     """
 
     source: str
@@ -115,7 +116,7 @@ class Manifest:
         widths: tuple[int | None, int | None, int | None],
         dtype: str,
     ) -> Manifest:
-        """Make the manifest of a pack that has no rows yet."""
+        """Create the manifest of a pack without rows."""
         d_embed, d_model, n_features = widths
         manifest = cls(
             source=source,
@@ -146,18 +147,18 @@ class Manifest:
         return dataclasses.replace(manifest, arrays=arrays)
 
     def config_names(self, config: int) -> tuple[str, str, str]:
-        """Names of the arrays data, indices and indptr of an SAE config."""
+        """Return the names of the arrays data, indices and indptr of an SAE config."""
         layer, average_l0 = self.sae_layers[config], self.average_l0s[config]
         stem = f"activations/{config:03d}_L{layer}_l0_{average_l0:g}"
         return f"{stem}_data", f"{stem}_indices", f"{stem}_indptr"
 
     def without_segments(self) -> Manifest:
-        """Leave out the digests of segments, which only growing needs and which are many."""
+        """Leave out the digests of segments, which are many and needed only to grow the pack."""
         arrays = {n: dataclasses.replace(entry, segments=()) for n, entry in self.arrays.items()}
         return dataclasses.replace(self, arrays=arrays)
 
     def to_json(self) -> dict[str, Any]:
-        """Give what the file says, its digest included."""
+        """Return the content of the file, including its digest."""
         facts = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
         del facts["is_intact"]
         if not self.left_out:
@@ -166,7 +167,7 @@ class Manifest:
 
 
 def layer_name(layer: int) -> str:
-    """Name of the array of a layer's hidden states."""
+    """Return the name of the array with the hidden states of a layer."""
     return f"hidden_states/L{layer}"
 
 
@@ -180,7 +181,7 @@ def read_manifest(folder: Path) -> Manifest:
     Raises
     ------
     FileFormatError
-        If it is broken, contradicts itself, or is of a newer format.
+        If it is damaged or inconsistent, or of a newer format version.
     """
     path = folder / MANIFEST
     if path.stat().st_size > _MAX_MANIFEST_BYTES:
@@ -249,7 +250,7 @@ _VALUES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def _checked(path: Path, facts: dict[str, Any]) -> Manifest:
-    """Make a manifest of what the file says, once each value is of its kind."""
+    """Check the type of each value, and create the manifest."""
     for key, (expected, is_sound) in _VALUES.items():
         if key not in facts:
             raise file_fault(path, None, f"has no {key}", expected)
@@ -288,7 +289,7 @@ def _checked_entry(path: Path, name: str, entry: Any) -> ArrayEntry:
 
 
 def _require_fitting(path: Path, manifest: Manifest) -> None:
-    """Refuse layers out of order, and what contradicts the layers."""
+    """Refuse layers out of order, and widths or SAEs that contradict them."""
     layers = manifest.layers
     if layers != tuple(sorted(set(layers))):
         raise file_fault(path, None, f"has layers {str([*layers])[:60]}", "ascending layers")
@@ -299,11 +300,11 @@ def _require_fitting(path: Path, manifest: Manifest) -> None:
     ):
         if not fits:
             found = f"has {other} {str(getattr(manifest, other))[:60]}"
-            raise file_fault(path, None, found, f"what fits its {key}")
+            raise file_fault(path, None, found, f"a value that fits its {key}")
 
 
 def _require_arrays(path: Path, manifest: Manifest) -> None:
-    """Refuse a manifest whose arrays are not those that it needs."""
+    """Refuse a manifest without the arrays that it needs."""
     for name, shape in _shapes_of(manifest).items():
         entry = manifest.arrays.get(name)
         if entry is None or entry.shape[: len(shape)] != shape:
@@ -315,14 +316,14 @@ def _require_arrays(path: Path, manifest: Manifest) -> None:
 
 
 def _kind_of(name: str) -> str:
-    """How the dtype of an array begins."""
+    """Return the start of the dtype of an array."""
     if name.startswith("activations/") and not name.endswith("_data"):
         return "<i8" if name.endswith("_indptr") else "<i4"
     return "" if name == "labels" else _KINDS.get(name, "<f")
 
 
 def _shapes_of(manifest: Manifest) -> dict[str, tuple[int | None, ...]]:
-    """The arrays there must be, and their shapes as far as they are known."""
+    """Return the required arrays, and their shapes as far as they are known."""
     n_rows, n_sentences = manifest.n_rows, manifest.n_sentences
     shapes: dict[str, tuple[int | None, ...]] = {
         "sentence_indices": (n_rows,),

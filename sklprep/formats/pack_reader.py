@@ -34,26 +34,26 @@ _CACHED = ("labels", "sentence_indices", "groups", "sentence_of_row", "sentences
 
 
 class Pack(InPlace):
-    """A pack as a source of rows; nothing but the manifest is read before it is asked for.
+    """A pack as a source of rows; only the manifest is read at once.
 
     Parameters
     ----------
     path : path-like
         The folder.
     pooling : str or None
-        Must be the pooling it was made with; None takes it as it is.
+        Must be the pooling of the pack; None accepts any.
 
     Attributes
     ----------
     place : Path
-        The folder that errors name: that of the sentence files, where the pack is a temporary one.
+        The folder that errors name: that of the sentence files if the pack is a temporary one.
 
     Raises
     ------
     FileFormatError
-        If the manifest is broken, or of a newer format.
+        If the manifest is damaged, or of a newer format version.
     UsageError
-        If the pooling is another one.
+        If the pack has another pooling.
     """
 
     mapping = ""
@@ -82,7 +82,7 @@ class Pack(InPlace):
         self._kept: NDArray[np.int64] | None = None
 
     def without(self, faults: Mapping[str, FileFormatError]) -> Pack:
-        """Give the same pack without the rows of these sentence files."""
+        """Return the same pack without the rows of these sentence files."""
         if not faults:
             return self
         left_out = dict(sorted({**self.left_out, **faults}.items()))
@@ -104,11 +104,11 @@ class Pack(InPlace):
 
     @property
     def key(self) -> str:
-        """What the folder that it was made from has, too."""
+        """Identifies the rows; equal to the key of the folder from which the pack was made."""
         return f"{self.fingerprint} {self.pooling}"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel without what was read, which is read again where needed, and without segments."""
+        """Pickle without cached arrays, which can be read again, and without segments."""
         state = {key: value for key, value in self.__dict__.items() if key not in _CACHED}
         return state | {"manifest": self.manifest.without_segments()}
 
@@ -121,12 +121,12 @@ class Pack(InPlace):
 
     @cached_property
     def sentence_indices(self) -> NDArray[np.int64]:
-        """The sentence's own index, for each row."""
+        """Index of the sentence of each row."""
         return self._of_rows(self._small("sentence_indices"))
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
-        """What must not straddle a split: the sentence of each row, unless others were given."""
+        """Group of each row: its sentence, unless other groups were given."""
         if self._has("sentence_of_row"):
             return self._of_rows(self._small("groups"))
         sentences = self.sentence_of_row
@@ -134,12 +134,12 @@ class Pack(InPlace):
 
     @property
     def groups_are_sentences(self) -> bool:
-        """Whether no others were given."""
+        """Whether no other groups were given."""
         return not self._has("sentence_of_row")
 
     @cached_property
     def sentence_of_row(self) -> NDArray[np.int64]:
-        """Position of each row's sentence among those that were packed."""
+        """Position of the sentence of each row among those packed."""
         name = "sentence_of_row" if self._has("sentence_of_row") else "groups"
         positions = self._small(name)
         n_sentences = self.manifest.n_sentences
@@ -149,33 +149,33 @@ class Pack(InPlace):
 
     @property
     def is_final_token(self) -> NDArray[np.bool_]:
-        """Whether a row stands for its sentence: the final token, or what was pooled."""
+        """Whether a row is the final token, or the pooled row, of its sentence."""
         if self._has("is_final_token"):
             return self._of_rows(self._small("is_final_token"))
         return usual_final(self.pooling, self.sentence_of_row)
 
     @property
     def stored_dtype(self) -> str:
-        """Dtype that holds each value of the rows."""
+        """Dtype that can hold each value of the rows."""
         arrays = self.manifest.arrays.items()
         wide = {entry.dtype for name, entry in arrays if name not in SMALL}
         return "<f2" if {dtype for dtype in wide if "f" in dtype} == {"<f2"} else "<f4"
 
     @cached_property
     def sentences(self) -> NDArray[np.str_] | None:
-        """The text of each row's sentence, or None where the source held none."""
+        """Text of the sentence of each row, or None if the source had no texts."""
         return self._small("sentences")[self.sentence_of_row] if self._has("sentences") else None
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(n_rows, d_embed)."""
+        """Return embeddings of shape (n_rows, d_embed)."""
         return self._rows("embeddings", self._positions(rows))
 
     def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(n_rows, d_model) of one layer."""
+        """Return hidden states of a layer, of shape (n_rows, d_model)."""
         return self._rows(layer_name(layer), self._positions(rows))
 
     def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
-        """(n_rows, n_features) of one SAE config."""
+        """Return SAE features of a config, of shape (n_rows, n_features)."""
         from scipy.sparse import csr_array
 
         rows = self._positions(rows)
@@ -208,7 +208,7 @@ class Pack(InPlace):
         return matrix
 
     def source_files(self) -> dict[str, bytes]:
-        """Digest of each sentence file that was packed, by name; none if other rows were."""
+        """Return the digest of each packed sentence file, by name; empty if there were none."""
         if not self._has("source_digests"):
             return {}
         names, digests = self._small("source_names").tolist(), self._small("source_digests")
@@ -216,11 +216,11 @@ class Pack(InPlace):
 
     @property
     def file_names(self) -> NDArray[np.str_]:
-        """Name of the sentence file that each row comes from; empty if it came from none."""
+        """Name of the file of each row; empty for rows that are not from a file."""
         return self._small("source_names")[self.sentence_of_row]
 
     def describe_row(self, row: int) -> str:
-        """Name the pack, the row and the sentence file or the sentence it comes from."""
+        """Describe a row by the pack, its position, and its file or sentence."""
         name = self._small("source_names")[self.sentence_of_row[row]]
         if self.place != self.path:
             return str(self.place / name)
@@ -229,16 +229,16 @@ class Pack(InPlace):
         return f"{self.path} (row {position}, {origin})"
 
     def require(self, member: str) -> None:
-        """Raise `DataError` unless the pack holds this member."""
+        """Raise `DataError` unless the pack has this member."""
         if {
             "embeddings": self.d_embed,
             "hidden_states": self.d_model,
             "activations": self.n_features,
         }[member] is None:
-            raise DataError(f"{self.path} holds no {member}: what was packed had none.")
+            raise DataError(f"{self.path} has no {member}, because its source did not have them.")
 
     def verify(self) -> list[str]:
-        """Compare every digest; returns one line for each array that differs."""
+        """Compare every digest; return one line for each array that differs."""
         faults = []
         if not self.manifest.is_intact:
             faults.append(f"{self.path / MANIFEST} differs from its digest")
@@ -253,9 +253,9 @@ class Pack(InPlace):
         return faults
 
     def check_ends(self) -> None:
-        """Compare the digests that new rows would change, so that none is made of damaged rows.
+        """Compare the digests of last segments, which are replaced when rows are added.
 
-        Arrays that are written anew, such as the labels, are not looked at.
+        Arrays that are rewritten, such as the labels, are not checked.
 
         Raises
         ------
@@ -283,7 +283,7 @@ class Pack(InPlace):
         return values if self._kept is None else values[self._kept]
 
     def _positions(self, rows: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
-        """Where the rows stand in the arrays."""
+        """Return the positions of rows in the arrays."""
         if self._kept is None or rows is None:
             return rows if self._kept is None else self._kept
         return self._kept[rows]
@@ -318,12 +318,12 @@ class Pack(InPlace):
 
 
 def is_pack(path: str | os.PathLike[str]) -> bool:
-    """Tell a pack from a folder of sentence files."""
+    """Tell whether a path is a pack."""
     return (Path(path) / MANIFEST).is_file()
 
 
 def usual_final(pooling: str, sentence_of_row: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which rows stand for their sentences, unless a pack says otherwise: of tokens the last."""
+    """Return which rows stand for their sentences by default: the last token of each."""
     if pooling != "none":
         return np.ones(len(sentence_of_row), bool)
     return is_last_of_each(sentence_of_row)

@@ -1,9 +1,9 @@
 """Building packs: from any rows, or from a folder of sentence files, with which they grow.
 
-Arrays only ever grow at their end, and the manifest, replaced last and atomically, says how many
-rows of each count. So whatever moment a run is killed at, the folder holds the old pack or the new
-one, and the next run goes on from the last manifest. A pack of other rows than all of a folder is
-written at once and does not grow.
+Rows are only ever appended to arrays, and the manifest, which is replaced last and atomically, has
+the number of valid rows. So whenever a run is killed, the folder holds either the old pack or the
+new one, and the next run continues from the last manifest. A pack of other rows than all those of a
+folder is written at once and cannot grow.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ from sklprep.formats.sentence_folder import SentenceFolder
 from sklprep.formats.source import all_members
 
 BATCH_BYTES = 64 << 20
-"""Rows between two manifests, and so what a killed run loses at most: a few seconds of packing. A
-manifest costs milliseconds, and more with every segment that it lists."""
+"""Bytes of rows between two manifests, which is the most that a killed run loses: a few seconds of
+packing. A manifest takes milliseconds, and longer with every segment."""
 _KEPT = (
     *("pooling", "layers", "configs", "sae_layers", "average_l0s"),
     *("d_embed", "d_model", "n_features"),
 )
-"""What a manifest says that no new file may change."""
+"""Entries of a manifest that new files must not change."""
 
 
 def build_pack(
@@ -81,15 +81,16 @@ def build_pack(
     Parameters
     ----------
     source : SentenceFolder
+        The folder of sentence files.
     output : path-like
         A pack of the same folder, or a path that does not exist yet.
     members : Members or None, default=None
-        What to keep; None for all there is.
+        What to pack; None for all members.
     skip_bad : bool, default=False
-        Read the new files once before, leave out those that are damaged or lack the label that
-        others have, and warn of all that are left out.
+        Read the new files once before packing, leave out those that are damaged or lack a label
+        that others have, and warn about all files that are left out.
     batch_bytes : int
-        Rows between two manifests: what a run that is killed loses at most.
+        Bytes of rows between two manifests: the most that a killed run loses.
 
     Returns
     -------
@@ -98,7 +99,7 @@ def build_pack(
     Raises
     ------
     FaultyFilesError
-        If files are damaged; it names all of them.
+        If files are damaged; the error names all of them.
     OutputError
         If the path cannot be written.
     UsageError
@@ -109,7 +110,7 @@ def build_pack(
         return _build(source, Path(output), wanted, batch_bytes)
     packed = Pack(output, pooling=None).source_files() if is_pack(output) else {}
     faults = source.find_faults(wanted, damage_only=True, known=packed)
-    if len(source.label_faults) < len(source.files):  # else labels are not what they are for
+    if len(source.label_faults) < len(source.files):  # otherwise labels are not expected
         faults = source.label_faults | faults
     source = source.without(faults)
     pack = _build(source, Path(output), wanted, batch_bytes)
@@ -134,7 +135,7 @@ def _build(source: SentenceFolder, output: Path, members: Members, batch_bytes: 
         except (UsageError, FileFormatError):
             if work == output:
                 raise
-            manifest = blank  # nobody has seen what an interrupted run began for other files
+            manifest = blank  # an interrupted run for other files, never visible: start again
         if work != output and manifest is blank:
             _empty(work)
         manifest = _append(work, output, manifest, source, batch_bytes)
@@ -150,14 +151,14 @@ def _build(source: SentenceFolder, output: Path, members: Members, batch_bytes: 
 
 
 def require_pack_output(output: Path) -> None:
-    """Refuse, before any work is done, a path that cannot become a pack.
+    """Refuse a path that cannot become a pack, before any work is done.
 
     Raises
     ------
     OutputError
-        If it cannot be written, or is there and not a pack.
+        If it cannot be written, or exists and is not a pack.
     """
-    with contextlib.suppress(OSError):  # the next line says what is wrong with the name
+    with contextlib.suppress(OSError):  # the next line reports what is wrong with the path
         if is_pack(output):
             return
     require_writable(output / MANIFEST)
@@ -205,7 +206,7 @@ def write_pack(rows: Rows, output: str | os.PathLike[str]) -> None:
 
 
 def _describe_rows(manifest: Manifest, rows: Rows) -> tuple[Manifest, dict[str, NDArray[Any]]]:
-    """Let a manifest speak of any rows, and gather the small arrays."""
+    """Complete a manifest for any rows, and gather the small arrays."""
     indices, texts, names = rows.sentence_indices, rows.sentences, rows.file_names
     groups = rows.groups
     positions, firsts = _number_sentences([names, indices, *([] if texts is None else [texts])])
@@ -245,9 +246,9 @@ def _describe_rows(manifest: Manifest, rows: Rows) -> tuple[Manifest, dict[str, 
 
 
 def _number_sentences(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Number sentences, which differ in any of their keys, in order of their first rows.
+    """Number sentences in the order of their first rows; sentences differ in any of their keys.
 
-    Returns the number of each row's sentence, and the first row of each sentence.
+    Returns the number of the sentence of each row, and the first row of each sentence.
     """
     number = np.zeros(len(keys[0]), np.int64)
     for key in keys:
@@ -259,13 +260,13 @@ def _number_sentences(keys: list[NDArray[Any]]) -> tuple[NDArray[np.int64], NDAr
 
 
 def _without_place(error: DataError, source: Path | None) -> str:
-    """Say what is wrong without saying where the source lay."""
+    """Return a message without the path of the source."""
     return brief(error).replace(f"{source} has no labels: ", "").replace(f"{source}{os.sep}", "")
 
 
 @contextlib.contextmanager
 def _locked_work_folder(output: Path) -> Iterator[Path]:
-    """Hold the only right to write: in the pack itself, or in a hidden folder that becomes it."""
+    """Lock the folder to write to: the pack itself, or a hidden folder that becomes the pack."""
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(output)
     while True:
@@ -280,22 +281,22 @@ def _locked_work_folder(output: Path) -> Iterator[Path]:
                 lock(fd, wait=True)
             except OSError as error:
                 warnings.warn(
-                    f"{work.parent} has no file locks ({error.strerror}): let one process at a"
-                    f" time write {output}.",
+                    f"{work.parent} does not support file locks ({error.strerror}): let only one"
+                    f" process at a time write {output}.",
                     SklprepWarning,
                     stacklevel=2,
                 )
             if not is_at(fd, work):
                 continue
             if work == partial and is_pack(output):
-                with contextlib.suppress(OSError):  # it is not empty
+                with contextlib.suppress(OSError):  # not empty
                     work.rmdir()
                 continue
             yield work
             return
         except BaseException:
             if work == partial:
-                with contextlib.suppress(OSError):  # something was begun
+                with contextlib.suppress(OSError):  # not empty: the next run continues
                     work.rmdir()
             raise
         finally:
@@ -303,12 +304,12 @@ def _locked_work_folder(output: Path) -> Iterator[Path]:
 
 
 def _partial(output: Path) -> Path:
-    """Where a pack is begun; what an interrupted run leaves there, the next one goes on with."""
+    """Return the folder where a pack is begun; the next run continues an interrupted one."""
     return output.parent / f".{output.name}.partial"
 
 
 def _empty(work: Path) -> None:
-    """Remove what a killed run left in the hidden folder."""
+    """Remove everything that a killed run left in the hidden folder."""
     for path in work.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -317,7 +318,7 @@ def _empty(work: Path) -> None:
 
 
 def _remove_leftovers(work: Path, manifest: Manifest) -> None:
-    """Remove the temporary files of a killed run, and small arrays that no longer hold."""
+    """Remove the temporary files of a killed run, and small arrays that are no longer valid."""
     for path in work.glob(".*.tmp"):
         path.unlink()
     for name in SMALL:
@@ -344,11 +345,11 @@ def _new_manifest(source: SentenceFolder, members: Members) -> Manifest:
 
 
 def _require_same_rows(work: Path, manifest: Manifest, blank: Manifest) -> None:
-    """Refuse to go on with a pack of other members, of another pooling, or of no files."""
+    """Refuse to add to a pack with other members or pooling, or not made from files."""
     if manifest.n_sentences and "source_digests" not in manifest.arrays:
         raise UsageError(
-            f"{work} holds rows of an ActivationSet, not a folder of sentence files, so it does"
-            " not grow. Pack the files into a new folder."
+            f"{work} was packed from rows of an ActivationSet, not from a folder of sentence files,"
+            " so it cannot grow. Pack the files into a new folder."
         )
     for name in _KEPT:
         packed, value = getattr(manifest, name), getattr(blank, name)
@@ -356,19 +357,19 @@ def _require_same_rows(work: Path, manifest: Manifest, blank: Manifest) -> None:
             if isinstance(value, tuple):
                 packed, value = [*packed], [*value]
             raise UsageError(
-                f"{work} was packed with {name} {packed!r}, the sentence files now give {value!r}."
-                " Pack them into a new folder."
+                f"{work} was packed with {name} {packed!r}, but the sentence files now have"
+                f" {value!r}. Pack them into a new folder."
             )
     for name, entry in blank.arrays.items():
         if (packed := manifest.arrays[name].dtype) != entry.dtype:
             raise UsageError(
-                f"{work} holds {name} as {packed}, the sentence files now need {entry.dtype}."
+                f"{work} holds {name} as {packed}, but the sentence files now need {entry.dtype}."
                 " Pack them into a new folder."
             )
 
 
 def _require_same_files(work: Path, manifest: Manifest, source: SentenceFolder) -> None:
-    """Refuse to go on with a pack that is damaged at its end, or was made of other files."""
+    """Refuse to add to a pack that is damaged at its end, or was made from other files."""
     pack = Pack(work, pooling=source.pooling)
     pack.check_ends()
     packed = pack.source_files()
@@ -380,18 +381,18 @@ def _require_same_files(work: Path, manifest: Manifest, source: SentenceFolder) 
     numbers = [number for number, info in enumerate(source.files) if info.name in again]
     for _ in _stream(source, manifest, numbers):
         pass  # raises if they still cannot be read
-    kinds = (("gone", gone), ("changed", changed), ("sorted before packed ones", ahead))
-    what = [f"{len(files)} {word} ({files[0]} first)" for word, files in kinds if files]
+    kinds = (("missing", gone), ("changed", changed), ("sorted before packed ones", ahead))
+    what = [f"{len(files)} {word} (first: {files[0]})" for word, files in kinds if files]
     if what:
         raise UsageError(
             f"The sentence files of {source.path} are not those packed in {work}:"
-            f" {', '.join(what)}. The pack still holds what was packed; pack the files into a new"
-            " folder to have them as they are now."
+            f" {', '.join(what)}. The pack is unchanged; pack the files into a new folder to use"
+            " them as they are now."
         )
 
 
 def _row_bytes(manifest: Manifest) -> int:
-    """Bytes that a row takes at least: how many SAE features will be active is not known."""
+    """Return the least bytes of a row; the number of active SAE features is not known."""
     return sum(
         math.prod(entry.shape[1:]) * np.dtype(entry.dtype).itemsize
         for name, entry in manifest.arrays.items()
@@ -409,7 +410,7 @@ def _stream(
 def _append(
     work: Path, output: Path, manifest: Manifest, source: SentenceFolder, batch_bytes: int
 ) -> Manifest:
-    """Add the files that are not packed yet; gives the manifest that counts them."""
+    """Add the files that are not packed yet; return the new manifest."""
     done = manifest.n_sentences
     same = done == len(source.files) and manifest.left_out == tuple(source.left_out)
     if same and is_pack(work):
@@ -464,7 +465,7 @@ def _append_blocks(
 def _describe_files(
     manifest: Manifest, source: SentenceFolder, n_sentences: int
 ) -> tuple[Manifest, dict[str, NDArray[Any]]]:
-    """Let a manifest speak of the first files, and gather the small arrays."""
+    """Complete a manifest for the first files, and gather the small arrays."""
     files = source.files[:n_sentences]
     n_rows = source.n_rows_of(n_sentences)
     small: dict[str, NDArray[Any]] = {
@@ -502,7 +503,7 @@ def _commit(
     *,
     sync: bool = False,
 ) -> Manifest:
-    """Write the small arrays, then the manifest that makes the new rows count; gives it."""
+    """Write the small arrays, then the manifest that makes the new rows valid; return it."""
     arrays = {name: entry for name, entry in manifest.arrays.items() if name not in SMALL}
     for name, values in small.items():
         with atomic_write(work / f"{name}.npy", sync=sync) as file:

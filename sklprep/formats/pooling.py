@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 POOLINGS = ("final", "mean", "max", "none")
-"""What becomes a row: the final token, the mean or the maximum over the tokens, or every token. The
-table imports nothing heavy, since the command line reads it for its help."""
+"""What becomes a row: the final token, the mean or the maximum over the tokens, or every token.
+This module does not import numpy, because the command line reads the table for its help."""
 
 
 def require_pooling(pooling: str) -> None:
-    """Raise `UsageError` unless there is such a pooling."""
+    """Raise `UsageError` for an unknown pooling."""
     if pooling not in POOLINGS:
         raise UsageError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
 
 
 def is_last_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Mark where each value stands for the last time."""
+    """Mark the last occurrence of each value."""
     import numpy as np
 
     last = np.zeros(len(values), bool)
@@ -34,7 +34,7 @@ def is_last_of_each(values: NDArray[np.int64]) -> NDArray[np.bool_]:
 def by_range(
     blocks: Iterator[tuple[int, NDArray[Any]]], ranges: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[int, int, NDArray[Any]]]:
-    """Turn row numbers of the member into (number of the range, row within it)."""
+    """Turn row numbers within a member into (number of the range, row within the range)."""
     number = 0
     for row, block in blocks:
         while row >= ranges[number][1]:
@@ -45,7 +45,7 @@ def by_range(
 def pool(
     blocks: Iterator[tuple[int, int, NDArray[Any]]], pooling: str, n_tokens: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Reduce the blocks of each range to one row; means are taken in float64 and rounded once."""
+    """Reduce the blocks of each range to one row; means are computed in float64, then rounded."""
     import numpy as np
 
     total: Any = None

@@ -1,4 +1,4 @@
-"""Rows of a source, some of them in any order: what they hold, and which files are at fault."""
+"""A selection of rows of a source, in any order: their values, and the files that are faulty."""
 
 from __future__ import annotations
 
@@ -22,25 +22,26 @@ if TYPE_CHECKING:
 
 
 class Siblings(NamedTuple):
-    """Rows of a source, one bit a row, that share a group with other rows of it."""
+    """Rows of a source, one bit per row, that share a group with the selected rows."""
 
     key: str
     bits: NDArray[np.uint8]
 
 
 class Rows:
-    """Some rows of a source, with labels and groups in place of the source's own if given.
+    """A selection of rows of a source, with labels and groups that replace those of the source.
 
-    This is what writers, selectors and commands work on; `ActivationSet` shows it to users.
-    What is read of a source is checked here: NaN and infinite values are faults of their files.
+    Writers, selectors and commands work on this class; `ActivationSet` is its public interface.
+    Values are checked here: NaN and infinite values are faults of their files.
 
     Parameters
     ----------
     source : Source
+        Where the rows are read from.
     positions : ndarray of int, or None
-        Where the rows stand in the source; None for all of them in their order.
+        Positions of the rows in the source; None for all rows in their order.
     joined : mapping of str to ndarray
-        ``"labels"`` and ``"groups"`` of all rows of the source.
+        ``"labels"`` and ``"groups"`` for all rows of the source.
     """
 
     def __init__(
@@ -57,53 +58,53 @@ class Rows:
         return self.source.n_rows if self.positions is None else len(self.positions)
 
     def take(self, key: Any) -> Rows:
-        """Some of these rows, by a slice, a boolean mask or positions among them."""
+        """Select some of these rows by a slice, a boolean mask or positions."""
         positions = np.arange(len(self)) if self.positions is None else self.positions
         return Rows(self.source, positions[key], self.joined)
 
     def read_from(self, source: Source) -> Rows:
-        """The same rows, read from another source that holds all of them."""
+        """Return the same rows, read from another source with the same rows."""
         return Rows(source, self.positions, self.joined)
 
     @property
     def labels(self) -> NDArray[Any]:
-        """(n_rows,)."""
+        """Labels, of shape (n_rows,)."""
         return self._of_rows(self._joined_or_own("labels"))
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """(n_rows,): as the source has them, and as datasets and packs keep them."""
+        """Groups, of shape (n_rows,), as the source, datasets and packs hold them."""
         return self._of_rows(self._joined_or_own("groups"))
 
     @property
     def split_groups(self) -> NDArray[np.int64]:
-        """(n_rows,): what must not straddle a split; sentences of one text are together."""
+        """Groups for splits, of shape (n_rows,): sentences with the same text share one."""
         return self._of_rows(self._split_groups())
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:
-        """(n_rows,)."""
+        """Index of the sentence of each row, of shape (n_rows,)."""
         return self._of_rows(self.source.sentence_indices)
 
     @property
     def sentences(self) -> NDArray[np.str_] | None:
-        """(n_rows,), or None where the source holds none."""
+        """Text of the sentence of each row, of shape (n_rows,); None if the source has no texts."""
         sentences = self.source.sentences
         return None if sentences is None else self._of_rows(sentences)
 
     @property
     def is_final_token(self) -> NDArray[np.bool_]:
-        """(n_rows,)."""
+        """Whether each row stands for its sentence, of shape (n_rows,)."""
         return self._of_rows(self.source.is_final_token)
 
     @property
     def file_names(self) -> NDArray[np.str_]:
-        """(n_rows,): name of the sentence file of each row; empty for rows of none."""
+        """Name of the file of each row, of shape (n_rows,); empty for rows without a file."""
         return self._of_rows(self.source.file_names)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the content, the choice of rows and what was joined included."""
+        """SHA-256 of the content, including the selection of rows and joined labels and groups."""
         parts = dict(self.joined)
         if self.positions is not None and not np.array_equal(
             self.positions, np.arange(self.source.n_rows)
@@ -118,18 +119,18 @@ class Rows:
 
     @property
     def folder(self) -> SentenceFolder | None:
-        """The folder of sentence files whose rows these all are, if they come from one."""
+        """The folder of sentence files, if these are all of its rows; otherwise None."""
         is_whole = self.positions is None and isinstance(self.source, SentenceFolder)
         return self.source if is_whole else None  # type: ignore[return-value]
 
     def embeddings(self) -> NDArray[np.float32]:
-        """(n_rows, d_embed)."""
+        """Read the embeddings, of shape (n_rows, d_embed)."""
         if self.source.d_embed is None:
             self.source.require("embeddings")
         return self._finite(self.source.embeddings(self.positions), "embeddings")
 
     def layer(self, layer: int) -> NDArray[np.float32]:
-        """(n_rows, d_model)."""
+        """Read the hidden states of a layer, of shape (n_rows, d_model)."""
         if self.source.d_model is None:
             self.source.require("hidden_states")
         require_layers([layer], self.source.layers.tolist())
@@ -137,7 +138,7 @@ class Rows:
         return self._finite(values, "hidden_states", f"layer {layer}")
 
     def config(self, config: int, features: NDArray[np.int64] | None = None) -> csr_array:
-        """SAE features, or some of them, of a config: (n_rows, n_features)."""
+        """Read SAE features of a config, all or some, of shape (n_rows, n_features)."""
         matrix = self.source.config(config, self.positions)
         if features is not None:
             matrix = matrix[:, features]
@@ -148,7 +149,7 @@ class Rows:
         return matrix
 
     def feature(self, config: int, feature: int | Sequence[int]) -> NDArray[np.float32]:
-        """Activation of one feature of a config, (n_rows,), or of several, (n_rows, n)."""
+        """Read one feature of a config, of shape (n_rows,), or several, of shape (n_rows, n)."""
         matrix = self.source.config(config, self.positions)
         columns = matrix[:, np.atleast_1d(feature)].toarray()
         values = columns if np.ndim(feature) else columns[:, 0]
@@ -156,7 +157,7 @@ class Rows:
         return self._finite(values, "activations", what)
 
     def find_config(self, layer: int, average_l0: float | None = None) -> int:
-        """Position of the SAE config of a layer among the source's `sae_layers`."""
+        """Return the position of the SAE config of a layer in `sae_layers` of the source."""
         source = self.source
         if source.n_features is None:
             source.require("activations")
@@ -180,32 +181,32 @@ class Rows:
         return int(configs[0])
 
     def blocks(self, bounds: Sequence[int] | None = None) -> Iterator[Iterable[Block]]:
-        """Read everything once, in bounded memory; see `Source.blocks`."""
+        """Read all members once, in bounded memory; see `Source.blocks`."""
         return self.source.blocks(self.positions, all_members(self.source), bounds)
 
     def stream(self) -> Iterator[Block]:
-        """Do what `blocks` does, one block at a time."""
+        """Yield the same blocks as `blocks`, one at a time."""
         for blocks in self.blocks():
             yield from blocks
 
     @property
     def n_files(self) -> int:
-        """Number of sentence files of the source, those left out included."""
+        """Number of files of the source, including those left out."""
         return len({*self.source.file_names.tolist(), *self.source.left_out})
 
     def faulty(self, faults: Mapping[str, FileFormatError]) -> FaultyFilesError:
-        """Build the error that names sentence files of the source."""
+        """Build the error that names faulty files of the source."""
         return faulty_files(self.source.place or self.source.name, faults, self.n_files)
 
     def name_all(self, error: FaultyFilesError, members: Members) -> FaultyFilesError:
-        """Build the error that names all faulty files, where one block of rows found the first."""
+        """Build the error that names all faulty files, after one of them was found."""
         return self.faulty({**self.find_faults(members), **error.faults})
 
     def find_label_faults(self) -> dict[str, FileFormatError]:
-        """What is wrong with the label of each file of a folder, by its name.
+        """Return the fault of the label of each file of a folder, by its name.
 
-        Nothing if no file has a label, as then labels are not what the folder is for, or if others
-        were joined.
+        Empty if no file has a label, because then labels are not expected, or if labels were
+        joined.
         """
         if self.folder is None or "labels" in self.joined:
             return {}
@@ -213,10 +214,10 @@ class Rows:
         return {} if len(faults) == len(self.folder.files) else faults
 
     def find_faults(self, members: Members, *, keep: bool = False) -> dict[str, FileFormatError]:
-        """Read members once; say what is wrong with each sentence file, by its name.
+        """Read members once; return the fault of each faulty file, by its name.
 
-        Damage, NaN and infinite values are faults. Memory is bounded, unless `keep` keeps in it
-        what was read of a folder without faults.
+        Damage, NaN and infinite values are faults. Memory is bounded, unless `keep` is given: then
+        the values of a folder without faults stay in memory.
         """
         if self.folder is not None:
             return self.folder.find_faults(members, keep=keep)
@@ -250,7 +251,7 @@ class Rows:
         return error.faults
 
     def without(self, faults: Mapping[str, FileFormatError]) -> Rows:
-        """Leave out the rows of these sentence files."""
+        """Leave out the rows of these files."""
         keep = ~np.isin(self.source.file_names, list(faults))
         source = self.source.without(faults)
         joined = {name: values[keep] for name, values in self.joined.items()}
@@ -260,7 +261,7 @@ class Rows:
         return Rows(source, new_position[self.positions[keep[self.positions]]], joined)
 
     def find_siblings(self) -> Siblings | None:
-        """Rows of the source that are not among these but share a group with some of them."""
+        """Return the rows of the source that are not selected but share a group with these."""
         if self.positions is None:
             return None
         groups = self._split_groups()
@@ -270,7 +271,7 @@ class Rows:
         return Siblings(self.source.key, np.packbits(torn)) if torn.any() else None
 
     def holds_any(self, siblings: Siblings) -> bool:
-        """Whether any of those rows is among these."""
+        """Tell whether any of those rows is among these."""
         if self.source.key != siblings.key:
             return False
         rows = np.arange(len(self)) if self.positions is None else self.positions
@@ -296,7 +297,7 @@ class Rows:
         raise self._not_finite(_bad_counts(values), member, what)
 
     def _not_finite(self, counts: NDArray[Any], member: str, what: str) -> DataError:
-        """Name the files of those rows that have values that are not finite numbers."""
+        """Build the error that names the files with values that are not finite numbers."""
         source = self.source
         bad = np.flatnonzero(counts)
         rows = (bad if self.positions is None else self.positions[bad]).tolist()
@@ -304,7 +305,7 @@ class Rows:
         affected = f" ({len(bad)} of {len(counts)} rows are affected)"
         first = not_finite(source.describe_row(rows[0]), member, what, values[0], affected)
         names = source.file_names[rows].tolist()
-        if not all(names):  # they come from no files
+        if not all(names):  # rows that are not from files
             return DataError(str(first))
         faults: dict[str, FileFormatError] = {}
         for row, name, n_values in zip(rows, names, values, strict=True):
@@ -316,7 +317,7 @@ class Rows:
 
 
 def _bad_counts(values: Any) -> NDArray[np.int64]:
-    """Number of NaN and infinite values in each row of an array or a sparse matrix."""
+    """Count NaN and infinite values in each row of an array or a sparse matrix."""
     if hasattr(values, "indptr"):
         row_of = np.repeat(np.arange(values.shape[0]), np.diff(values.indptr))
         bad = ~np.isfinite(values.data)

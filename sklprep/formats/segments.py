@@ -1,4 +1,4 @@
-"""Digests of a pack's arrays by segment, so that an array grows without being read again."""
+"""Digests of the arrays of a pack by segment, so that arrays can grow without being read again."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterable
 from sklprep.files.npy_file import NpyFile
 
 SEGMENT_BYTES = 4 << 20
-"""Part of the format: another size gives other digests. What is hashed again when a pack grows, and
-held when it is verified, is at most one segment an array."""
+"""Part of the format: another size gives other digests. At most one segment per array is hashed
+again when a pack grows, and held in memory when it is verified."""
 
 
 class SegmentDigests:
-    """SHA-256 of each segment of an array's bytes, which come piece by piece.
+    """SHA-256 of each segment of the bytes of an array, which are given piece by piece.
 
     Parameters
     ----------
     whole : iterable of str
-        Digests of the whole segments that came before.
+        Digests of the complete segments before.
     size : int
         Bytes of a segment.
 
@@ -37,7 +37,7 @@ class SegmentDigests:
         self._rest, self._rest_bytes = hashlib.sha256(), 0
 
     def update(self, data: bytes | bytearray) -> None:
-        """Go on with these bytes."""
+        """Add bytes."""
         view = memoryview(data)
         while view:
             piece = view[: self._size - self._rest_bytes]
@@ -49,12 +49,12 @@ class SegmentDigests:
                 self._rest, self._rest_bytes = hashlib.sha256(), 0
 
     def all(self) -> list[str]:
-        """Digests of the whole segments, and of the rest if there is one."""
+        """Return the digests of the complete segments, and of the rest if there is one."""
         return [*self._whole, *([self._rest.hexdigest()] if self._rest_bytes else [])]
 
 
 def segments_of(array: NpyFile, *, last: bool = False) -> list[str]:
-    """Digests of a file's segments; text counts as UTF-8, whatever its width in the file."""
+    """Return the digests of the segments of a file; text is hashed as UTF-8."""
     if array.dtype.kind == "U":
         text = "\0".join(array.read().tolist())
         return [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()]
@@ -62,5 +62,5 @@ def segments_of(array: NpyFile, *, last: bool = False) -> list[str]:
 
 
 def digest_of(segments: Iterable[str]) -> str:
-    """Digest of a whole array."""
+    """Return the digest of an array from those of its segments."""
     return hashlib.sha256("".join(segments).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""One ``sentence_*.npz``: validate its small members, read the pooled rows that are asked for."""
+"""One ``sentence_*.npz``: validate its small members, and read pooled rows."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from sklprep.formats.members import MEMBERS, Members, SparseRows
 from sklprep.formats.pooling import by_range, pool
 
 _SMALL = 1 << 20
-"""Bytes of a member that is read when a folder is opened: a megabyte holds the longest context's
-tokens and text, and a thousand hostile files at once take a gigabyte at the most."""
+"""Most bytes of a member that is read when a folder is opened: a megabyte suffices for the tokens
+and text of the longest context, and a thousand hostile files need at most a gigabyte."""
 _MAX_INT = (1 << 63) - 1  # of int64, which layers and sentence indices become
 LABELS = (0, 1, 2, 3)
-"""What a sentence file may say of how strongly the concept is present."""
+"""Valid labels of a sentence file: how strongly the concept is present."""
 MAX_WIDTH = 1 << 20
-"""Numbers in one vector: the largest SAEs published have a million features."""
+"""Most numbers in one vector: the largest published SAEs have a million features."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceInfo:
-    """What the small members and the headers of one sentence file say."""
+    """The small members and array headers of one sentence file."""
 
     name: str
     digest: bytes
@@ -50,12 +50,12 @@ class SentenceInfo:
         return set(self.dtypes) <= {"float16", None}
 
     @property
-    def n_behind_final(self) -> int:
-        """Number of tokens behind the last one that is marked as final."""
+    def n_after_final(self) -> int:
+        """Number of tokens after the last one that is marked as final."""
         return self.n_tokens - 1 - max(self.final_tokens, default=self.n_tokens - 1)
 
     def positions_of(self, layers: Iterable[int]) -> list[int]:
-        """Where along the config axis each layer stands first, ascending."""
+        """Return the first position of each layer along the config axis, ascending."""
         return sorted(self.layers.index(layer) for layer in set(layers))
 
 
@@ -67,9 +67,9 @@ class SentenceRows:
     ----------
     embeddings : ndarray of shape (n_rows, d_embed), or None
     hidden_states : ndarray of shape (n_layers, n_rows, d_model), or None
-        By ascending position along the file's config axis.
+        In the order of the config axis of the file.
     activations : list of SparseRows
-        One a config.
+        One per config.
     """
 
     embeddings: NDArray[np.float32] | None
@@ -78,6 +78,13 @@ class SentenceRows:
 
 
 def index_sentence(path: Path) -> SentenceInfo:
+    """Read and validate the small members and array headers of a file.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is not a valid sentence file.
+    """
     with NpzReader(path) as reader:
         digest = directory_digest(reader)
         headers = [reader.header(name) if name in reader.members else None for name in MEMBERS]
@@ -143,7 +150,7 @@ def _small(
 
 
 def _label(reader: NpzReader) -> tuple[int | None, str | None]:
-    """Give the label, or what is wrong with it, which matters only where labels are used."""
+    """Return the label, or its fault, which matters only where labels are used."""
     name = "concept_strength_label"
     if name not in reader.members:
         return None, "is missing"
@@ -168,7 +175,7 @@ def _sentence_index(reader: NpzReader) -> int | None:
     value = _scalar(reader, "sentence_index")
     if value is None:
         return None
-    if value % 1 != 0 or abs(value) > _MAX_INT:  # NaN and infinities fail the first
+    if value % 1 != 0 or abs(value) > _MAX_INT:  # NaN and infinities fail the first test
         raise reader.fault("sentence_index", f"is {value:g}", "a whole number")
     return int(value)
 
@@ -263,8 +270,8 @@ def _read_sparse(
     found: list[list[SparseRows]] = [[] for _ in ranges]
     for number, _, block in blocks:
         flat = block.reshape(-1)
-        places = (flat != 0).nonzero()[0]  # three times as fast as on the numbers
-        if len(block) == 1:  # thousands of times when a folder is packed
+        places = (flat != 0).nonzero()[0]  # three times as fast as flat.nonzero()
+        if len(block) == 1:  # a shortcut, used thousands of times when a folder is packed
             ends, columns = np.array([0, len(places)], np.int32), places
         else:
             ends = places.searchsorted(np.arange(len(block) + 1) * width).astype(np.int32)
@@ -275,6 +282,7 @@ def _read_sparse(
 
 
 def stack_rows(parts: Sequence[SparseRows]) -> SparseRows:
+    """Stack sparse rows vertically."""
     if len(parts) == 1:
         return parts[0]
     counts = np.concatenate([np.diff(part.indptr) for part in parts])

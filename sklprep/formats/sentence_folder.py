@@ -1,8 +1,8 @@
 """A folder of sentence files as a source of rows.
 
 Opening a folder reads the small members and the array headers of each file. The large members are
-inflated when they are first asked for, each at most once, and only pooled rows are kept. A faulty
-file does not end a pass: the others are read as well, so that one error names all that are faulty.
+inflated when they are first needed, each at most once, and only pooled rows are kept. After a
+faulty file the others are still read, so that one error names all faulty files.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ if TYPE_CHECKING:
 
 PATTERN = "sentence_*.npz"
 _NUMBER = re.compile(r"sentence_([0-9]{1,9})\.npz")
-"""A name that counts sentences, among which gaps are looked for; longer numbers are dates, ids."""
+"""Names with the number of a sentence, checked for gaps; longer numbers are dates or ids."""
 _ALONE = (".h5", ".hdf5", ".arrow", ".parquet", ".npz")
-"""Files that are not read as parts of a folder."""
+"""Suffixes of files that are not read as part of a folder."""
 _SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-"""What the system runs out of is not the fault of a file."""
+"""Errors because the system has too few resources, for which a file is not to blame."""
 
 
 class SentenceFolder:
@@ -72,18 +72,19 @@ class SentenceFolder:
     path : path-like
         The folder.
     pooling : {"final", "mean", "max", "none"}
-        What becomes a row: the final token, the mean or maximum over the tokens, or every token.
+        What becomes a row: the final token, the mean or the maximum over the tokens, or every
+        token.
     n_jobs : int or None
-        Files read at once, as `joblib.Parallel` takes it.
+        Number of files read at once, as `joblib.Parallel` takes it.
     progress : bool
-        Show a progress bar on stderr where that is a terminal and reading takes long.
+        Show a progress bar on stderr if it is a terminal and reading takes long.
     skip_bad : bool
-        Leave out files that are broken or disagree with the others, as `left_out` says.
+        Leave out files that are damaged or inconsistent with the others; `left_out` lists them.
 
     Raises
     ------
     FaultyFilesError
-        If files are broken or disagree with most others; with `skip_bad`, if all of them are.
+        If files are damaged or inconsistent with most others; with `skip_bad`, if all of them are.
     DataError
         If there are no sentence files.
     """
@@ -126,7 +127,7 @@ class SentenceFolder:
         self.d_embed, self.d_model, self.n_features = first.widths
         self.layers = np.array(sorted(set(first.layers)), np.int64)
         self._set_files(
-            [  # they agree on these: share them, so that a pickle holds them once
+            [  # these are equal in all files: share them, so that a pickle holds them once
                 replace(
                     info, layers=first.layers, average_l0s=first.average_l0s, widths=first.widths
                 )
@@ -135,7 +136,7 @@ class SentenceFolder:
         )
         if pooling != "final":
             _warn_of_padding(self.path, self.files, pooling)
-        self._kept: dict[tuple[str, int], Any] = {}  # what was read, by member and number
+        self._kept: dict[tuple[str, int], Any] = {}  # values that were read, by member and number
         self._lock = threading.RLock()
 
     def _set_files(self, files: list[SentenceInfo]) -> None:
@@ -148,13 +149,13 @@ class SentenceFolder:
         return {key: value for key, value in self.__dict__.items() if key != "_lock"}
 
     def unread(self) -> SentenceFolder:
-        """Give the same folder with no values in memory."""
+        """Return the same folder without values in memory."""
         folder = copy.copy(self)
         folder._kept = {}
         return folder
 
     def without(self, faults: Mapping[str, FileFormatError]) -> SentenceFolder:
-        """Give the same folder without these files; what was read of the others stays read."""
+        """Return the same folder without these files; values of the others stay in memory."""
         files = [info for info in self.files if info.name not in faults]
         left_out = {**self.left_out, **faults}
         if not files:
@@ -187,12 +188,12 @@ class SentenceFolder:
 
     @property
     def stored_dtype(self) -> str:
-        """Dtype that holds each value of the rows; a mean of float16 values needs float32."""
+        """Dtype that can hold each value of the rows; a mean of float16 values needs float32."""
         return "<f2" if self.is_float16 and self.pooling != "mean" else "<f4"
 
     @property
     def is_final_token(self) -> NDArray[np.bool_]:
-        """Whether a row stands for its sentence: the final token, or what was pooled."""
+        """Whether a row is the final token, or the pooled row, of its sentence."""
         if self.pooling != "none":
             return np.ones(self.n_rows, bool)
         final = np.zeros(self.n_rows, bool)
@@ -207,7 +208,7 @@ class SentenceFolder:
 
     @property
     def key(self) -> str:
-        """What tells the rows of this folder from those of others."""
+        """Identifies the rows of this folder among others."""
         return f"{self.fingerprint} {self.pooling}"
 
     def rows_of(self, sentence: int) -> int:
@@ -225,19 +226,19 @@ class SentenceFolder:
 
     @property
     def groups_are_sentences(self) -> bool:
-        """Always: files of one text are sentences of their own."""
+        """True: files with the same text are still separate sentences."""
         return True
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Concept label of each row, 0 to 3; an error names the files that have none."""
+        """Concept label of each row, 0 to 3; an error names the files without a valid one."""
         if faults := self.label_faults:
             raise self._faulty(faults)
         return np.array([info.label for info in self.files], np.int64)[self.sentence_of_row]
 
     @property
     def label_faults(self) -> dict[str, FileFormatError]:
-        """What is wrong with the label of each file that has no usable one, by its name."""
+        """The fault of the label of each file without a valid one, by the name of the file."""
         return {
             info.name: file_fault(
                 self.path / info.name,
@@ -255,14 +256,14 @@ class SentenceFolder:
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:
-        """The sentence's own index, or its position where the files hold none."""
+        """Index of the sentence of each row, or its position where files do not hold indices."""
         indices = [info.sentence_index for info in self.files]
         values = np.arange(len(indices)) if indices[0] is None else np.array(indices, np.int64)
         return values[self.sentence_of_row]
 
     @property
     def sentences(self) -> NDArray[np.str_] | None:
-        """The text of each row's sentence, or None where the files hold none."""
+        """Text of the sentence of each row, or None where files do not hold texts."""
         texts = [info.sentence for info in self.files]
         if any(text is None for text in texts):
             return None
@@ -270,23 +271,23 @@ class SentenceFolder:
 
     @property
     def file_names(self) -> NDArray[np.str_]:
-        """Name of the file that each row comes from."""
+        """Name of the file of each row."""
         return np.array([info.name for info in self.files])[self.sentence_of_row]
 
     def describe_row(self, row: int) -> str:
-        """Name the file that a row comes from, with its path."""
+        """Return the path of the file of a row."""
         return str(self.path / self.files[self.sentence_of_row[row]].name)
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(n_rows, d_embed)."""
+        """Return embeddings of shape (n_rows, d_embed)."""
         return self._rows("embeddings", 0, Members(embeddings=True), rows)
 
     def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(n_rows, d_model) of one layer; the first call reads all layers."""
+        """Return hidden states of shape (n_rows, d_model); the first call reads all layers."""
         return self._rows("hidden_states", layer, Members(layers=tuple(self.layers.tolist())), rows)
 
     def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
-        """(n_rows, n_features) of one SAE config; the first call reads all configs."""
+        """Return SAE features of shape (n_rows, n_features); the first call reads all configs."""
         everything = Members(configs=tuple(range(len(self.config_layers))))
         return self._rows("activations", config, everything, rows)
 
@@ -299,9 +300,9 @@ class SentenceFolder:
         return values if rows is None else values[rows]
 
     def read(self, members: Members, *, finite: bool = False) -> None:
-        """Read what is asked for and not there yet, in one pass over the files, and keep it.
+        """Read those members that are not in memory yet, in one pass over the files, and keep them.
 
-        With `finite`, NaN and infinite values among it are faults.
+        With `finite`, NaN and infinite values are faults.
         """
         with self._lock:
             missing = tuple(n for n in members.read_configs if ("activations", n) not in self._kept)
@@ -324,8 +325,8 @@ class SentenceFolder:
     ) -> Iterator[SentenceRows]:
         """Read some of the files, in order.
 
-        After a faulty file nothing more is yielded, but the others are read as well, and the error
-        at the end names all that are faulty.
+        After a faulty file nothing more is yielded, but the others are still read, and the error at
+        the end names all faulty files.
         """
         infos = [self.files[number] for number in numbers]
         read = partial(read_rows, finite=finite)
@@ -352,11 +353,11 @@ class SentenceFolder:
         damage_only: bool = False,
         known: Container[str] = (),
     ) -> dict[str, FileFormatError]:
-        """Read members of the files once; say what is wrong with each file, by its name.
+        """Read members of the files once; return the fault of each faulty file, by its name.
 
-        Damage is a fault, and unless `damage_only` so are NaN and infinite values. With `keep` the
-        values stay in memory if there are no faults, otherwise memory is bounded. Files whose names
-        are `known` are not read.
+        Damage is a fault and, unless `damage_only`, NaN and infinite values are too. With `keep`
+        values stay in memory if there are no faults; otherwise memory is bounded. Files whose names
+        are in `known` are not read.
         """
         numbers = [n for n, info in enumerate(self.files) if info.name not in known]
         try:
@@ -370,7 +371,7 @@ class SentenceFolder:
         return {}
 
     def stream(self, numbers: Sequence[int], members: Members) -> Iterator[list[Block]]:
-        """Read some of the files, in order, and keep nothing: the blocks of one file at a time.
+        """Read some files, in order, and keep nothing; yield the blocks of one file at a time.
 
         The config of a block is its position among the `read_configs` of `members`.
         """
@@ -393,7 +394,7 @@ class SentenceFolder:
         members: Members,
         bounds: Sequence[int] | None = None,
     ) -> Iterator[Iterable[Block]]:
-        """Stream file by file where each file's rows stand together; else read all into memory."""
+        """Stream file by file if the rows of each file are adjacent; else read all into memory."""
         positions = np.arange(self.n_rows) if rows is None else rows
         sentences = self.sentence_of_row[positions]
         files = [0, *(np.flatnonzero(np.diff(sentences)) + 1).tolist(), len(positions)]
@@ -432,19 +433,20 @@ class SentenceFolder:
             self._kept["activations", config] = stack_rows(kept).as_csr(self.n_features or 0)
 
     def bytes_of(self, members: Members) -> int:
-        """Bytes that dense rows take once they are read."""
+        """Return the bytes of memory that dense rows need."""
         columns = (self.d_embed or 0) * members.embeddings
         columns += (self.d_model or 0) * len(members.layers)
         return 4 * self.n_rows * columns
 
     def shortage(self, n_bytes: int) -> str:
-        """Say what reading needs and what to do, if memory does not suffice; else nothing."""
+        """Return a message if `n_bytes` do not fit in memory, otherwise an empty text."""
         free = available_memory()
         if free is None or n_bytes <= free:
             return ""
         return (
-            f"{self.path}: these rows need {n_bytes / 1e9:.3g} GB of memory and {free / 1e9:.3g} GB"
-            f" are free; sklprep pack {self.path} OUT makes it a folder that is read in place."
+            f"{self.path}: these rows need {n_bytes / 1e9:.3g} GB of memory, but"
+            f" {free / 1e9:.3g} GB are free; sklprep pack {self.path} OUT makes a pack, which is"
+            " read in place."
         )
 
     def _require_memory(self, n_bytes: int) -> None:
@@ -459,7 +461,7 @@ class SentenceFolder:
                 member,
                 "is missing",
                 "an array of that name",
-                "Extract the files again with it, or ask for something else.",
+                "Extract the files again with it, or choose another input.",
             )
 
     def _each_file(
@@ -470,7 +472,7 @@ class SentenceFolder:
         *,
         n_jobs: int | None = None,
     ) -> Iterator[Any]:
-        """Run a function on each file; small work is done sooner in one thread than handed out."""
+        """Run a function on each file; one thread is faster than several for little work."""
         from joblib import Parallel, delayed
 
         results = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(
@@ -487,7 +489,7 @@ class SentenceFolder:
 
 
 def available_memory() -> int | None:
-    """Bytes that can be allocated without swapping, where the system tells."""
+    """Return the bytes that can be allocated without swapping; None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -523,25 +525,25 @@ def _list_sentence_files(folder: Path) -> list[str]:
     elif any(folder.glob("layer_*_activations.npz")):
         hint = (
             "it holds layer_*_activations.npz, the old layer-wise format. Run the extraction that"
-            " writes one file a sentence."
+            " writes one file per sentence."
         )
     elif foreign := _say_what_lies_there(folder):
         hint = foreign
     elif subfolders := sorted(path.parent for path in folder.glob(f"*/{PATTERN}")):
-        hint = f"but in its subfolder. Did you mean {subfolders[0]}?"
+        hint = f"they are in a subfolder. Did you mean {subfolders[0]}?"
     else:
         hint = "Run the extraction first, or check the path."
     raise DataError(f"No sentence_*.npz files found in {folder}: {hint}")
 
 
 def _warn_of_padding(folder: Path, files: Sequence[SentenceInfo], pooling: str) -> None:
-    """Warn of tokens behind the final one, which is the last of its sentence unless padded."""
-    padded = [info for info in files if info.final_tokens and info.n_behind_final]
+    """Warn of tokens after the final one, which are usually padding."""
+    padded = [info for info in files if info.final_tokens and info.n_after_final]
     if padded:
         what = "becomes a row" if pooling == "none" else f"counts in the {pooling}"
         warnings.warn(
-            f"{len(padded)} of {len(files)} files of {folder} have tokens behind the final one"
-            f" ({padded[0].name} has {padded[0].n_behind_final} first): with pooling {pooling!r}"
+            f"{len(padded)} of {len(files)} files of {folder} have tokens after the final one"
+            f" (first: {padded[0].name}, {padded[0].n_after_final}): with pooling {pooling!r}"
             f" each of them {what}. If they are padding, extract the files again without it, or use"
             " pooling 'final'.",
             SklprepWarning,
@@ -550,24 +552,24 @@ def _warn_of_padding(folder: Path, files: Sequence[SentenceInfo], pooling: str) 
 
 
 def _say_what_lies_there(folder: Path) -> str:
-    """What to do with the arrays of other tools, if the folder holds any."""
+    """Say what to do with files of other tools, if the folder holds any."""
     for suffix in TORCH_AND_PICKLE:
         if found := list_files(folder, suffix):
             return f"it holds {found[0].name}. {say_conversion(found[0])}"
     for suffix in _ALONE:
         if found := list_files(folder, suffix):
             do = (
-                "Give that file by itself."
+                "Give that file instead of the folder."
                 if suffix in (".h5", ".hdf5")
                 else "Give its arrays to ActivationSet.from_arrays(hidden_states=..., labels=...),"
-                " or write them as .safetensors or .npy files, one array layer_{layer} a layer."
+                " or write them as .safetensors or .npy files, one array layer_{layer} per layer."
             )
             return f"it holds {len(found)} {suffix} files ({found[0].name} first). {do}"
     return ""
 
 
 def _try(function: Callable[..., Any], path: Path, *arguments: Any) -> Any:
-    """Give what a function returns for a file, or what is wrong with the file."""
+    """Return the result of a function for a file, or the fault of the file."""
     try:
         return function(path, *arguments)
     except FileFormatError as error:
@@ -576,7 +578,7 @@ def _try(function: Callable[..., Any], path: Path, *arguments: Any) -> Any:
         if error.errno in _SCARCE:
             raise
         fault = file_fault(path, None, f"cannot be read ({error.strerror})", "a file to read")
-    fault.__context__ = fault.__cause__ = None  # the frames hold what was read
+    fault.__context__ = fault.__cause__ = None  # their frames hold arrays
     return fault.with_traceback(None)
 
 
@@ -595,7 +597,7 @@ def _split_faults(
 def _find_odd(
     folder: Path, files: Sequence[SentenceInfo], pooling: str
 ) -> dict[str, FileFormatError]:
-    """Find the files that disagree with the first of those that most agree with."""
+    """Find the files that are inconsistent with the majority."""
 
     def shape_of(info: SentenceInfo) -> tuple[Any, ...]:
         return info.layers, info.average_l0s, info.widths, info.sentence_index is None
@@ -624,7 +626,7 @@ def _compare(folder: Path, info: SentenceInfo, model: SentenceInfo) -> FileForma
                 what.split()[0],
                 f"differs from {model.name}: {what} {_brief(found)}",
                 f"{_brief(expected)} as there",
-                "A folder holds the files of one extraction; move the odd ones out.",
+                "A folder must hold the files of one extraction; move the others out.",
             )
     return None
 
@@ -632,7 +634,7 @@ def _compare(folder: Path, info: SentenceInfo, model: SentenceInfo) -> FileForma
 def _check_alone(
     folder: Path, info: SentenceInfo, pooling: str, seen: dict[int, str]
 ) -> FileFormatError | None:
-    """Check its final token, and that no other file has its index; a sound one takes the index."""
+    """Check its final token, and that its index is unique; record the index of a valid file."""
     if pooling == "final" and len(info.final_tokens) != 1:
         return file_fault(
             folder / info.name,

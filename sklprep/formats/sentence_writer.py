@@ -1,4 +1,4 @@
-"""Writing sentence files: folders of them, one sentence in memory at a time."""
+"""Writing folders of sentence files, with one sentence in memory at a time."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def write_sentence_files(folder: Path, sentences: Iterable[Arrays], n: int) -> N
     width = max(6, len(str(n - 1)))
     for number, members in enumerate(sentences):
         write_npz(folder / f"sentence_{number:0{width}d}.npz", members, compress=True, sync=False)
-        del members  # or it would stay in memory while the next one is made
+        del members  # or it would stay in memory while the next one is created
 
 
 def export_sentences(rows: Rows, output: str | os.PathLike[str]) -> None:
-    """Write rows as a folder of sentence files that gives them back.
+    """Write rows as a folder of sentence files, from which they can be read again.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def export_sentences(rows: Rows, output: str | os.PathLike[str]) -> None:
     OutputError
         If the path cannot be written.
     DataError
-        If sentence files cannot say all that the rows do.
+        If sentence files cannot represent the rows.
     """
     require_new_folder(output)
     layers, average_l0s = _config_axis(rows)
@@ -91,11 +91,11 @@ def _wide_members(blocks: Iterable[Block], layers: NDArray[np.int64], dtype: str
 
 
 def _config_axis(rows: Rows) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Layer and average_l0 of each position of the files' config axis."""
+    """Return layer and average_l0 of each position along the config axis of the files."""
     source = rows.source
     if source.d_model is None:
         raise DataError(
-            f"The set has no hidden states; expected them, as in all sentence files. {_INSTEAD}"
+            f"The set has no hidden states; expected some, as in all sentence files. {_INSTEAD}"
         )
     if source.n_features is None:
         return source.layers, np.zeros(len(source.layers), np.int64)
@@ -105,14 +105,14 @@ def _config_axis(rows: Rows) -> tuple[NDArray[np.int64], NDArray[Any]]:
         if odd[0] in source.sae_layers:
             there, missing = missing, there
         raise DataError(
-            f"Layer {odd[0]} has {there} but no {missing}; expected both, as sentence files hold"
-            f" both of each layer. {_INSTEAD}"
+            f"Layer {odd[0]} has {there} but no {missing}; expected both, because sentence files"
+            f" hold both for each layer. {_INSTEAD}"
         )
     return source.sae_layers, source.average_l0s
 
 
 def _bounds_of(rows: Rows) -> list[int]:
-    """Rows before which a sentence begins, and their number; checks what a file holds once."""
+    """Return the first row of each sentence, and the number of rows; check that files suffice."""
     n = len(rows)
     if not n:
         raise DataError("The set has no rows; expected at least 1.")
@@ -131,11 +131,11 @@ def _bounds_of(rows: Rows) -> list[int]:
         if values is not None and (differs := values != values[firsts][sentence]).any():
             row = int(np.argmax(differs))
             raise DataError(
-                f"Sentence {indices[row]} has rows of the {name}s {values[firsts[sentence[row]]]}"
-                f" and {values[row]}; expected one {name}, as a sentence file holds it once."
-                f" {_INSTEAD}"
+                f"Sentence {indices[row]} has rows with the {name}s"
+                f" {values[firsts[sentence[row]]]} and {values[row]}; expected one {name}, because"
+                f" a sentence file holds only one. {_INSTEAD}"
             )
-    apart = "sentence, whose rows lie side by side" if rows.source.pooling == "none" else "row"
+    apart = "sentence, whose rows must be adjacent" if rows.source.pooling == "none" else "row"
     for name, values in (("sentence_index", indices), ("group", groups)):
         _, distinct = np.unique(values[firsts], return_index=True)
         if len(distinct) < len(firsts):
@@ -143,14 +143,14 @@ def _bounds_of(rows: Rows) -> list[int]:
             other = firsts[values[firsts] == values[row]][0]
             raise DataError(
                 f"Rows {other} and {row} share the {name} {values[row]}; expected a different one"
-                f" in each {apart}, as sentence files have no other groups. {_INSTEAD}"
+                f" in each {apart}, because sentence files do not hold groups. {_INSTEAD}"
             )
     good = np.isin(labels, [0, 1, 2, 3])
     if not good.all():
         row = int(np.argmin(good))
         raise DataError(
             f"Row {row} has the label {labels[row : row + 1].tolist()[0]!r}; expected 0, 1, 2 or 3,"
-            f" as sentence files hold them. {_INSTEAD}"
+            f" the labels of sentence files. {_INSTEAD}"
         )
     n_final = np.add.reduceat(rows.is_final_token.astype(np.int64), firsts)
     if (n_final != 1).any():

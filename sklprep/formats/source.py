@@ -1,4 +1,4 @@
-"""What every source of rows can do, whether its rows lie in files, in a pack or in memory."""
+"""The protocol of sources of rows, whether rows are in files, in a pack or in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _BLOCK_ROWS = 256
-"""Rows of a block: 2 MB of a layer 2,304 wide, so that memory stays small and loops stay few."""
+"""Rows of a block, 2 MB of a layer of width 2,304: little memory, and few iterations."""
 
 
 class Source(Protocol):
@@ -26,17 +26,17 @@ class Source(Protocol):
     Attributes
     ----------
     place : Path or None
-        The folder of sentence files, or the pack, that errors name; None for arrays.
+        The path that errors name; None for arrays.
     d_embed, d_model, n_features : int or None
-        Widths of embeddings, hidden states and SAE features; None for what there is not.
+        Widths of embeddings, hidden states and SAE features; None for missing ones.
     mapping : str
-        How the numbers of another tool became layers; empty where they are ours.
+        Which arrays of another tool became which layers; empty for sklprep's own formats.
     is_pooled : bool
-        Whether sklprep pooled the tokens itself, so that `pooling` is known and not assumed.
+        Whether `pooling` is known, not assumed.
     groups_are_sentences : bool
-        Whether `groups` tells sentences apart that have one text.
+        Whether `groups` are single sentences, also where several have the same text.
     left_out : mapping of str to FileFormatError
-        Files whose sentences are not among the rows, by name, and why.
+        Files that were left out, by name, and why.
     """
 
     name: str
@@ -59,17 +59,17 @@ class Source(Protocol):
     def sae_layers(self) -> NDArray[np.int64]: ...
     @property
     def stored_dtype(self) -> str:
-        """Dtype that holds each value of the rows: that of the dump."""
+        """Dtype that can hold each value of the rows exactly."""
 
     @property
     def fingerprint(self) -> str: ...
     @property
     def key(self) -> str:
-        """What tells the rows from those of other sources, without reading all of them."""
+        """Identifies the rows among those of other sources, without reading all of them."""
 
     @property
     def is_final_token(self) -> NDArray[np.bool_]:
-        """Whether a row stands for its sentence; all but one of the tokens of a sentence do not."""
+        """Whether a row is the final token, or the pooled row, of its sentence."""
 
     @property
     def groups(self) -> NDArray[np.int64]: ...
@@ -81,27 +81,27 @@ class Source(Protocol):
     def sentences(self) -> NDArray[np.str_] | None: ...
     @property
     def file_names(self) -> NDArray[np.str_]:
-        """Name of the sentence file of each row; empty for rows that come from none."""
+        """Name of the file of each row; empty for rows that are not from a file of a sentence."""
 
     @property
     def left_out(self) -> Mapping[str, FileFormatError]: ...
     def describe_row(self, row: int) -> str:
-        """Name, for an error, what a row comes from."""
+        """Describe, for an error, where a row comes from."""
 
     def require(self, member: str) -> None:
-        """Raise `DataError` unless there is this member."""
+        """Raise `DataError` unless the source has this member."""
 
     def embeddings(self, rows: NDArray[np.int64] | None = ...) -> NDArray[np.float32]: ...
     def layer(self, layer: int, rows: NDArray[np.int64] | None = ...) -> NDArray[np.float32]: ...
     def config(self, config: int, rows: NDArray[np.int64] | None = ...) -> csr_array: ...
     def read(self, members: Members) -> None:
-        """Read members of all rows now and keep them, where reading them again would take long."""
+        """Read members of all rows now and keep them, where reading them again would be slow."""
 
     def unread(self) -> Self:
-        """Give the same source as it was before anything was read."""
+        """Return the same source without values that were read."""
 
     def without(self, faults: Mapping[str, FileFormatError]) -> Self:
-        """Give the same source without the rows of these sentence files."""
+        """Return the same source without the rows of these files."""
 
     def blocks(
         self,
@@ -109,15 +109,16 @@ class Source(Protocol):
         members: Members,
         bounds: Sequence[int] | None = ...,
     ) -> Iterator[Iterable[Block]]:
-        """Read members of some rows once, in bounded memory: all blocks of some rows at a time.
+        """Read members of some rows once, in bounded memory, some rows at a time.
 
-        Nothing is checked: there may be NaN and infinite values. `bounds` are positions among
-        `rows` before which to begin anew, from 0 to their number; None leaves it to the source.
+        Each item has the blocks of all members for these rows. Values are not checked: they may be
+        NaN or infinite. `bounds` are the positions in `rows` at which items begin, from 0 to the
+        number of rows; None leaves them to the source.
         """
 
 
 def all_members(source: Source) -> Members:
-    """All that there is to read of a source."""
+    """Return all members that a source has."""
     return Members(
         source.d_embed is not None,
         tuple(source.layers.tolist()) if source.d_model is not None else (),
@@ -126,18 +127,18 @@ def all_members(source: Source) -> Members:
 
 
 class InPlace:
-    """A source whose rows are read where they lie: nothing to read before, nothing kept after."""
+    """A source whose rows are read in place: nothing is read before or kept after."""
 
     @property
     def groups_are_sentences(self) -> bool:
-        """Groups were given, or hold the rows of one text together already."""
+        """False: groups were given, or sentences with the same text already share one."""
         return False
 
     def read(self, members: Members) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def unread(self) -> Self:
-        """Give the source itself."""
+        """Return the source itself."""
         return self
 
     def blocks(
@@ -146,7 +147,7 @@ class InPlace:
         members: Members,
         bounds: Sequence[int] | None = None,
     ) -> Iterator[Iterable[Block]]:
-        """Read members of some rows once, in bounded memory, as `Source.blocks` says."""
+        """Read members of some rows once, in bounded memory; see `Source.blocks`."""
         return blocks_in_place(self, rows, members, bounds)
 
 
@@ -156,7 +157,7 @@ def blocks_in_place(
     members: Members,
     bounds: Sequence[int] | None = None,
 ) -> Iterator[Iterable[Block]]:
-    """Do what `Source.blocks` does where rows can be read in any order."""
+    """Implement `Source.blocks` for sources whose rows can be read in any order."""
     rows = np.arange(source.n_rows) if rows is None else rows
     if bounds is None:
         bounds = [*range(0, len(rows), _BLOCK_ROWS), len(rows)]

@@ -1,4 +1,4 @@
-"""Rows that share a text, and so belong together."""
+"""Groups of rows that share a text."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 
 def merge_by_text(groups: NDArray[np.int64], texts: NDArray[np.str_]) -> NDArray[np.int64]:
-    """Put groups together that share a text; rows without one keep their groups.
+    """Merge groups that share a text; rows without a text keep their groups.
 
-    Groups that share none come back as they are, without an import of scipy.
+    If no groups share a text, they are returned unchanged, without importing scipy.
 
     Examples
     --------

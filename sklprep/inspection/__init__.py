@@ -1,1 +1,1 @@
-"""What data holds, and what in it would spoil a published score."""
+"""Descriptions and audits of data: their content, and what would spoil a published score."""

@@ -1,4 +1,4 @@
-"""What in the data would flatter or spoil a published score, and what to do about it."""
+"""`audit_activations`: what in the data would inflate or spoil a score, and what to do about it."""
 
 from __future__ import annotations
 
@@ -48,25 +48,27 @@ from sklprep.transformers.targets import ENOUGH_ACTIVE
 TEXT = "text"
 
 _SAME_TOKEN = 0.5
-"""Share of the sentences from which one final token is worth a word: most rows of the embeddings
-are one row then."""
+"""Share of the sentences with the same final token from which it is reported: then most rows of the
+embeddings are equal."""
 
 _WORD_OR_MARK = re.compile(r"\w+|[^\w\s]")
-_SHARE_OF_CHAIN = 5  # a group of more than one in so many sentences may be chained together
+_SHARE_OF_CHAIN = 5  # a group of more than a fifth of the sentences may be a chain
 
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What `audit_activations` found.
+    """Result of `audit_activations`.
 
     Attributes
     ----------
     findings : list of Finding
+        What was found; each finding says what, why it matters and what to do.
     groups : ndarray of shape (n_rows,), int64
-        Proposed groups: the rows that belong together already, joined where their sentences are
-        duplicates or near-duplicates, numbered by the `sentence_indices` of their first row. Give
-        them to `layer_sweep(groups=...)`.
+        Proposed groups: those of the set, merged where sentences are duplicates or near-duplicates,
+        numbered by the `sentence_indices` of their first rows. Give them to
+        `layer_sweep(groups=...)`.
     sentence_indices : ndarray of shape (n_rows,), int64
+        Index of the sentence of each row.
     """
 
     findings: list[Finding]
@@ -77,7 +79,7 @@ class Audit:
         return "\n\n".join(map(str, self.findings)) or "Nothing found."
 
     def save_groups(self, path: str | os.PathLike[str]) -> None:
-        """Write the groups as CSV, one line a sentence, as ``sklprep sweep --groups`` takes it."""
+        """Write the groups as CSV, one line per sentence, for ``sklprep sweep --groups``."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["sentence_index", "group"])
@@ -96,23 +98,23 @@ def audit_activations(
     threshold: float | None = None,
     scan: Scan | None = None,
 ) -> Audit:
-    """Look for what makes scores on this data too good or meaningless.
+    """Look for properties of the data that make scores too good or meaningless.
 
-    Looked for are values that are not finite, one text with different labels, exact and
-    near-duplicate sentences, final tokens that are all the same token, rare classes, constant
-    columns, dead and always-on SAE features.
+    The audit reports values that are not finite, texts with different labels, exact and
+    near-duplicate sentences, final tokens that are all the same, rare classes, constant columns,
+    and SAE features that are never or always active.
 
     Parameters
     ----------
     acts : ActivationSet
-        Its values are read once, in bounded memory.
+        The data; values are read once, in bounded memory.
     near : "text" or int, default="text"
-        What near-duplicates are compared by: the words, or the hidden states of that layer.
+        How near-duplicates are found: by their words, or by the hidden states of a layer.
     threshold : float or None, default=None
-        Cosine from which two sentences are near-duplicates, above 0 and up to 1; by default 0.7 of
-        words and 0.95 of hidden states.
+        Cosine from which two sentences are near-duplicates, above 0 and up to 1; by default 0.7 for
+        words and 0.95 for hidden states.
     scan : Scan or None, default=None
-        The pass over the values, if it was made already (for a layer, with ``keep=near``).
+        The pass over the values, if it was already made (with ``keep=near`` for a layer).
 
     Returns
     -------
@@ -121,16 +123,16 @@ def audit_activations(
     Raises
     ------
     UsageError
-        If `threshold` is out of range, or a layer is asked for where rows are tokens.
+        If `threshold` is out of range, or `near` is a layer although rows are tokens.
     LayerNotFoundError
-        If the data has no such layer.
+        If the data do not have this layer.
 
     Notes
     -----
     Words are compared by the cosine of TF-IDF vectors (`TfidfVectorizer`, fitted on the distinct
-    texts of the set, words of one letter included), hidden states by that of their rows after each
-    column was standardized: without it a few massive dimensions make all cosines alike. Groups are
-    the connected components: a sentence belongs to the group of whatever it is near to.
+    texts of the set, including words of one letter), and hidden states by the cosine of rows after
+    standardizing each column; otherwise a few massive dimensions would make all cosines nearly
+    equal. Groups are connected components: a sentence shares the group of all its near-duplicates.
 
     Examples
     --------
@@ -175,7 +177,7 @@ def audit_activations(
 
 
 def choose_threshold(acts: ActivationSet, near: int | str, threshold: float | None) -> float:
-    """Check what near-duplicates are to be compared by; give the cosine from which they count."""
+    """Check how near-duplicates are found, and return the cosine from which they count."""
     if isinstance(near, str):
         if near != TEXT:
             raise UsageError(f"near must be 'text' or the number of a layer, got {near!r}.")
@@ -183,7 +185,7 @@ def choose_threshold(acts: ActivationSet, near: int | str, threshold: float | No
         require_layers([near], acts.layers.tolist())
         if acts.pooling == "none":
             raise UsageError(
-                "Sentences can be compared by a layer only where each is one row; pool with final,"
+                "Sentences can be compared by a layer only if each is one row; pool with final,"
                 " mean or max, or compare them by text."
             )
     if threshold is None:
@@ -195,7 +197,7 @@ def choose_threshold(acts: ActivationSet, near: int | str, threshold: float | No
 
 @dataclass(frozen=True, slots=True)
 class _Sentences:
-    """The sentences of a set, and what of them belongs together."""
+    """The sentences of a set, and their groups."""
 
     indices: NDArray[np.int64]
     texts: NDArray[np.str_] | None
@@ -204,7 +206,7 @@ class _Sentences:
 
 
 def _find_copies(sentences: _Sentences) -> list[Finding]:
-    """Join the sentences of one text, and say where their labels differ."""
+    """Join sentences with the same text, and report those with different labels."""
     if sentences.texts is None:
         return []
     copies = find_equal(sentences.texts.tolist())
@@ -227,7 +229,7 @@ def _find_copies(sentences: _Sentences) -> list[Finding]:
 
 
 def _find_conflicts(copies: Sequence[NDArray[np.int64]], sentences: _Sentences) -> list[Finding]:
-    """Say which copies of one text have different labels."""
+    """Report copies of one text with different labels."""
     texts, labels = sentences.texts, sentences.labels
     if texts is None or labels is None:
         return []
@@ -244,8 +246,8 @@ def _find_conflicts(copies: Sequence[NDArray[np.int64]], sentences: _Sentences) 
             "label-conflicts",
             f"{n_of(len(conflicts), 'text')} {verb(len(conflicts), 'occur')} with different"
             f" labels: {shown}{and_more(conflicts)}.",
-            "No model can answer all of them, which bounds the score, and one label is wrong"
-            " or says something that the text does not.",
+            "No model can predict all of them, which limits the score; either a label is wrong, or"
+            " it depends on something that is not in the text.",
             "Correct the labels, or leave these sentences out.",
         )
     ]
@@ -254,11 +256,11 @@ def _find_conflicts(copies: Sequence[NDArray[np.int64]], sentences: _Sentences) 
 def _find_near(
     sentences: _Sentences, near: int | str, threshold: float, rows: NDArray[np.float32] | None
 ) -> list[Finding]:
-    """Join near-duplicates, by the text or by the rows of a layer, and say which there are."""
+    """Join near-duplicates, by text or by the rows of a layer, and report them."""
     if near != TEXT and rows is not None:
         positions, vectors, how = np.arange(len(rows)), row_vectors(rows), f"layer {near}"
     elif sentences.texts is not None:
-        _, positions = np.unique(sentences.texts, return_index=True)  # copies are joined already
+        _, positions = np.unique(sentences.texts, return_index=True)  # copies are already joined
         positions = np.sort(positions)
         vectors, how = text_vectors(sentences.texts[positions]), "TF-IDF"
     else:
@@ -296,20 +298,20 @@ def _describe_near(
         for cosine, i, j in nearest
     )
     chained = (
-        f" The largest group holds {largest / n:.0%} of all sentences: if that is too"
-        " much, raise threshold=...; if it is one template, there are hardly any independent"
+        f" The largest group has {largest / n:.0%} of all sentences: if that is too"
+        " much, raise threshold=...; if they are one template, there are hardly any independent"
         " sentences to test on."
         if largest > max(n / _SHARE_OF_CHAIN, 2)
         else ""
     )
     return Finding(
         "near-duplicates",
-        f"{n_of(n_pairs, 'pair')} of sentences {'are' if n_pairs > 1 else 'is'} alike by a cosine"
-        f" of at least {alike}: {shown}{and_more(range(n_pairs), len(nearest))}. With"
+        f"{n_of(n_pairs, 'pair')} of sentences {'have' if n_pairs > 1 else 'has'} a cosine of at"
+        f" least {alike}: {shown}{and_more(range(n_pairs), len(nearest))}. With"
         f" exact copies, {n_involved} of {n} sentences form"
-        f" {n_of(int((sizes > 1).sum()), 'group')}, the largest of {largest}.",
-        "A test sentence whose twin was trained on is recognized, not understood, and the score is"
-        " too high.",
+        f" {n_of(int((sizes > 1).sum()), 'group')}, the largest with {largest}.",
+        "A test sentence with a near-duplicate among the training sentences is recognized from it,"
+        " and the score is too high.",
         f"Split by group: groups=audit.groups.{chained}",
     )
 
@@ -317,7 +319,7 @@ def _describe_near(
 def _find_same_token(
     acts: ActivationSet, scan: Scan, texts: NDArray[np.str_] | None
 ) -> list[Finding]:
-    """Say whether many final tokens are the same, by the text and by their embeddings."""
+    """Report if many final tokens are equal, by text or by embeddings."""
     if acts.pooling != "final" or not acts.rows.source.is_pooled:
         return []
     n_same = n_ends = 0
@@ -333,14 +335,14 @@ def _find_same_token(
     if n_ends >= _SAME_TOKEN * len(acts):
         facts.append(f"{n_ends} of {len(acts)} sentences end in {token!r}")
     if scan.embedding_digests:
-        facts.append(f"{n_same} of {len(acts)} final tokens have the very same embedding")
+        facts.append(f"{n_same} of {len(acts)} final tokens have the same embedding")
     return [
         Finding(
             "same-final-token",
             f"{'; '.join(facts)}.",
-            "The embedding of a final token that all sentences share knows nothing of its sentence:"
-            " a poor score of embedding-to-* says nothing about embeddings, and any layer beats"
-            " it.",
+            "The embedding of a final token that all sentences share carries no information about"
+            " its sentence: a poor score of embedding-to-* then says nothing about embeddings, and"
+            " any layer is better.",
             "Compare layers with TF-IDF (a baseline of sklprep sweep), or use pooling='mean'.",
         )
     ]
@@ -388,9 +390,9 @@ def _find_dead_features(acts: ActivationSet, scan: Scan) -> list[Finding]:
             "dead-features",
             f"{_span(dead)} of {acts.n_sae_features:,} features of an SAE are active in none of the"
             f" {len(acts)} rows, {_span(rare)} in fewer than {ENOUGH_ACTIVE}.",
-            "As a target such a feature is constant in whole test folds; scoring it is refused"
+            "As a target, such a feature is constant in some test folds; scoring it is refused"
             f" below {ENOUGH_ACTIVE} active rows.",
-            "Choose targets among the others"
+            "Choose other features as targets"
             + (", or pool with mean or max." if acts.pooling == "final" else "."),
         )
     ]
@@ -411,9 +413,9 @@ def _find_always_on_features(acts: ActivationSet, scan: Scan) -> list[Finding]:
             "always-on-features",
             f"{n_of(n_always, 'feature')} {'are' if n_always > 1 else 'is'} active in every row"
             f" ({where if len(where) < 200 else where[:197] + '...'}).",
-            "What is always on does not mark a concept; it often carries the norm or the"
-            " position of the token.",
-            "Look at what such a feature stands for before you predict or name it.",
+            "A feature that is always active does not indicate a concept; it often encodes the norm"
+            " or the position of the token.",
+            "Check what such a feature represents before you predict or name it.",
         )
     ]
 

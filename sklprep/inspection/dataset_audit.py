@@ -1,4 +1,4 @@
-"""The audit of a dataset file: what in X and y would flatter or spoil a score."""
+"""The audit of a dataset file: what in X and y would inflate or spoil a score."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from sklprep.inspection.findings import (
     first_sets,
     n_of,
     not_finite,
+    verb,
 )
 from sklprep.transformers.targets import ENOUGH_ACTIVE
 
-_ONE_TOKEN = ("final", "none")  # poolings whose rows are one token
+_ONE_TOKEN = ("final", "none")  # poolings whose rows are single tokens
 
 
 def audit_dataset(
     dataset: ProbeDataset, stats: DenseStats, digests: Sequence[bytes]
 ) -> list[Finding]:
-    """Look at a dataset: its y, and what `scan_dataset` says of its X."""
+    """Audit a dataset, given the results of `scan_dataset` for its X."""
     bad = [f"{stats.n_bad_rows} of {stats.n_rows} rows of X"] if stats.n_bad_rows else []
     n_constant = len(stats.constant)
     constant = [f"{n_constant} of {len(stats.low)} columns of X"] if n_constant else []
@@ -45,22 +46,23 @@ def audit_dataset(
 def _find_copies(
     copies: Sequence[NDArray[np.int64]], y: NDArray[Any], meta: Mapping[str, Any]
 ) -> list[Finding]:
-    """Say which rows of X are equal, and where y differs among them."""
+    """Report equal rows of X, and those with different y."""
     if not copies:
         return []
     embeddings = meta.get("meta_input_source") == EMBEDDINGS
     is_token = embeddings and meta.get("meta_pooling") in _ONE_TOKEN
     same_token = "A token has the same embedding in every sentence. " if is_token else ""
+    n_repeats = sum(len(same) - 1 for same in copies)
     findings = [
         Finding(
             "duplicates",
-            f"{n_of(sum(len(c) - 1 for c in copies), 'row')} of X repeat another one, value by"
+            f"{n_of(n_repeats, 'row')} of X {verb(n_repeats, 'repeat')} another one, value by"
             f" value, in {n_of(len(copies), 'set')} (rows {first_sets(copies)}).",
             f"{same_token}Where copies fall on both sides of a split, the model {SCORED_TWICE}.",
-            "Pool with mean, or read the score as what single words know."
+            "Pool with mean, or interpret the score as that of single words."
             if is_token
-            else "Give copies one group: audit the folder this was made from, and split by the"
-            " groups that it proposes.",
+            else "Give copies one group: audit the folder from which this was made, and split by"
+            " the groups that the audit proposes.",
         )
     ]
     different = [c for c in copies if len(np.unique(y[c], axis=0)) > 1]
@@ -70,7 +72,7 @@ def _find_copies(
                 "label-conflicts",
                 f"{n_of(len(different), 'set')} of equal rows of X with different y (rows"
                 f" {first_sets(different)}).",
-                "No model can answer all of them, which bounds the score.",
+                "No model can predict all of them, which limits the score.",
                 "Pool with mean." if is_token else "Correct the labels, or leave these rows out.",
             )
         )
@@ -87,7 +89,7 @@ def _find_poor_target(y: NDArray[Any], meta: Mapping[str, Any]) -> list[Finding]
         Finding(
             "rare-target",
             f"y is not zero in only {n_active} of {len(y)} rows.",
-            "Whole test folds hold nothing but zeros, and their R2 means nothing.",
+            "Some test folds may have only zeros, for which R2 is meaningless.",
             "Choose a feature that is active more often, or pool with mean or max.",
         )
     ]

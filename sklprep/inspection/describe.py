@@ -1,4 +1,4 @@
-"""What data holds: facts from headers, and from one pass over the values in bounded memory."""
+"""Descriptions of data: facts from headers, and from one pass over the values."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from sklprep.probes.probe import Probe
 from sklprep.transformers.targets import ENOUGH_ACTIVE
 
 MASSIVE = 20
-"""A dimension is massive where its peak, the largest magnitude over the rows, exceeds this many
-times the median over the peaks of all dimensions. In a model without any it is 7 times (MiniLM on
-movie reviews); massive ones are known at hundreds and thousands."""
+"""A dimension is massive if its peak, the largest magnitude over the rows, exceeds this many times
+the median of the peaks of all dimensions. In a model without massive dimensions (MiniLM on movie
+reviews) the largest ratio is 7; massive ones reach hundreds and thousands."""
 
-_MOST_LISTED = 10  # massive dimensions of a layer; they are few where there are any
+_MOST_LISTED = 10  # massive dimensions of a layer, which usually has few
 
 
 class DenseStats:
@@ -41,9 +41,9 @@ class DenseStats:
     Attributes
     ----------
     low, high : ndarray of shape (n_columns,)
-        Of the finite values; inf and -inf in a column that has none.
+        Those of the finite values; inf and -inf for columns without finite values.
     n_rows, n_bad_rows : int
-        Rows seen, and how many of them hold NaN or infinite values.
+        Number of rows, and of those with NaN or infinite values.
     """
 
     def __init__(self, width: int) -> None:
@@ -52,7 +52,7 @@ class DenseStats:
         self.n_rows = self.n_bad_rows = 0
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Count rows in."""
+        """Add rows."""
         rows = rows if rows.dtype.kind == "f" else rows.astype(np.float64)
         finite = np.isfinite(rows)
         if not finite.all():
@@ -68,7 +68,7 @@ class DenseStats:
         return np.flatnonzero(self.low == self.high)
 
     def facts(self) -> dict[str, Any]:
-        """Range, massive dimensions, constant columns."""
+        """Return range, massive dimensions and constant columns."""
         columns = np.flatnonzero(np.isfinite(self.low))
         low, high = self.low[columns], self.high[columns]
         peaks = np.maximum(np.abs(low), np.abs(high))
@@ -90,13 +90,14 @@ class DenseStats:
 
 
 class SparseStats:
-    """In how many rows each SAE feature is active, gathered block by block.
+    """Number of rows in which each SAE feature is active, gathered block by block.
 
     Attributes
     ----------
     active : ndarray of shape (n_features,)
+        Number of rows in which each feature is active.
     n_bad : int
-        NaN and infinite values.
+        Number of NaN and infinite values.
     """
 
     def __init__(self, n_features: int) -> None:
@@ -105,14 +106,14 @@ class SparseStats:
         self.n_bad = 0
 
     def add(self, columns: NDArray[Any], values: NDArray[Any]) -> None:
-        """Count entries in; a column at most once a row."""
+        """Add entries; each column may occur at most once per row."""
         self.active += np.bincount(columns[values != 0], minlength=len(self.active))
         finite = np.isfinite(values)
         self.n_bad += len(values) - int(finite.sum())
         self.high = max(self.high, float(values.max(initial=0.0, where=finite)))
 
     def facts(self, n_rows: int) -> dict[str, Any]:
-        """Summary over the features."""
+        """Return a summary over the features."""
         live = self.active[self.active > 0]
         return {
             "mean_active": float(self.active.sum() / n_rows),
@@ -126,22 +127,26 @@ class SparseStats:
 
 
 class Scan:
-    """One pass over the values of an `ActivationSet`, in memory that does not grow with its rows.
+    """Results of one pass over the values of an `ActivationSet`, in bounded memory.
 
     Parameters
     ----------
     acts : ActivationSet
     keep : int or None, default=None
-        A layer whose hidden states are kept as well, as `kept`.
+        A layer whose hidden states are kept as `kept`.
 
     Attributes
     ----------
     embeddings : DenseStats or None
+        Statistics of the embeddings.
     layers : dict of int to DenseStats
+        Statistics of the hidden states of each layer.
     configs : list of SparseStats
+        Statistics of each SAE.
     embedding_digests : list of bytes
-        Of each row, equal for equal embeddings; none unless rows are final tokens.
+        One per row, equal for equal embeddings; empty unless rows are final tokens.
     kept : ndarray of shape (n_rows, d_model), or None
+        Hidden states of the layer `keep`.
     """
 
     def __init__(self, acts: ActivationSet, *, keep: int | None = None) -> None:
@@ -166,17 +171,17 @@ class Scan:
 
 
 def digests_of(rows: NDArray[Any]) -> list[bytes]:
-    """A digest of each row, equal for equal rows."""
+    """Return a digest of each row, equal for equal rows."""
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
 
 
 def describe_activations(acts: ActivationSet) -> dict[str, Any]:
-    """Facts that headers and small members tell; ``values`` is left None.
+    """Gather facts from headers and small members; ``values`` stays None.
 
     Parameters
     ----------
     acts : ActivationSet
-        All that was opened.
+        All rows of an input.
 
     Returns
     -------
@@ -213,7 +218,7 @@ def describe_activations(acts: ActivationSet) -> dict[str, Any]:
 
 
 def describe_values(acts: ActivationSet, scan: Scan) -> dict[str, Any]:
-    """Facts of the values; ``None`` or empty for members that are not there."""
+    """Gather facts about the values; None or empty for missing members."""
     return {
         "embeddings": None if scan.embeddings is None else scan.embeddings.facts(),
         "hidden_states": [
@@ -229,7 +234,7 @@ def describe_values(acts: ActivationSet, scan: Scan) -> dict[str, Any]:
 
 
 def describe_probe(probe: Probe, path: Path) -> dict[str, Any]:
-    """Gather what there is to say of a probe."""
+    """Gather facts about a probe."""
     names = ("layer", "layer_numbering", "pooling", "classes", "threshold")
     facts = {name: getattr(probe, name) for name in (*names, "score", "stability", "provenance")}
     size = {"n_bytes": path.stat().st_size, "weight": [*probe.weight.shape]}
@@ -237,13 +242,14 @@ def describe_probe(probe: Probe, path: Path) -> dict[str, Any]:
 
 
 def describe_dataset(dataset: ProbeDataset, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Facts of a dataset file; ``values`` is left None.
+    """Gather facts about a dataset file; ``values`` stays None.
 
     Parameters
     ----------
     dataset : ProbeDataset
-        Its X is not looked at.
+        Its X is not used.
     path : path-like
+        The file.
 
     Returns
     -------
@@ -281,7 +287,7 @@ def describe_dataset(dataset: ProbeDataset, path: str | os.PathLike[str]) -> dic
 
 
 def scan_dataset(path: str | os.PathLike[str]) -> tuple[DenseStats, list[bytes]]:
-    """Read the X of a dataset in blocks; returns its columns' ranges, and a digest of each row."""
+    """Read X of a dataset in blocks; return statistics of its columns, and a digest of each row."""
     with NpzReader(path) as reader:
         n_rows, width = reader.header("X").shape
         stats, digests = DenseStats(width), []
@@ -292,7 +298,7 @@ def scan_dataset(path: str | os.PathLike[str]) -> tuple[DenseStats, list[bytes]]
 
 
 def _describe_y(y: YSummary) -> dict[str, Any]:
-    """How often each label occurs, or the range and the number of active rows."""
+    """Return the count of each label, or the range and the number of active rows."""
     if y.counts is not None:
         return {"labels": y.counts}
     low, high = _finite(y.low), _finite(y.high)
@@ -310,7 +316,7 @@ def _format_of(source: Source) -> dict[str, Any]:
 
 
 def _dtypes_of(source: Source) -> dict[str, list[str]]:
-    """Names of the dtypes that each member is stored in."""
+    """Return the names of the dtypes in which each member is stored."""
     names: dict[str, set[str]]
     if isinstance(source, DumpSource):
         return source.dtypes
@@ -335,7 +341,7 @@ def _dtypes_of(source: Source) -> dict[str, list[str]]:
 
 
 def _lengths(source: Source) -> dict[str, Any] | None:
-    """Number of tokens of a sentence; a pack knows it only where every token is a row."""
+    """Summarize the numbers of tokens; for a pack they are known only if tokens are rows."""
     if isinstance(source, SentenceFolder):
         lengths = np.array([info.n_tokens for info in source.files])
     elif isinstance(source, DumpSource):

@@ -1,4 +1,4 @@
-"""What an audit finds, and the findings that any data may have."""
+"""Findings of an audit, and those that any data may have."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from numpy.typing import NDArray
 from sklprep.notebook.words import count
 from sklprep.transformers.targets import ENOUGH_ACTIVE
 
-SCORED_TWICE = "is scored on what it was trained on, and its score is too high"
+SCORED_TWICE = "is scored on rows that it was trained on, and its score is too high"
 
 MOST_SHOWN = 5
-"""Of many sentences, rows or pairs, so many are named."""
+"""Number of sentences, rows or pairs that are listed."""
 
 _IMBALANCE = 3
-"""Times the rarest label that the commonest may have: at 3 to 1 among two labels the majority
-baseline has accuracy 0.75."""
+"""Largest ratio of the most common label to the rarest: with two labels at 3 to 1, the majority
+baseline has an accuracy of 0.75."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something a reader of the published number should know.
+    """A property of the data that readers of a published score should know.
 
     Attributes
     ----------
     code : str
-        Its kind, such as ``"near-duplicates"``.
+        Kind of finding, such as ``"near-duplicates"``.
     what : str
-        What there is, how many, which first.
+        What was found, with numbers and examples.
     why : str
-        What it does to a score.
+        How it affects a score.
     do : str
         What to do about it.
     """
@@ -48,7 +48,7 @@ class Finding:
 
 
 def find_imbalance(labels: NDArray[Any], rows: str) -> list[Finding]:
-    """Look at the number of rows of each label; `rows` is what messages call them."""
+    """Check the number of rows of each label; `rows` is their name in messages."""
     counts = count(labels)
     shown = ", ".join(f"{label}: {n}" for label, n in counts.items())
     smallest, largest = min(counts.values()), max(counts.values())
@@ -61,16 +61,17 @@ def find_imbalance(labels: NDArray[Any], rows: str) -> list[Finding]:
     return [
         Finding(
             "class-imbalance",
-            f"Labels are unbalanced or rare ({rows} a label: {shown}).",
-            f"Always answering with the commonest label has accuracy {largest / len(labels):.2f},"
-            f" and {smallest} {rows} of the rarest are {smallest / 5:.1f} a test fold of five.",
-            "Report it beside the majority baseline, or score with scoring='balanced_accuracy'.",
+            f"Labels are unbalanced or rare ({rows} per label: {shown}).",
+            "Always predicting the most common label has an accuracy of"
+            f" {largest / len(labels):.2f}, and the rarest label has {smallest} {rows}, or"
+            f" {smallest / 5:.1f} per test fold of five.",
+            "Report the score with the majority baseline, or use scoring='balanced_accuracy'.",
         )
     ]
 
 
 def not_finite(where: Sequence[str]) -> list[Finding]:
-    """The finding of values that are not finite, unless there are none."""
+    """Return the finding about values that are not finite, if there are any."""
     if not where:
         return []
     return [
@@ -85,47 +86,47 @@ def not_finite(where: Sequence[str]) -> list[Finding]:
 
 
 def constant_columns(where: Sequence[str]) -> list[Finding]:
-    """The finding of columns with one value in all rows, unless there are none."""
+    """Return the finding about columns with one value in all rows, if there are any."""
     if not where:
         return []
     return [
         Finding(
             "constant-columns",
             f"Columns with one value in all rows: {'; '.join(where)}.",
-            "They tell nothing, and a model fitted here cannot use them elsewhere; many of them"
-            " mean that the extraction went wrong, or that all rows are one token.",
-            "If they are few, nothing. Otherwise look at the extraction, or pool with mean.",
+            "They carry no information; many of them mean that the extraction failed, or that all"
+            " rows are the same token.",
+            "Nothing, if they are few. Otherwise check the extraction, or pool with mean.",
         )
     ]
 
 
 def first_sets(sets: Sequence[NDArray[Any]]) -> str:
-    """The first few sets of numbers, and the first few numbers of each."""
+    """Return the first few sets of numbers, and the first few numbers of each, as text."""
     return "; ".join(first_few(same) for same in sets[:MOST_SHOWN]) + and_more(sets)
 
 
 def first_few(values: Any) -> str:
-    """The first few of many numbers or words."""
+    """Return the first few of many numbers or words as text."""
     items = np.asarray(values).tolist()
     return ", ".join(map(str, items[:MOST_SHOWN])) + (", ..." if len(items) > MOST_SHOWN else "")
 
 
 def and_more(items: Sequence[Any], shown: int = MOST_SHOWN) -> str:
-    """How many more there are than are shown."""
+    """Say how many more items there are than are shown."""
     return f"; and {len(items) - shown} more" if len(items) > shown else ""
 
 
 def n_of(number: int, what: str) -> str:
-    """A number of things: ``1 row``, ``2 rows``."""
+    """Return a number with its noun: ``1 row``, ``2 rows``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def verb(number: int, word: str) -> str:
-    """The verb of so many things: ``1 row repeats``, ``2 rows repeat``."""
+    """Return the form of a verb for a number: ``1 row repeats``, ``2 rows repeat``."""
     return word if number > 1 else f"{word}s"
 
 
 def quote(text: str) -> str:
-    """The beginning of a text, on one line."""
+    """Return the beginning of a text on one line."""
     text = " ".join(str(text).split())
     return repr(text if len(text) <= 60 else f"{text[:57]}...")

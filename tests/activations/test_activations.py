@@ -437,7 +437,7 @@ BAD_ARRAYS = {
     ),
     "fewer labels": (
         {"embeddings": np.ones((4, 2)), "labels": [1, 2, 3]},
-        "The arrays must have equally many rows, got 4 of embeddings, 3 of labels",
+        "The arrays must have the same number of rows, got 4 of embeddings, 3 of labels",
     ),
     "fewer sentences": ({"embeddings": np.ones((4, 2)), "sentences": ["a"]}, "1 of sentences"),
     "fewer groups": ({"embeddings": np.ones((4, 2)), "groups": [1, 2]}, "2 of groups"),

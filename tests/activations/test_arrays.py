@@ -108,7 +108,7 @@ def test_a_tensor_on_a_gpu_is_refused_with_advice(device):
         ActivationSet.from_arrays(hidden_states=states)
 
     expected = (
-        "hidden_states lies on a GPU (cuda:0); expected main memory. Move it to the CPU: .cpu()."
+        "hidden_states is on a GPU (cuda:0); expected main memory. Move it to the CPU: .cpu()."
     )
     assert expected == str(error.value)
 
@@ -163,7 +163,9 @@ def objects(*entries):
     return array
 
 
-RAGGED = "embeddings is ragged: its entries have several shapes, as sentences have several lengths."
+RAGGED = (
+    "embeddings is ragged: its entries have different shapes, as sentences have different lengths."
+)
 NOT_NUMBERS = {
     "ragged array": (objects(np.ones((5, 4)), np.ones((3, 4))), RAGGED),
     "ragged list": ([np.ones((5, 4)), np.ones((3, 4))], RAGGED),
@@ -254,8 +256,14 @@ def test_saes_before_rows_are_noticed_too(other):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"labels": np.arange(39)}, "must have equally many rows, got 3 of hidden_states, 39 of l"),
-        ({"labels": np.arange(40), "layers": [1, 2]}, "must have equally many rows, got 3 of hidd"),
+        (
+            {"labels": np.arange(39)},
+            "must have the same number of rows, got 3 of hidden_states, 39 of l",
+        ),
+        (
+            {"labels": np.arange(40), "layers": [1, 2]},
+            "must have the same number of rows, got 3 of hidd",
+        ),
         ({"labels": np.arange(3), "layers": [1, 2, 3]}, "layers must be 40 integers, one for each"),
     ],
 )
@@ -275,9 +283,12 @@ def test_as_many_rows_as_layers_are_taken_as_they_lie():
 @pytest.mark.parametrize(
     ("states", "message"),
     [
-        (np.ones((4, 3)), "got float64 of shape (4, 3). Of one layer give hidden_states[:, None]."),
-        (np.ones((4, 2, 6, 3)), "Hidden states of tokens go through from_hidden_states"),
-        ({5: np.ones((4, 3))}, "hidden_states is a mapping; expected an array. Of {layer: array"),
+        (
+            np.ones((4, 3)),
+            "got float64 of shape (4, 3). For one layer, give hidden_states[:, None].",
+        ),
+        (np.ones((4, 2, 6, 3)), "For hidden states of tokens, use from_hidden_states"),
+        ({5: np.ones((4, 3))}, "hidden_states is a mapping; expected an array. For {layer: array"),
     ],
 )
 def test_hidden_states_of_other_dimensions_get_a_next_step(states, message):
@@ -318,12 +329,17 @@ def test_a_list_with_an_array_a_row_stays_one():
     ("states", "other"), [(layers(3, 5), {}), (layers(4, 4), {"labels": range(4)})]
 )
 def test_a_list_that_can_be_read_either_way_is_refused(states, other):
-    with pytest.raises(UsageError, match=r"one a layer or one a row. Give np.stack\(arrays, axis"):
+    with pytest.raises(
+        UsageError, match=r"one per layer or one per row. Give np.stack\(arrays, axis"
+    ):
         ActivationSet.from_arrays(hidden_states=list(states), **other)
 
 
 def test_layers_of_different_shapes_are_refused():
-    with pytest.raises(UsageError, match=r"one a layer, got 2 of \(4, 2\), \(5, 2\)"):
+    with pytest.raises(
+        UsageError,
+        match=r"one array per layer, all of shape \(n_rows, d_model\), got 2 of \(4, 2\), \(5, 2\)",
+    ):
         ActivationSet.from_arrays(hidden_states=[np.ones((5, 2)), np.ones((4, 2))])
 
 

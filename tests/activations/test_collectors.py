@@ -272,7 +272,7 @@ def test_steps_that_are_listed_as_batches_are_warned_about(lazy):
     masks = [np.ones((2, len(step[0][0]))) for step in steps]
     given = (iter(steps), iter(masks)) if lazy else (steps, masks)
 
-    with pytest.warns(SklprepWarning, match="Batches 1 to 3 hold one token a sentence") as seen:
+    with pytest.warns(SklprepWarning, match="Batches 1 to 3 have one token per sentence") as seen:
         acts = from_hidden_states(*given)
 
     assert (8, __file__) == (len(np.unique(acts.groups)), seen[0].filename)
@@ -448,18 +448,18 @@ STATES, MASK = make_batch([3, 5])
 OTHER, OTHER_MASK = make_batch([2], n_layers=2)
 BAD = {
     "pooling": ((STATES, MASK), {"pooling": "last"}, "pooling must be one of final, mean, max"),
-    "no batch": (([], None), {}, "hidden_states holds no batch"),
+    "no batch": (([], None), {}, "hidden_states has no batches"),
     "one array": (
         (np.ones((4, 2, 5, 3)), MASK),
         {},
         "Batch 0 is one array of shape (4, 2, 5, 3); expected the tuple of n_layers + 1 arrays",
     ),
     "layers stacked": ((np.ones((4, 2, 5, 3)), MASK), {}, "Give dict(enumerate(array)) if its fir"),
-    "one layer": ((STATES[1], MASK), {}, "Of one layer give {layer: array}."),
+    "one layer": ((STATES[1], MASK), {}, "For one layer, give {layer: array}."),
     "a tuple of batches": (
         ((STATES, STATES), [MASK, MASK]),
         {},
-        "Batch 0 is a tuple of 2 tuples of 4, 4 arrays, with 5, 5 tokens each; expected what gener",
+        "Batch 0 is a tuple of 2 tuples of 4, 4 arrays, with 5, 5 tokens each; expected the steps",
     ),
     "steps of other layers": (
         ((STATES, tuple(one[:, :1] for one in STATES[1:])), None),
@@ -469,12 +469,12 @@ BAD = {
     "a mask of other tokens than were generated": (
         (as_steps(STATES, 3), MASK[:, :4]),
         {},
-        "attention_mask has shape (2, 4); expected (2, 3) as the prompt, or (2, 6) as output.seq",
+        "attention_mask has shape (2, 4); expected (2, 3) like the prompt, or (2, 6) like output",
     ),
     "one mask for listed steps": (
         (list(as_steps(STATES, 3)), MASK),
         {},
-        "got ndarray. Of generate() give the tuple itself, which is one batch.",
+        "got ndarray. For generate(), give the tuple itself, which is one batch.",
     ),
     "nothing": ((None, None), {}, "Batch 0 is of type NoneType; expected"),
     "embeddings alone": (((STATES[0],), MASK), {}, "Batch 0 is a tuple of 1 (ndarray); expected"),
@@ -483,27 +483,27 @@ BAD = {
         (tuple(one[:, 0] for one in STATES), None),
         {},
         "layer 0 is float32 of shape (2, 4); expected floats of shape (batch, n_tokens, d_model)."
-        " Rows that are pooled already go through",
+        " For rows that are already pooled, use from_arrays",
     ),
     "an unknown key": (
         ({0: STATES[1], "embedding": STATES[0]}, MASK),
         {},
-        "Batch 0 has layer numbers as keys, and also 'embedding'; expected numbers from 0, and 'em",
+        "Batch 0 has layer numbers as keys, but also 'embedding'; expected numbers from 0, and 'em",
     ),
-    "a negative layer": (({1: STATES[1], -1: STATES[2]}, MASK), {}, "keys, and also '-1'; expect"),
+    "a negative layer": (({1: STATES[1], -1: STATES[2]}, MASK), {}, "keys, but also '-1'; expect"),
     "a layer twice": (({1: STATES[1], "1": STATES[2]}, MASK), {}, "has two keys for one layer"),
     "a layer twice, padded": (({1: STATES[1], "01": STATES[2]}, MASK), {}, "has two keys for one"),
-    "a fractional layer": (({1: STATES[1], 2.0: STATES[2]}, MASK), {}, "keys, and also '2.0'; exp"),
+    "a fractional layer": (({1: STATES[1], 2.0: STATES[2]}, MASK), {}, "keys, but also '2.0'; exp"),
     "names of modules": (
         ({"model.layers.0": STATES[1]}, MASK),
         {},
         "Batch 0 holds model.layers.0; expected blocks.N.hook_resid_post, and hook_embed for the"
-        " embeddings, or layer numbers as keys, as in {12: array}",
+        " embeddings, or layer numbers as keys, such as {12: array}",
     ),
     "all that a block returned": (
         ({0: (STATES[1], None)}, MASK),
         {},
-        "Batch 0: layer 0 is a tuple of 2; expected one array. Where a block returned it, give its",
+        "Batch 0: layer 0 is a tuple of 2; expected one array. If a block returned it, give its",
     ),
     "tokens first": (
         (tuple(one.swapaxes(0, 1) for one in STATES), MASK),
@@ -514,7 +514,7 @@ BAD = {
     "labels of tokens first": (
         (tuple(one.swapaxes(0, 1) for one in STATES), MASK.T),
         {"labels": [0, 1]},
-        "each of the 5 sentences, got shape (2,). That is one for each token: sentences are the fi",
+        "each of the 5 sentences, got shape (2,). That is one for each token: the first axis of",
     ),
     "integers": ((tuple(one > 0 for one in STATES), MASK), {}, "layer 0 is bool of shape"),
     "other hooks": (
@@ -543,13 +543,13 @@ BAD = {
     "all that a tokenizer returned": (
         (STATES, {"input_ids": MASK, "attention_mask": MASK}),
         {},
-        "attention_mask is a dict; expected the array in it, as in tokens['attention_mask']",
+        "attention_mask is a dict; expected the array in it: tokens['attention_mask']",
     ),
     "additive mask": ((STATES, np.where(MASK, 0.0, -np.inf)), {}, "float64 values other than 0 an"),
     "no real token": (
         (STATES, MASK * [[1], [0]]),
         {},
-        "Batch 0: sentence 1 has no real token by its attention_mask (1 of 2 sentences have none)",
+        "Batch 0: sentence 1 has no real token in its attention_mask (1 of 2 sentences have none)",
     ),
     "one mask for a list": (([STATES], MASK), {}, "attention_mask must be a list of masks"),
     "fewer masks": (([STATES, STATES], [MASK]), {}, "There is no mask for batch 1"),
@@ -557,20 +557,24 @@ BAD = {
     "batches of two models": (
         ([STATES, OTHER], [MASK, OTHER_MASK]),
         {},
-        "Batch 1 has layers 0-1, d_model 4, embeddings 4, batch 0 layers 0-2, d_model 4, embeddin",
+        "Batch 1 has layers 0-1, d_model 4, embeddings 4, but batch 0 layers 0-2, d_model 4, em",
     ),
     "fewer labels": (
         (STATES, MASK),
         {"labels": [1], "pooling": "none"},
-        "labels must hold one for each of the 2 sentences, got shape (1,)",
+        "labels must hold one value for each of the 2 sentences, got shape (1,)",
     ),
     "labels of tokens": (
         (STATES, MASK),
         {"labels": [1] * 8, "pooling": "none"},
-        "labels must hold one for each of the 2 sentences, got shape (8,)",
+        "labels must hold one value for each of the 2 sentences, got shape (8,)",
     ),
-    "fewer sentences": ((STATES, MASK), {"sentences": ["a"]}, "sentences must hold one for each"),
-    "fewer groups": ((STATES, MASK), {"groups": [0]}, "groups must hold one for each"),
+    "fewer sentences": (
+        (STATES, MASK),
+        {"sentences": ["a"]},
+        "sentences must hold one value for each",
+    ),
+    "fewer groups": ((STATES, MASK), {"groups": [0]}, "groups must hold one value for each"),
 }
 
 

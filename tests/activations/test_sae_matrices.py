@@ -72,9 +72,7 @@ def test_indices_of_values_that_are_zero_may_repeat():
 
 
 VALUES, INDICES, WHOLE = make_top_k()
-WITHOUT_WIDTH = (
-    "values and indices of a top-k SAE, whose width they do not say. Give it, as in from"
-)
+WITHOUT_WIDTH = "values and indices of a top-k SAE, but its width is missing. Give it: from_arrays("
 BAD = {
     "no width": ((VALUES, INDICES), None, WITHOUT_WIDTH),
     "no width of a list": ([VALUES, INDICES], None, WITHOUT_WIDTH),
@@ -85,14 +83,18 @@ BAD = {
     "no width, padded": ((VALUES, np.where(INDICES > 40, -1, INDICES)), None, WITHOUT_WIDTH),
     "no width of tokens": ((VALUES[:, None], INDICES[:, None]), None, WITHOUT_WIDTH),
     "no number": ((VALUES, INDICES), "50", "n_features must be an integer of at least 1, got '50'"),
-    "too narrow": ((VALUES, INDICES), 20, "must be integers from 0 to 19, as n_features says; got"),
+    "too narrow": (
+        (VALUES, INDICES),
+        20,
+        "must be integers from 0 to 19, because of n_features; got",
+    ),
     "negative": ((VALUES, INDICES - 1), N_FEATURES, "must be integers from 0 to 49"),
     "indices first": ((INDICES, VALUES), N_FEATURES, "must be integers from 0 to 49"),
     "other shapes": ((VALUES, INDICES[:, 1:]), N_FEATURES, "one shape (n_rows, k), got float32 of"),
     "tokens": ((VALUES[:, None], INDICES[:, None]), N_FEATURES, "must have one shape (n_rows, k)"),
-    "twice": ((VALUES, INDICES * 0), N_FEATURES, "name a feature twice in one row"),
+    "twice": ((VALUES, INDICES * 0), N_FEATURES, "have a feature twice in one row"),
     "whole matrices": ([WHOLE, WHOLE], N_FEATURES, "must be integers from 0 to 49"),
-    "one array": (WHOLE[:, None], N_FEATURES, "must be the (values, indices) of a top-k SAE"),
+    "one array": (WHOLE[:, None], N_FEATURES, "must be (values, indices) of a top-k SAE"),
     "a list of matrices": ([csr_array(WHOLE)], N_FEATURES, "of such pairs, got csr_array. Leave n"),
 }
 

@@ -329,7 +329,7 @@ def test_a_parameter_out_of_range_is_refused_before_anything_is_written(
 def test_a_folder_that_holds_sentence_files_is_left_alone(tmp_path):
     old = tmp_path / "sentence_000001.npz"
     old.write_bytes(b"precious")
-    with pytest.raises(OutputError, match="already holds sentence files"):
+    with pytest.raises(OutputError, match="already contains sentence files"):
         make_activations(3, **SMALL, output=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [old.name]
     assert old.read_bytes() == b"precious"

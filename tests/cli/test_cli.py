@@ -416,7 +416,7 @@ def test_output_that_would_become_an_input_is_refused(capsys, folder):
             ]
         )
         assert code == 2
-        assert "would be taken for an input" in capsys.readouterr().err
+        assert "would overwrite or become part of the input" in capsys.readouterr().err
     assert sorted(path.name for path in folder.iterdir()) == before
 
 

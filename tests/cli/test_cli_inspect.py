@@ -229,7 +229,7 @@ def test_near_duplicates_by_layer(run):
         ("--audit --threshold x", 2, "cosine above 0"),
         ("--audit --near words", 2, "words"),
         ("--audit --near 9", 1, "Layer 9 not found in data"),
-        ("--audit --near 1 --pooling none", 2, "only where each is one row"),
+        ("--audit --near 1 --pooling none", 2, "only if each is one row"),
         ("--audit --groups-out .", 2, "is a folder"),
         ("--pooling median", 2, "median"),
     ],

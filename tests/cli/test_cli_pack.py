@@ -52,7 +52,7 @@ def test_a_pack_with_joined_labels_does_not_grow(inputs, tmp_path, run_command):
     assert (2, "") == again[:2]
     assert "is not empty; name a folder that does not exist yet" in again[2]
     assert (2, "") == without[:2]
-    assert "so it does not grow" in without[2]
+    assert "so it cannot grow" in without[2]
 
 
 def test_labels_are_not_ignored_where_nothing_is_written(inputs, run_command):

@@ -388,7 +388,9 @@ def test_two_folders_of_one_trait_need_the_input_field(generate, tmp_path):
         plan_datasets(sources, output="{trait}.npz", **jobs)
     assert len(plan_datasets(sources, output="{input}.npz", **jobs)) == 2
     sources = [tmp_path / "one" / "data", tmp_path / "two" / "data"]
-    with pytest.raises(UsageError, match=r"one/data and .*two/data have one name, .*: data.npz"):
+    with pytest.raises(
+        UsageError, match=r"one/data and .*two/data have the same name, .* to data.npz"
+    ):
         plan_datasets(sources, output="{input}.npz", **jobs)
 
 
@@ -500,7 +502,7 @@ def test_csv_of_a_table_with_gaps_holds_whole_numbers_as_floats(tmp_path):
     [
         (b"", "column 'layer' is missing; expected .*, got an empty file"),
         (b"rank,layer\n1,2\n", "column 'feature_id' is missing; .* got rank, layer"),
-        (b"layer,feature_id\n", "there are no features in it"),
+        (b"layer,feature_id\n", "has no features; expected one per line"),
         (b"layer,feature_id\n1,2\n\n1,x\n", r"line 4 holds \['1', 'x'\]; expected numbers"),
         (b"layer,feature_id\n1\n", "line 2 holds"),
         (b"layer,feature_id\n1.5,2\n", "line 2 holds"),
@@ -537,7 +539,7 @@ def test_csv_that_lists_a_feature_twice_is_said(generate):
     code, _, err = generate(command)
 
     assert code == 2
-    assert err.startswith("Error: Two datasets would be written to h3_to_f2.npz: it was asked")
+    assert err.startswith("Error: Two datasets would be written to h3_to_f2.npz: it was requested")
 
 
 def test_feature_that_is_not_in_the_data_fails_alone(generate):

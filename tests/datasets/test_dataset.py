@@ -462,7 +462,7 @@ def written(acts, tmp_path):
 def test_changed_norm_is_refused_unless_the_pipeline_is_left_out(written):
     rewrite(written, norm_mean=np.zeros(12))
 
-    with pytest.raises(PipelineError, match=r"norm_\* entries are not those"):
+    with pytest.raises(PipelineError, match=r"norm_\* entries differ from those"):
         load_dataset(written)
     assert load_dataset(written, pipeline=False).pipeline is None
 
@@ -512,7 +512,7 @@ def test_faulty_dataset_is_refused_with_its_name(written, changes, message):
 
 
 def test_sentence_file_given_as_dataset_says_what_it_is(folder):
-    with pytest.raises(FileFormatError, match="input of sklprep generate"):
+    with pytest.raises(FileFormatError, match="input for sklprep generate"):
         load_dataset(folder / "sentence_000000.npz")
 
 
@@ -560,7 +560,10 @@ def test_a_bomb_takes_no_memory_where_it_is_not_x_or_y_or_does_not_fit(tmp_path)
     tracemalloc.start()
     path.write_bytes(archive(X, y, bomb(b"other.npy", raw, 300)))
     assert (3, 3) == load_dataset(path).X.shape
-    for name, message in (("meta_x", "314,572,800 bytes; expected at most"), ("X", "values, as X")):
+    for name, message in (
+        ("meta_x", "314,572,800 bytes; expected at most"),
+        ("X", "values, one for each row of X"),
+    ):
         path.write_bytes(archive(*[X] * (name != "X"), y, bomb(f"{name}.npy".encode(), raw, 300)))
         with pytest.raises(FileFormatError, match=message):
             load_dataset(path)

@@ -333,7 +333,7 @@ def test_a_selector_that_could_not_name_its_columns_is_refused() -> None:
     pipeline = fitted("sae")
     pipeline[0].has_siblings_ = pipeline[0].has_siblings_[:2]
 
-    assert "tells of 2 of 3 SAEs; expected of all" in refusal(skops.io.dumps(pipeline))
+    assert "describes 2 of 3 SAEs; expected all of them" in refusal(skops.io.dumps(pipeline))
 
 
 def test_steps_of_one_name_are_refused() -> None:

@@ -498,7 +498,7 @@ assert peak() - before < 20, peak() - before
     said = run_python(code, tmp_path / "bomb.npz").splitlines()
     assert said[0].startswith("data ' has 314,572,800 bytes; expected at most 1,048,576")
     assert said[1].startswith("header ' has a header of 314,572,800 bytes; expected at most 4,096")
-    assert said[2].startswith("liar ' inflates to another size than its entry claims")
+    assert said[2].startswith("liar ' inflates to a different size than its entry claims")
 
 
 # --- writing ------------------------------------------------------------------------------------

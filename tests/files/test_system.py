@@ -97,8 +97,8 @@ def test_commands_write_the_same_bytes_and_nothing_else(folder, tmp_path):
         code, *(line.format(out=there) + " --quiet" for line in commands), cwd=tmp_path
     )
 
-    warning = f"Warning: {there} has no file locks (Operation not supported): let one process at a"
-    assert done.stderr.splitlines() == [f"{warning} time write {there / 'pack'}."]
+    warning = f"Warning: {there} does not support file locks (Operation not supported): let only"
+    assert done.stderr.splitlines() == [f"{warning} one process at a time write {there / 'pack'}."]
     assert (done.returncode, content_of(there)) == (0, content_of(here))
 
 

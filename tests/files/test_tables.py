@@ -132,7 +132,7 @@ def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
         (b"sentence_index;label\n0;1\n", "its columns are separated by semicolons; expected comm"),
         (b"sentence_index\tlabel\n0\t1\n", "its columns are separated by tabs; expected commas"),
         (b"sentence_index,group\n0,1\n", "column 'label' is missing; .* got sentence_index, group"),
-        (b"sentence_index,label,label\n0,1,2\n", "column 'label' is there twice"),
+        (b"sentence_index,label,label\n0,1,2\n", "column 'label' is not unique"),
         (b"sentence_index,label\n0,1\n", "2 sentences have no label, sentence_index 1 first"),
         (
             b"sentence_index,label\n0,1\n1,\n2\n",

@@ -429,8 +429,8 @@ def test_a_full_disk_is_one_line_and_the_old_dataset_stays(tmp_path, run_python)
         timeout=120,
     )
     one = (
-        f"Error: {out}: cannot be written (File too large); what was there before is as it was."
-        " Free some space, or name a place that has more.\nexit 1\n"
+        f"Error: {out}: cannot be written (File too large); existing files are unchanged."
+        " Free some space, or choose another disk.\nexit 1\n"
     )
     assert said == one * 4
     assert tree(tmp_path) == before
@@ -444,7 +444,7 @@ def test_a_full_disk_stops_a_pack_that_goes_on_later(tmp_path, run_python):
     assert lines[1::2] == ["exit 1"] * 3
     for line in lines[::2]:
         assert line.startswith(f"Error: {pack.parent}")
-        assert "cannot be written (File too large); what was there before is as it was" in line
+        assert "cannot be written (File too large); existing files are unchanged" in line
     assert not pack.exists()
     for place in (pack, whole):
         build_pack(SentenceFolder(tmp_path / "dump"), place)
@@ -479,7 +479,7 @@ def test_a_dataset_too_large_for_the_disk_is_refused_before_the_work(tmp_path, m
     assert main(command) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"Error: Output {tmp_path / 'x.npz'} needs {n * width * 4 / 1e6:,.1f} MB")
-    assert err.endswith(" MB are free on its disk. Free some, or name a place that has more.\n")
+    assert err.endswith(" MB are free on its disk. Free some space, or choose another disk.\n")
     assert err.count("\n") == 1
     with pytest.raises(OutputError, match="are free on its disk"):
         generate_dataset(
@@ -588,7 +588,7 @@ def test_an_output_that_is_an_input_is_refused_before_the_work(place, capsys, co
     before = tree(place)
     assert main(command.split()) == 2
     err = capsys.readouterr().err
-    assert "would be taken for an input, as " in err
+    assert "would overwrite or become part of the input " in err
     assert err.startswith("Error: Output ")
     assert err.count("\n") == 1
     assert tree(place) == before
@@ -611,7 +611,7 @@ def test_an_output_beside_the_inputs_is_fine(place, command):
 def test_two_outputs_of_one_name_are_refused(place, capsys):
     assert main([*SWEEP.split(), "--output", "out/s.png", "--plot", "out/../out/s.png"]) == 2
     assert capsys.readouterr().err == (
-        "Error: Output out/../out/s.png is asked for twice; give each a name of its own.\n"
+        "Error: Output out/../out/s.png is given twice; give each output a different name.\n"
     )
 
 

@@ -75,13 +75,13 @@ def test_a_spec_becomes_ascending_distinct_plain_ints(spec, expected):
             )
             for before in ("", "0-2,")
         ),
-        ("-1", "Layers are numbered from 0, got '-1'; name the layer's own number"),
-        ("0,- 1", "Layers are numbered from 0, got '0,- 1'; name the layer's own number"),
-        (-1, "Layers are numbered from 0, got -1; name the layer's own number"),
-        ([3, -2], "Layers are numbered from 0, got [3, -2]; name the layer's own number"),
+        ("-1", "Layers are numbered from 0, got '-1'; give the number of the layer"),
+        ("0,- 1", "Layers are numbered from 0, got '0,- 1'; give the number of the layer"),
+        (-1, "Layers are numbered from 0, got -1; give the number of the layer"),
+        ([3, -2], "Layers are numbered from 0, got [3, -2]; give the number of the layer"),
         ("0-10000", "Layer range '0-10000' spans 10,001 layers, more than the 10,000 allowed."),
         ("0-999999999", "Layer range '0-999999999' spans 1,000,000,000 layers"),
-        ("1000000000", "Layer specification '1000000000' names an absurdly large layer."),
+        ("1000000000", "Layer specification '1000000000' has too large a layer number."),
         ("0-" + "9" * 5000, "Layer specification '0-9999"),
         ([], f"No layer given in []; {HINT}."),
         ((), f"No layer given in (); {HINT}."),
@@ -142,7 +142,7 @@ def test_layers_that_the_data_has_pass():
 @pytest.mark.parametrize(
     ("wanted", "available", "message"),
     [
-        ([31], range(26), "Layer 31 not found in data: it has layers 0-25. Choose among these."),
+        ([31], range(26), "Layer 31 not found in data: it has layers 0-25. Choose one of these."),
         ([5, 6, 1], [5, 8, 9], "Layer 6 not found in data (nor 1): it has layers 5,8-9."),
         ([0, 30, 31, 32], [0], "Layer 30 not found in data (nor 31-32): it has layers 0."),
         ([0], [], "Layer 0 not found in data: it has layers none."),

@@ -728,7 +728,7 @@ class TestGrowing:
         [
             (change, r"1 changed \(sentence_000003.npz first\)"),
             (remove, r"1 gone \(sentence_000003.npz first\)"),
-            (insert, r"1 sorted before packed ones \(sentence_000001b.npz first\)"),
+            (insert, r"1 sorted before packed ones \(first: sentence_000001b.npz\)"),
         ],
         ids=["changed", "removed", "inserted"],
     )
@@ -751,12 +751,14 @@ class TestGrowing:
         write_folder(tmp_path / "dumps", 3, dtype="float16")
         pack(tmp_path / "dumps", tmp_path / "pack")
         before = content_of(tmp_path / "pack")
-        with pytest.raises(UsageError, match="pooling 'final', the sentence files now give 'mean'"):
+        with pytest.raises(
+            UsageError, match="pooling 'final', but the sentence files now have 'mean'"
+        ):
             pack(tmp_path / "dumps", tmp_path / "pack", pooling="mean")
         with pytest.raises(UsageError, match="packed with layers"):
             pack(tmp_path / "dumps", tmp_path / "pack", members=Members(layers=(0,)))
         write_folder(tmp_path / "dumps", 1, first=3, dtype="float32")
-        with pytest.raises(UsageError, match=r"as <f2, the sentence files now need <f4"):
+        with pytest.raises(UsageError, match=r"as <f2, but the sentence files now need <f4"):
             pack(tmp_path / "dumps", tmp_path / "pack")
         assert content_of(tmp_path / "pack") == before
 

@@ -841,7 +841,7 @@ class TestOrderAndExtentOfRows:
             load_activations(tmp_path, pooling=pooling)
 
         (message,) = [str(one.message) for one in seen]
-        assert message.startswith(f"1 of 3 files of {tmp_path} have tokens behind the final one")
+        assert message.startswith(f"1 of 3 files of {tmp_path} have tokens after the final one")
         assert "sentence_000001.npz has 2 first" in message
 
     def test_tokens_behind_the_final_one_do_not_matter_to_final_pooling(self, tmp_path):
@@ -857,7 +857,7 @@ class TestOrderAndExtentOfRows:
     [
         ("acts.pt", "torch.load(sys.argv[1], weights_only=True)"),
         ("acts.pkl", "Pickles are not read"),
-        ("acts.h5", "Give that file by itself"),
+        ("acts.h5", "Give that file instead of the folder"),
         ("activations.npz", "ActivationSet.from_arrays"),
         ("data.parquet", "ActivationSet.from_arrays"),
     ],

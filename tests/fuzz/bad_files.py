@@ -265,7 +265,7 @@ def _bombs() -> Iterator[Named]:
         (meta, _dataset_with, DATASET),
     ):
         made = partial(_bomb_with, member, liar, forge, size=len(liar) + 1000)
-        yield Named("lying deflate bomb", made, "inflates to another size than its", command)
+        yield Named("lying deflate bomb", made, "inflates to a different size than its", command)
 
 
 def _honest_bomb(here: Path) -> None:

@@ -59,11 +59,11 @@ def test_near_duplicates_are_shown_with_their_cosine():
     what = found(audit_activations(make(groups=range(6))))["near-duplicates"].what
 
     assert (
-        f"1 pair of sentences is alike by a cosine of at least 0.7 (TF-IDF): sentences 0 and 2, \
+        f"1 pair of sentences has a cosine of at least 0.7 (TF-IDF): sentences 0 and 2, \
 {cosine:.2f}"
         in what
     )
-    assert "5 of 6 sentences form 2 groups, the largest of 3" in what
+    assert "5 of 6 sentences form 2 groups, the largest with 3" in what
 
 
 def test_threshold_decides_what_is_near():
@@ -164,7 +164,7 @@ def test_one_final_token_is_found_by_text_and_by_embedding(tmp_path, pooling):
     assert ("same-final-token" in by_code) == (pooling == "final")
     if pooling == "final":
         assert (
-            "6 of 6 sentences end in '.'; 4 of 6 final tokens have the very same embedding."
+            "6 of 6 sentences end in '.'; 4 of 6 final tokens have the same embedding."
             == by_code["same-final-token"].what
         )
 
@@ -227,7 +227,7 @@ def test_texts_of_a_models_tokens_are_compared_sentence_by_sentence():
 
 def test_tokens_are_not_compared_by_a_layer(tmp_path):
     write_folder(tmp_path / "data", 4)
-    with pytest.raises(UsageError, match="only where each is one row"):
+    with pytest.raises(UsageError, match="only if each is one row"):
         audit_activations(load_activations(tmp_path / "data", pooling="none"), near=1)
 
 
@@ -241,7 +241,7 @@ def audit_of(X, y, **meta):
 def test_dataset_with_copies_and_conflicts():
     by_code = audit_of([[1, 2], [3, 4], [1, 2]], [0, 1, 1])
 
-    assert "1 row of X repeat" in by_code["duplicates"].what
+    assert "1 row of X repeats" in by_code["duplicates"].what
     assert "(rows 0, 2)" in by_code["label-conflicts"].what
     assert "class-imbalance" in by_code
 

@@ -236,11 +236,11 @@ def test_every_command_is_on_the_page_of_the_command_line(run_command):
     assert commands == re.findall(r"^```\{sklprep-command\} (\w+)$", page, re.MULTILINE)
 
 
-def test_wings_of_the_architecture_page_are_those_of_the_house():
+def test_subpackages_of_the_architecture_page_are_those_of_the_code():
     from test_house import FLOORS
 
     page = (ROOT / "docs/project/architecture.md").read_text()
-    table = page.split("| wing | what it is about |")[1].split("\n\n")[0]
+    table = page.split("| subpackage | purpose |")[1].split("\n\n")[0]
     rows = [set(re.findall(r"`(\w+)`", line)) for line in table.splitlines()[2:]]
 
     assert rows == FLOORS

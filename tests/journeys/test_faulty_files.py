@@ -138,7 +138,7 @@ def test_the_first_ten_faulty_files_have_a_line_each_and_the_others_are_counted(
     first = 0 if skip_bad else 1
     assert list(error.value.faults) == names(*range(first, 13))
     head, *lines, count = str(error.value).splitlines()
-    others = "" if skip_bad else ", or go on without them (skip_bad=True)"
+    others = "" if skip_bad else ", or leave them out (skip_bad=True)"
     assert head == (
         f"{tmp_path}: {13 - first} of 13 files are at fault; expected none. Correct or remove"
         f" them{others}:"
@@ -261,7 +261,7 @@ def test_rows_of_arrays_have_no_files_to_be_named():
     assert not isinstance(error.value, FileFormatError)
     assert str(error.value).startswith("Row 1 of the arrays: member 'hidden_states' layer 1 has 2")
     assert acts.left_out == {}
-    with pytest.raises(UsageError, match="come from no files"):
+    with pytest.raises(UsageError, match="are not from files"):
         acts.without({"x": FileFormatError("")})
 
 
@@ -301,7 +301,7 @@ def test_without_the_faulty_files_there_are_the_rows_of_the_others(
 ):
     bad = FAULTS["anything"] if pooling == "final" else [*FAULTS["anything"], 10]
     expected = load_activations(without(faulty, sorted(bad)), pooling=pooling)
-    with pytest.warns(SklprepWarning, match=f"Going on without {len(bad)} of the {N} files"):
+    with pytest.warns(SklprepWarning, match=f"Leaving out {len(bad)} of the {N} files"):
         acts = load_activations(faulty, pooling=pooling, n_jobs=n_jobs, skip_bad=True)
     assert list(acts.left_out) == names(*sorted(bad))
     assert_same_rows(expected, acts)
@@ -473,7 +473,7 @@ def test_generate_leaves_out_the_files_that_are_faulty_in_what_it_uses(
     code, _, err = run(*command)
     assert code == 0
     head, *lines = err[: 1 + len(FAULTS[job])]
-    assert head == f"Warning: Going on without {len(FAULTS[job])} of the {N} files of {faulty}:"
+    assert head == f"Warning: Leaving out {len(FAULTS[job])} of the {N} files of {faulty}:"
     for number, line in zip(FAULTS[job], lines, strict=True):
         assert line.startswith(f"Warning: {faulty / name(number)}: ")
     assert_same_dataset(expected, actual)
@@ -595,7 +595,7 @@ def test_a_dry_run_counts_the_rows_that_are_left(run, faulty, tmp_path):
     code, out, err = run(*command, "--dry-run", "--skip-bad")
     assert code == 0
     assert "X (13, 7)" in out  # damage to activations is not seen in a dry run
-    assert err[0] == f"Warning: Going on without 2 of the {N} files of {faulty}:"
+    assert err[0] == f"Warning: Leaving out 2 of the {N} files of {faulty}:"
     code, _, err = run(*command, "--dry-run")
     assert code == 1
     assert err[0].startswith(f"Error: {faulty}: 2 of {N} files are at fault")
@@ -662,7 +662,7 @@ def test_pack_leaves_out_faulty_files_and_says_so_for_ever(run, faulty, without,
     code, out, err = run("pack", faulty, tmp_path / "pack", "--skip-bad", "--verify")
     assert code == 0
     assert f"{N - len(UNPACKABLE)} sentences" in out
-    assert err[0] == f"Warning: Going on without {len(UNPACKABLE)} of the {N} files of {faulty}:"
+    assert err[0] == f"Warning: Leaving out {len(UNPACKABLE)} of the {N} files of {faulty}:"
     acts = load_activations(tmp_path / "pack")
     assert list(acts.left_out) == names(*UNPACKABLE)
     expected = load_activations(without(faulty, UNPACKABLE))
@@ -722,7 +722,7 @@ def test_a_pack_with_files_left_out_grows(run, dump, tmp_path):
     assert Pack(pack, pooling=None).n_rows == 11
     code, _, err = run("pack", dump, pack, "--skip-bad", "--verify")
     assert code == 0
-    assert err[0] == f"Warning: Going on without 2 of the {N} files of {dump}:"
+    assert err[0] == f"Warning: Leaving out 2 of the {N} files of {dump}:"
     assert list(Pack(pack, pooling=None).left_out) == names(4, 14)
     run("pack", dump, tmp_path / "fresh", "--skip-bad")
     one, other = (sorted(place.rglob("*.*")) for place in (pack, tmp_path / "fresh"))
@@ -730,7 +730,7 @@ def test_a_pack_with_files_left_out_grows(run, dump, tmp_path):
     write_sentence(dump / name(4), index=4, n_tokens=3, is_final_token=[False, False, True])
     code, _, err = run("pack", dump, pack, "--skip-bad")
     assert code == 2
-    assert "1 sorted before packed ones (sentence_000004.npz first)" in err[0]
+    assert "1 sorted before packed ones (first: sentence_000004.npz)" in err[0]
 
 
 def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeypatch):
@@ -749,7 +749,7 @@ def test_an_interrupted_pack_with_files_left_out_goes_on(dump, tmp_path, monkeyp
         build_pack(SentenceFolder(dump), tmp_path / "pack", skip_bad=True, batch_bytes=1)
     assert not is_pack(tmp_path / "pack")
     done.append(None)
-    with pytest.warns(SklprepWarning, match="Going on without a file"):
+    with pytest.warns(SklprepWarning, match="Leaving out a file"):
         build_pack(SentenceFolder(dump), tmp_path / "pack", skip_bad=True, batch_bytes=1)
     assert done[done.index(None) + 1 :] == list(range(11, N))
     assert list(Pack(tmp_path / "pack", pooling=None).left_out) == [name(4)]
@@ -802,7 +802,7 @@ def test_inspect_leaves_out_what_cannot_be_read(run, faulty):
 def test_a_notebook_card_says_what_was_left_out(faulty):
     with pytest.warns(SklprepWarning):
         acts = load_activations(faulty, skip_bad=True)
-    assert "8 files, sentence_000001.npz first" in acts._repr_html_()
+    assert "8 files (first: sentence_000001.npz)" in acts._repr_html_()
 
 
 def test_skip_bad_does_not_go_with_a_dataset(run, dump, tmp_path):

@@ -57,7 +57,7 @@ def spoil(number, member, place, value=np.nan):
     rewrite(file(number), **{member: values})
 
 
-ODD = "A folder holds the files of one extraction; move the odd ones out."
+ODD = "A folder must hold the files of one extraction; move the others out."
 OF_ONE_FILE = {
     "no final token": (
         {"is_final_token": [False, False]},

@@ -337,7 +337,7 @@ def test_what_wants_a_matrix_goes_behind_the_selector(wrap):
 def test_what_wants_a_matrix_says_so_around_the_pipeline(wrap):
     wrapper = wrap(pipe_on_set(4))
     y = np.stack([Y, Y], axis=1) if isinstance(wrapper, ClassifierChain) else Y
-    with pytest.raises(TypeError, match=r"goes behind the selector instead") as error:
+    with pytest.raises(TypeError, match=r"go after the selector") as error:
         wrapper.fit(ACTS, y)
     name = type(wrapper).__name__
     assert ("stacking with passthrough" if name == "StackingClassifier" else name) in str(

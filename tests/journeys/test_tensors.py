@@ -158,5 +158,5 @@ def test_rows_to_fit_on_may_be_a_tensor():
 def test_a_tensor_on_a_gpu_is_refused_in_one_line_at_every_door(door):
     X = Tensor(values()["states"][:, 0], on=(2, 0), device="cuda:0")
 
-    with pytest.raises(UsageError, match=r"lies on a GPU \(cuda:0\); .*\.cpu\(\)\.$"):
+    with pytest.raises(UsageError, match=r"is on a GPU \(cuda:0\); .*\.cpu\(\)\.$"):
         door(X)

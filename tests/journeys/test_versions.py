@@ -282,7 +282,7 @@ def test_another_scikit_learn_is_one_warning_that_says_what_to_do(written, path,
 
     assert [str(warning.message) for warning in caught] == [
         f"{path}: member 'pipeline': was fitted with scikit-learn '{version}', and this is"
-        f" '{sklearn.__version__}'. It transforms, but its numbers may differ; to be sure, generate"
+        f" '{sklearn.__version__}'. It can be used, but results may differ; to be sure, generate"
         " the dataset again."
     ]
     X = dataset.pipeline.transform(load_activations(written / "files"))
@@ -323,7 +323,7 @@ def test_a_pipeline_that_does_not_load_here_is_refused_with_the_versions_that_wr
     here = f"(here {sklprep.__version__}, {sklearn.__version__})"
     assert refusal(path).endswith(
         f"; expected fitted steps that fit together. It was written with sklprep 9.0, scikit-learn"
-        f" 1.20.0rc1 {here}: install what wrote it, generate the dataset again, or load it with"
+        f" 1.20.0rc1 {here}: install these versions, generate the dataset again, or load it with"
         " pipeline=False."
     )
     assert load_dataset(path, pipeline=False).X.shape == (100, 4)

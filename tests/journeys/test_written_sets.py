@@ -272,7 +272,9 @@ class TestPack:
     def test_it_does_not_grow(self, dumps, tmp_path):
         opened(dumps)[:4].to_pack(tmp_path / "pack")
         before = content_of(tmp_path / "pack")
-        with pytest.raises(UsageError, match=r"pack holds rows of an ActivationSet.* new folder"):
+        with pytest.raises(
+            UsageError, match=r"pack was packed from rows of an ActivationSet.* new folder"
+        ):
             build_pack(SentenceFolder(dumps / "dumps"), tmp_path / "pack")
         assert content_of(tmp_path / "pack") == before
 
@@ -429,7 +431,7 @@ REFUSED = {
     ),
     "a sentence in two places": (
         lambda place: returned("none", labels=[0, 3, 1])[[0, 4, 5, 1, 2, 3]],
-        "Rows 0 and 3 share the sentence_index 0; .* in each sentence, whose rows lie side by",
+        "Rows 0 and 3 share the sentence_index 0; .* in each sentence, whose rows must be",
     ),
     "groups of several sentences": (
         lambda place: opened(place, "none", groups=place / "joined.csv"),
@@ -437,11 +439,11 @@ REFUSED = {
     ),
     "groups within a sentence": (
         lambda place: relabelled(place, groups=np.arange(len(opened(place, "none")))),
-        "Sentence 0 has rows of the groups 0 and 1; expected one group",
+        "Sentence 0 has rows with the groups 0 and 1; expected one group",
     ),
     "labels within a sentence": (
         lambda place: relabelled(place, labels=np.arange(len(opened(place, "none"))) % 4),
-        "Sentence 0 has rows of the labels 0 and 1; expected one label",
+        "Sentence 0 has rows with the labels 0 and 1; expected one label",
     ),
     "no final token": (
         lambda place: packed(place, "tokens")[:-1],

@@ -152,8 +152,8 @@ def test_tokens_show_each_sentence_once_and_what_holds_them_together(tmp_path):
     with pytest.warns(SklprepWarning):
         dataset = generate_dataset(acts, *make_strategy("hidden-to-concept", layers=0))
 
-    assert "8, which a split must keep whole: acts.groups" in text
-    assert "8, which a split must keep whole: ds.groups" in show(dataset).text
+    assert "8, to be kept whole in splits: acts.groups" in text
+    assert "8, to be kept whole in splits: ds.groups" in show(dataset).text
     assert [1] * 5 + [0] * 3 == [text.count(f"This is sentence {i}.") for i in range(8)]
 
 

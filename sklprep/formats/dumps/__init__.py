@@ -1,1 +1,1 @@
-"""Dumps of other tools, read in place: an importer a format, behind one table."""
+"""Dumps of other tools, read in place: one importer for each format, in one table."""

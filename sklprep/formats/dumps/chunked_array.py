@@ -1,4 +1,4 @@
-"""Arrays that lie in chunks, read by libraries of their own: in pieces of bounded size."""
+"""Reading chunked arrays of other libraries in pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_CHUNK_BYTES = 64 << 20
-"""A chunk is inflated whole, whatever is read of it; HDF5's are 1 MB by default, Zarr's up to some
-tens."""
+"""A chunk is always inflated completely. By default those of HDF5 have 1 MB, those of Zarr up to
+some tens of MB."""
 _BLOCK_BYTES = 8 << 20  # read at once, unless a chunk is larger
 
 Fetch = Callable[[tuple[Any, ...]], NDArray[Any]]
-"""Reads ``array[key]``, where all of the key but its last entry are positions."""
+"""Reads ``array[key]``, where all entries of the key but the last are integers."""
 
 
 def read_chunked(
@@ -30,11 +30,13 @@ def read_chunked(
     Parameters
     ----------
     fetch : callable
+        Reads a part of the array.
     shape : tuple of int
-        Of the array, two axes or more.
+        Shape of the array, with at least two axes.
     chunks : tuple of int, or None
-        Their shape; None for an array that is not in chunks.
+        Shape of the chunks; None for an array without chunks.
     itemsize : int
+        Bytes of one value.
     positions : ndarray of shape (n,)
 
     Returns
@@ -65,7 +67,7 @@ def _read(
     itemsize: int,
     positions: NDArray[np.int64],
 ) -> list[NDArray[Any]]:
-    """Read ascending positions within what the outer axes choose, block by block."""
+    """Read ascending positions within the part that `outer` selects, block by block."""
     axis = len(outer)
     inner = math.prod(shape[axis + 1 : -1])
     entry_bytes = inner * shape[-1] * itemsize

@@ -1,7 +1,7 @@
-"""delphi's cache of latents: for each hookpoint a folder of files, each of some latents.
+"""delphi's cache of latents (SAE features): a folder of files for each hookpoint.
 
-A file ``START_END.safetensors`` has ``locations`` (n, 3), which are sequence, token and latent less
-START, ``activations`` (n,) and ``tokens`` (sequences, context).
+A file ``START_END.safetensors`` holds a range of latents: ``locations`` (n, 3), which are sequence,
+token, and latent minus START; ``activations`` (n,); and ``tokens`` (sequences, context).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _KINDS = ("<u2", "<u4", "<i4", "<i8")
 
 
 def recognize(path: Path) -> bool:
-    """Whether it is a folder of hookpoints, or one of them."""
+    """Tell whether a path is a folder of hookpoints, or a single hookpoint."""
     for folder in _hookpoints(path):
         file = _split_files(folder)[0]
         try:
@@ -48,18 +48,18 @@ def recognize(path: Path) -> bool:
 
 
 def open_delphi(request: Request) -> Dump:
-    """Open a cache of latents, each hookpoint of which becomes an SAE config.
+    """Open a cache of latents; each hookpoint becomes an SAE config.
 
-    A sequence is a sentence, whose tokens are all real, as delphi packs sequences without padding.
-    The layer is the one number in the name of the hookpoint, such as ``layers.12.mlp``; of others a
-    `key` says which it is.
+    A sequence is a sentence, whose tokens are all real, because delphi packs sequences without
+    padding. The layer is the only number in the name of the hookpoint, such as ``layers.12.mlp``;
+    if there are several numbers, `key` says which one it is.
     """
     path, offset = request.path, request.reading.layer_offset
     numbers = _number_hookpoints(path, request.reading.key)
     shift(numbers.values(), offset, path)
     if numbers and min(numbers.values()) + offset < 0:
         raise UsageError(
-            f"{path}: layer_offset={offset} makes embeddings of a hookpoint; expected layers."
+            f"{path}: layer_offset={offset} turns a hookpoint into embeddings; expected layers."
         )
     saes, files, shapes = [], [], set()
     for folder, number in sorted(numbers.items(), key=lambda item: (item[1], item[0].name)):
@@ -96,7 +96,7 @@ def open_delphi(request: Request) -> Dump:
 
 
 def _hookpoints(path: Path) -> list[Path]:
-    """Folders with files named after ranges of latents."""
+    """List the folders with files that are named after ranges of latents."""
     if not path.is_dir():
         return []
     folders = [path, *sorted((p for p in path.iterdir() if p.is_dir()), key=_by_name)]
@@ -112,7 +112,7 @@ def _split_files(folder: Path) -> list[Path]:
 
 
 def _number_hookpoints(path: Path, key: str | None) -> dict[Path, int]:
-    """The number of the layer of each hookpoint."""
+    """Return the number of the layer of each hookpoint."""
     numbers: dict[Path, int] = {}
     folders = _hookpoints(path)
     for folder in folders:
@@ -126,21 +126,21 @@ def _number_hookpoints(path: Path, key: str | None) -> dict[Path, int]:
                     folder,
                     None,
                     f"has {len(found)} numbers in its name",
-                    "one, that of the layer",
+                    "only that of the layer",
                     "Give key=..., its name with {layer} for the number.",
                 )
         if found:
             numbers[folder] = found[0]
     if not numbers:
         names = ", ".join(folder.name for folder in folders[:5]) or "none"
-        expected = "one that fits key=..." if key is not None else "one"
-        raise file_fault(path, None, f"holds no hookpoint (there: {names})", expected)
+        expected = "one that matches key=..." if key is not None else "one"
+        raise file_fault(path, None, f"has no hookpoint (its folders: {names})", expected)
     return numbers
 
 
 @dataclass(frozen=True, slots=True)
 class _Split:
-    """One file: latents from `start` on, by location."""
+    """One file: locations and activations of the latents from `start` to `end`."""
 
     locations: RawArray
     activations: RawArray
@@ -150,7 +150,7 @@ class _Split:
 
 @dataclass(frozen=True, slots=True)
 class DelphiFeatures:
-    """Latents of one hookpoint, in files that are sorted by token."""
+    """Latents of one hookpoint, in files whose entries are sorted by token."""
 
     path: Path
     splits: Sequence[_Split]
@@ -170,7 +170,7 @@ class DelphiFeatures:
         return self.n_features
 
     def read(self, positions: NDArray[np.int64], /) -> csr_array:
-        """Latents of some tokens."""
+        """Read the latents of some tokens."""
         from scipy.sparse import coo_array, csr_array
 
         wanted, back = np.unique(positions, return_inverse=True)
@@ -192,7 +192,7 @@ class DelphiFeatures:
     def _entries(
         self, number: int, wanted: NDArray[np.int64]
     ) -> list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]]:
-        """Tokens, latents and values of a file, at least of the tokens that are wanted."""
+        """Read tokens, latents and values of a file for the tokens that are wanted."""
         if not len(wanted):
             return []
         split = self.splits[number]
@@ -209,7 +209,7 @@ class DelphiFeatures:
         return found
 
     def _require_sorted(self, number: int) -> None:
-        """Read all locations once, in pieces, and require that tokens ascend."""
+        """Read all locations once, in pieces, and require ascending tokens."""
         if number in self._sorted:
             return
         split, before = self.splits[number], -1
@@ -222,7 +222,7 @@ class DelphiFeatures:
         self._sorted.add(number)
 
     def _find(self, split: _Split, token: int) -> int:
-        """Number of entries before a token, by bisection in the file."""
+        """Return the number of entries before a token, by bisection in the file."""
         low, high = 0, split.activations.shape[0]
         while low < high:
             middle = (low + high) // 2
@@ -235,12 +235,12 @@ class DelphiFeatures:
     def _locate(
         self, split: _Split, start: int, stop: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Token and latent of some entries."""
+        """Return token and latent of some entries."""
         places = split.locations.read(np.arange(start, stop)).astype(np.int64)
         limits = (self.n_tokens // self.context, self.context, split.end - split.start + 1)
         if (places < 0).any() or (places >= limits).any():
             raise _fault(
-                split.locations, "point outside", f"sequence, token, latent below {limits}"
+                split.locations, "are out of range", f"sequence, token, latent below {limits}"
             )
         return places[:, 0] * self.context + places[:, 1], places[:, 2] + split.start
 

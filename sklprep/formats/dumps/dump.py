@@ -1,4 +1,4 @@
-"""What an importer makes of a dump: where the vectors of each layer lie, and what the rows are."""
+"""The result of an importer: where the vectors of each layer are stored, and what rows are."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How a dump of another tool is to be read.
+    """Options for reading a dump of another tool.
 
     Parameters
     ----------
     format : str or None
-        Name of the importer; None to find it by content.
+        Name of the importer; None to recognize it by content.
     key : str or None
         Name of the arrays, with ``{layer}`` for the number of the layer; or of one array of all
-        layers, perhaps with their numbers in brackets. None for the names that tools use.
+        layers, optionally with their numbers in brackets. None for the names that tools use.
     layer_offset : int
-        What is added to the numbers in the dump.
+        Number to add to the layer numbers in the dump.
     """
 
     format: str | None = None
@@ -39,7 +39,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is to be opened, and how.
+    """A path to open, and how to read it.
 
     Parameters
     ----------
@@ -47,7 +47,9 @@ class Request:
         A file or a folder.
     reading : Reading
     pooling : str or None
+        What becomes a row; None for the default.
     skip_bad : bool
+        Whether faulty files are left out.
     """
 
     path: Path
@@ -57,42 +59,42 @@ class Request:
 
 
 class Vectors(Protocol):
-    """Vectors of one width, by position; nothing of them is in memory."""
+    """Vectors of one width, read from disk by position."""
 
     @property
     def width(self) -> int: ...
     @property
     def dtype(self) -> str:
-        """As numpy writes it, or ``"bfloat16"``."""
+        """Name of the dtype as numpy writes it, or ``"bfloat16"``."""
 
     def read(self, positions: NDArray[np.int64], /) -> NDArray[Any]:
-        """Read vectors by their positions: (n, width)."""
+        """Read vectors by their positions; the result has shape (n, width)."""
 
 
 class StoredArray(Vectors, Protocol):
-    """An array in a file; its vectors along the last axis count in C order."""
+    """An array in a file, whose vectors along the last axis are numbered in C order."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
     @property
     def n_vectors(self) -> int: ...
     def read_all(self) -> NDArray[Any]:
-        """Read all of a small array."""
+        """Read a small array completely."""
 
 
 class Features(Protocol):
-    """SAE features of tokens, sparse, by position."""
+    """Sparse SAE features of tokens, read from disk by position."""
 
     def read(self, positions: NDArray[np.int64], /) -> csr_array:
-        """Features of some tokens: (n, n_features) float32."""
+        """Read the features of some tokens: (n, n_features) float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
     """The vectors of one layer within those of several.
 
-    The vector of token `t` is at ``t // inner * inner * n + position * inner + t % inner``: of
-    (tokens, layers, width) `inner` is 1, of (layers, tokens, width) the number of tokens.
+    The vector of token `t` is at ``t // inner * inner * n + position * inner + t % inner``: `inner`
+    is 1 for (tokens, layers, width), and the number of tokens for (layers, tokens, width).
     """
 
     vectors: Vectors
@@ -102,12 +104,12 @@ class Channel:
 
     @property
     def width(self) -> int:
-        """Numbers in a vector."""
+        """Length of a vector."""
         return self.vectors.width
 
     @property
     def dtype(self) -> str:
-        """Of the numbers."""
+        """Dtype of the values."""
         return self.vectors.dtype
 
     def read(self, tokens: NDArray[np.int64], /) -> NDArray[Any]:
@@ -117,13 +119,13 @@ class Channel:
 
 
 class Chain:
-    """Vectors, or features, of several files as one run.
+    """Vectors, or features, of several files, concatenated.
 
     Parameters
     ----------
     parts : list of Vectors, or of Features
     lengths : list of int
-        How many each has.
+        Number of vectors in each part.
     """
 
     def __init__(self, parts: Sequence[Any], lengths: Sequence[int]) -> None:
@@ -134,7 +136,7 @@ class Chain:
         self.width: int = parts[0].width
 
     def read(self, positions: NDArray[np.int64], /) -> Any:
-        """Read by positions, each part once."""
+        """Read by positions; each part is read once."""
         part_of = np.searchsorted(self._starts, positions, side="right") - 1
         order = np.argsort(part_of, kind="stable")
         cuts = np.flatnonzero(np.diff(part_of[order])) + 1
@@ -154,7 +156,7 @@ class Chain:
 
 
 _WIDER = ("", "<f2", BFLOAT16, "<f4", "<f8")
-"""Dtypes, of which each but bfloat16 holds the values of those before it."""
+"""Dtypes, each of which (except bfloat16) can hold the values of those before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,7 @@ class Sae:
 
 @dataclass(frozen=True, slots=True)
 class Sentences:
-    """What is known of the sentences of a dump, one entry each; None for what is not.
+    """What is known about the sentences of a dump, one entry for each; None for what is unknown.
 
     Attributes
     ----------
@@ -178,9 +180,9 @@ class Sentences:
     texts : ndarray of str, or None
     indices : ndarray of int64, or None
     file_names : ndarray of str, or None
-        Where a file holds one sentence.
+        Where each file holds one sentence.
     is_final_token : ndarray of bool, or None
-        Where the rows of a dump are tokens, which they were made before it was written.
+        Where the rows of the dump are single tokens.
     """
 
     labels: NDArray[Any] | None = None
@@ -191,20 +193,20 @@ class Sentences:
     is_final_token: NDArray[np.bool_] | None = None
 
     def take(self, keep: NDArray[np.int64]) -> Sentences:
-        """Keep some of them."""
+        """Keep some of the sentences."""
         values = {name: getattr(self, name) for name in self.__slots__}
         return Sentences(**{n: None if v is None else v[keep] for n, v in values.items()})
 
 
 class Tokens(NamedTuple):
-    """Where the real tokens of each sentence stand among the vectors of a layer.
+    """Positions of the real tokens of each sentence among the vectors of a layer.
 
     Attributes
     ----------
     positions : ndarray of shape (n_tokens,)
-        Sentence by sentence.
+        Positions of tokens, sentence by sentence.
     offsets : ndarray of shape (n_sentences + 1,)
-        Where the tokens of each sentence begin and end.
+        Where the tokens of each sentence begin and end in `positions`.
     """
 
     positions: NDArray[np.int64]
@@ -212,13 +214,13 @@ class Tokens(NamedTuple):
 
     @classmethod
     def of_lengths(cls, lengths: Sequence[int] | NDArray[np.int64]) -> Tokens:
-        """One sentence behind the other."""
+        """Describe sentences that follow each other."""
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return cls(np.arange(offsets[-1]), offsets)
 
     @classmethod
     def of_rows(cls, n: int) -> Tokens:
-        """One token a sentence."""
+        """Describe sentences of one token each."""
         return cls(np.arange(n), np.arange(n + 1))
 
     def take(self, keep: NDArray[np.int64]) -> Tokens:
@@ -231,7 +233,7 @@ class Tokens(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Dump:
-    """A dump that was opened: nothing but headers and small arrays were read.
+    """An open dump, of which only headers and small arrays were read.
 
     Attributes
     ----------
@@ -240,12 +242,12 @@ class Dump:
     mapping : str
         Which of its arrays became which layers, in words.
     files : list of Path
-        What the fingerprint is of.
+        Files that the fingerprint covers.
     tokens : Tokens
     has_tokens : bool
-        Whether the dump holds the tokens of sentences; otherwise its rows were pooled before.
+        Whether the dump holds the tokens of sentences; otherwise its rows are already pooled.
     pooling : str or None
-        How they were pooled, where the dump says so.
+        How rows were pooled, if the dump says so.
     layers : dict of int to Vectors
     embeddings : Vectors or None
     saes : list of Sae

@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 _POOLED_BYTES = 8 << 20
-"""Bytes of tokens that are held to be pooled: hundreds of sentences a read, and little memory."""
-_HASHED_BYTES = 4 << 20  # of one read: a digest of a file takes as long with more
+"""Bytes of tokens that are read at once for pooling: hundreds of sentences, but little memory."""
+_HASHED_BYTES = 4 << 20  # of one read; larger reads are not faster
 
 
 class DumpSource(InPlace):
-    """Rows of a dump, read where they lie.
+    """Rows of a dump, read in place.
 
     Parameters
     ----------
     dump : Dump
     pooling : str or None
-        What becomes a row. Rows that were pooled before the dump was written stay as they are.
+        What becomes a row. Rows that are already pooled in the dump stay as they are.
 
     Raises
     ------
     UsageError
-        If the rows of the dump were pooled before, otherwise than this.
+        If the rows of the dump are already pooled in another way.
     """
 
     def __init__(self, dump: Dump, *, pooling: str | None) -> None:
@@ -56,7 +56,7 @@ class DumpSource(InPlace):
         require_pooling(self.pooling)
         if pooling not in (None, self.pooling):
             raise UsageError(
-                f"{dump.path} holds rows that were pooled before"
+                f"{dump.path} holds rows that are already pooled"
                 f"{f' ({dump.pooling})' if dump.pooling else ''}, got pooling={pooling!r}. Leave"
                 " pooling out, or dump the tokens of each sentence."
             )
@@ -79,7 +79,7 @@ class DumpSource(InPlace):
         self._sentence_of_row = np.repeat(np.arange(len(kept)), counts)
 
     def without(self, faults: Mapping[str, FileFormatError]) -> DumpSource:
-        """Give the same dump without the sentences of these files."""
+        """Return the same dump without the sentences of these files."""
         left_out = dict(sorted({**self.left_out, **faults}.items()))
         names = self._sentences.file_names
         keep = np.arange(len(self._kept))
@@ -119,15 +119,16 @@ class DumpSource(InPlace):
 
     @property
     def stored_dtype(self) -> str:
-        """Dtype that holds each value of the rows; a mean of float16 values needs float32."""
+        """Dtype that can hold each value of the rows; a mean of float16 values needs float32."""
         names = {name for names in self.dtypes.values() for name in names}
         return "<f2" if names == {"float16"} and self.pooling != "mean" else "<f4"
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over the name and SHA-256 of each file that is read, and over what was mapped.
+        """SHA-256 over the name and SHA-256 of each file that is read, and over the mapping.
 
-        All bytes count, as these formats hold no checksums: a terabyte takes some minutes.
+        All bytes are hashed, because these formats do not have checksums: a terabyte takes some
+        minutes.
         """
         parent = self.place if self.place.is_dir() else self.place.parent
         files = [
@@ -139,14 +140,14 @@ class DumpSource(InPlace):
 
     @property
     def key(self) -> str:
-        """What tells these rows from others without reading them: their shapes and places."""
+        """Identifies the rows without reading them, by the path, the mapping and the tokens."""
         digest = hashlib.sha256(f"{self.place.resolve()} {self.mapping} {self.pooling}".encode())
         digest.update(self._kept.tobytes() + self._tokens.positions.tobytes())
         return digest.hexdigest()
 
     @property
     def is_final_token(self) -> NDArray[np.bool_]:
-        """Whether a row stands for its sentence."""
+        """Whether a row is the final token, or the pooled row, of its sentence."""
         if self.pooling != "none":
             return np.ones(self.n_rows, bool)
         if self._sentences.is_final_token is not None:
@@ -155,7 +156,7 @@ class DumpSource(InPlace):
 
     @property
     def groups(self) -> NDArray[np.int64]:
-        """Those of the dump; else a sentence is a group, and so are sentences of one text."""
+        """Groups of the dump; by default a sentence, or all sentences with the same text."""
         groups, texts = self._sentences.groups, self._sentences.texts
         if groups is None:
             numbers = np.arange(len(self._kept))
@@ -170,63 +171,63 @@ class DumpSource(InPlace):
 
     @property
     def labels(self) -> NDArray[Any]:
-        """Those of the dump."""
+        """Labels of the dump."""
         if self._sentences.labels is None:
             raise DataError(
                 f"{self.place} has no labels: the {self.dump.format} dump holds none. Give"
-                " labels=... for a CSV or Parquet file of them."
+                " labels=..., a CSV or Parquet file."
             )
         return self._sentences.labels[self._sentence_of_row]
 
     @property
     def sentence_indices(self) -> NDArray[np.int64]:
-        """Those of the dump, or positions in it."""
+        """Indices of sentences in the dump, or their positions."""
         indices = self._sentences.indices
         return (self._kept if indices is None else indices)[self._sentence_of_row]
 
     @property
     def sentences(self) -> NDArray[np.str_] | None:
-        """Texts, where the dump holds them."""
+        """Text of the sentence of each row, or None if the dump has no texts."""
         texts = self._sentences.texts
         return None if texts is None else texts[self._sentence_of_row]
 
     @property
     def file_names(self) -> NDArray[np.str_]:
-        """Name of the file of each row, where files hold one sentence."""
+        """Name of the file of each row; empty unless each file holds one sentence."""
         names = self._sentences.file_names
         return np.zeros(self.n_rows, np.str_) if names is None else names[self._sentence_of_row]
 
     def describe_row(self, row: int) -> str:
-        """Name the dump and the row, or the file of the sentence."""
+        """Describe a row by its file, or by the dump and its position."""
         name = self.file_names[row]
         return str(self.place / name) if name else f"{self.place} (row {row})"
 
     def require(self, member: str) -> NoReturn:
-        """Raise `DataError`: what there is needs no asking."""
+        """Raise the `DataError` for a missing member."""
         raise DataError(
-            f"{self.place} holds no {member}: it was read as {self.mapping}. Ask for something"
-            " else, or give key=... for other arrays in it."
+            f"{self.place} has no {member}: it was read as {self.mapping}. Choose another input, or"
+            " give key=... for other arrays in it."
         )
 
     def embeddings(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(n_rows, d_embed)."""
+        """Return embeddings of shape (n_rows, d_embed)."""
         if self.dump.embeddings is None:
             self.require("embeddings")
         return self._pooled(self.dump.embeddings, rows)
 
     def layer(self, layer: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """(n_rows, d_model) of one layer."""
+        """Return hidden states of a layer, of shape (n_rows, d_model)."""
         return self._pooled(self.dump.layers[layer], rows)
 
     def config(self, config: int, rows: NDArray[np.int64] | None = None) -> csr_array:
-        """(n_rows, n_features) of one SAE config."""
+        """Return SAE features of a config, of shape (n_rows, n_features)."""
         rows = np.arange(self.n_rows) if rows is None else rows
         tokens, owners = self._tokens_of(rows)
         features = self.dump.saes[config].features.read(tokens)
         return pool_sparse(features, owners, len(rows), self.pooling)
 
     def _tokens_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Positions of the tokens that rows are made of, and the row of each."""
+        """Return the positions of the tokens from which rows are made, and the row of each."""
         positions, offsets = self._tokens
         sentences = self._sentence_of_row[rows]
         if self.pooling in ("mean", "max") and self.dump.has_tokens:
@@ -266,7 +267,7 @@ class DumpSource(InPlace):
         counts: NDArray[np.int64],
         most: int,
     ) -> NDArray[Any]:
-        """Pool the tokens of some sentences, or of one that is longer than is held at once."""
+        """Pool the tokens of some sentences, or of one that is too long to be read at once."""
         mean = self.pooling == "mean"
         starts = np.cumsum(counts) - counts
         total: Any = None

@@ -1,4 +1,4 @@
-"""Arrays by path in an HDF5 file, read by h5py."""
+"""Arrays in an HDF5 file, read by h5py."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from sklprep.formats.dumps.named_arrays import TEXTS_AND_LABELS, Store, open_sto
 
 _MAGIC = b"\x89HDF\r\n\x1a\n"
 _MAX_SMALL = 1 << 30  # bytes of labels and masks, as in other formats
-_MAX_ARRAYS = 100_000  # a name takes memory; dumps have one array a layer
+_MAX_ARRAYS = 100_000  # names need memory; dumps have one array per layer
 
 
 def recognize(path: Path) -> bool:
-    """Whether it is a file that begins as HDF5 does."""
+    """Tell by its first bytes whether a path is an HDF5 file."""
     try:
         with RegularFile(path, "an HDF5 file") as file:
             return read_at(file.fd, len(_MAGIC), 0) == _MAGIC
@@ -38,11 +38,11 @@ def recognize(path: Path) -> bool:
 
 
 def open_hdf5(request: Request) -> Dump:
-    """Open the arrays of a file, whose names are their paths, such as ``acts/layer_12``.
+    """Open the arrays of a file by their paths, such as ``acts/layer_12``.
 
-    Layers have the numbers in their paths. What lies in other files, by links or as external
-    storage, is not read, nor is text of variable length: HDF5 keeps it as objects on a heap, and
-    does not end, or takes all memory, where that is damaged.
+    Layers keep the numbers in their paths. Data in other files (external links or storage) are not
+    read. Neither is text of variable length, which HDF5 stores as objects on a heap: if the heap is
+    damaged, reading may never end or need all memory.
     """
     path = request.path
     arrays = _list_arrays(path)
@@ -63,12 +63,12 @@ class Hdf5Array:
 
     @property
     def width(self) -> int:
-        """Numbers in a vector along the last axis."""
+        """Length of a vector along the last axis."""
         return self.shape[-1]
 
     @property
     def n_vectors(self) -> int:
-        """Vectors along the last axis."""
+        """Number of vectors along the last axis."""
         return math.prod(self.shape[:-1])
 
     def read(self, positions: NDArray[np.int64], /) -> NDArray[Any]:
@@ -82,7 +82,7 @@ class Hdf5Array:
         return values.astype(dtype, copy=False)
 
     def read_all(self) -> NDArray[Any]:
-        """Read all of a small array."""
+        """Read a small array completely."""
         if math.prod(self.shape) * np.dtype(self.dtype).itemsize > _MAX_SMALL:
             raise file_fault(
                 self.path, self.name, f"has shape {self.shape}", f"at most {_MAX_SMALL:,} bytes"
@@ -96,7 +96,7 @@ class Hdf5Array:
 
 @contextmanager
 def _opened(path: Path, seen: bytes | None = None) -> Iterator[Any]:
-    """Open a file; whatever h5py raises becomes one error that names it."""
+    """Open a file; all errors of h5py become one that names it."""
     try:
         import h5py
     except ImportError:
@@ -113,7 +113,7 @@ def _opened(path: Path, seen: bytes | None = None) -> Iterator[Any]:
             yield opened
     except (SklprepError, MemoryError):
         raise
-    except Exception as error:  # h5py has errors of many kinds for damaged files
+    except Exception as error:  # h5py raises many kinds for damaged files
         what = "".join(c if c.isprintable() else " " for c in str(error))[:100]
         raise file_fault(path, None, f"cannot be read ({what})", "an HDF5 file") from None
 
@@ -140,20 +140,20 @@ def _list_arrays(path: Path) -> dict[str, Hdf5Array]:
 
 
 def _describe(path: Path, name: str, dataset: Any, seen: bytes, file_size: int) -> Hdf5Array | None:
-    """What is known of a dataset; None for one that holds neither numbers nor text."""
+    """Read the metadata of a dataset; None if it holds neither numbers nor text."""
     import h5py
 
     shape = tuple(int(n) for n in dataset.shape)
     chunks = None if dataset.chunks is None else tuple(int(n) for n in dataset.chunks)
     shown = name if name.isprintable() else ascii(name)
     if dataset.external or dataset.is_virtual:
-        raise file_fault(path, shown[:80], "lies in another file", "an array in this one")
+        raise file_fault(path, shown[:80], "is in another file", "an array in this one")
     text = h5py.check_string_dtype(dataset.dtype)
     if text is not None and text.length is None:
         if name in TEXTS_AND_LABELS:
             warnings.warn(
-                f"{path}: {name} is text of variable length, which HDF5 keeps as objects: it is not"
-                " read. Save it as bytes of one length, np.char.encode(texts, 'utf-8').",
+                f"{path}: {name} is text of variable length, which HDF5 stores as objects: it is"
+                " not read. Save it as bytes of fixed length, np.char.encode(texts, 'utf-8').",
                 SklprepWarning,
                 stacklevel=2,
             )
@@ -166,7 +166,7 @@ def _describe(path: Path, name: str, dataset: Any, seen: bytes, file_size: int) 
 
 
 def _require_stored(path: Path, name: str, dataset: Any, itemsize: int, file_size: int) -> None:
-    """Require that every number was written, and that a chunk is small: a shape alone is cheap."""
+    """Require that values were written and chunks are small: a header can claim any shape."""
     shape, chunks = dataset.shape, dataset.chunks
     stored, expected = dataset.id.get_storage_size(), math.prod(shape) * itemsize
     if stored > file_size or (chunks is None and stored != expected):

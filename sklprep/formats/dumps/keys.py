@@ -1,4 +1,4 @@
-"""Which arrays are which layers, by their names."""
+"""Recognizing layers by the names of arrays."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ PATTERNS = (
     *("hidden_states_{layer}", "hidden_states.{layer}", "hidden_states/{layer}"),
     *("hidden.layer_{layer}", "blocks.{layer}.hook_resid_post", "model.layers.{layer}"),
 )
-"""Names that need no key: each means the output of a block, or says nothing else. Of the names of
-Hugging Face's tuple ``hidden_states`` number 0 may be the embeddings, which only an offset says."""
+"""Names that are recognized without a key: each is that of the output of a block, or generic. In
+the tuple ``hidden_states`` of Hugging Face, 0 are the embeddings: only an offset can tell."""
 WHOLE = "hidden_states"
-"""An array of all layers that needs no key."""
+"""Name of an array of all layers that is recognized without a key."""
 EMBEDDINGS = ("embeddings", "hook_embed", "embed")
 
 _LAYER = "{layer}"
-_SHOWN = 6  # names in an error: enough to see how they are made
+_SHOWN = 6  # names listed in an error: enough to see their pattern
 _AXIS = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<layers>[0-9,\s-]+)\])?")
 
 
 def match_layers(names: Iterable[str], pattern: str) -> dict[int, list[str]]:
-    """Names that fit a pattern, by the number in them.
+    """Find the names that match a pattern, by the number in them.
 
     Examples
     --------
@@ -45,34 +45,41 @@ def match_layers(names: Iterable[str], pattern: str) -> dict[int, list[str]]:
 
 
 def find_layers(path: Path, names: Sequence[str], key: str | None) -> tuple[str, dict[int, str]]:
-    """Find the one pattern that names fit, and the name of each number.
+    """Find the pattern that the names match, and the name of each number.
 
     Parameters
     ----------
     path : Path
-        What errors name.
+        Path for errors.
     names : list of str
-        Of arrays that may be layers.
+        Names of arrays that may be layers.
     key : str or None
         A pattern; None for one of `PATTERNS`.
 
     Returns
     -------
     pattern : str
-        Empty if none fits, which with a `key` is an error.
+        Empty if none matches; with a `key` this is an error.
     by_number : dict of int to str
+
+    Raises
+    ------
+    FileFormatError
+        If no name matches `key`, or two names have the same number.
+    UsageError
+        If names match several patterns.
     """
     patterns = [key] if key is not None else PATTERNS
     fitting = {pattern: found for pattern in patterns if (found := match_layers(names, pattern))}
     if len(fitting) > 1:
         one, other = list(fitting)[:2]
         raise UsageError(
-            f"{path} holds arrays named {one} and {other}; expected one name for the layers. Give"
-            f" key={one!r} or key={other!r}."
+            f"{path} holds arrays named {one} and {other}; expected one pattern for all layers."
+            f" Give key={one!r} or key={other!r}."
         )
     if not fitting:
         if key is not None:
-            raise no_layers(path, names, f"fits key={key!r}")
+            raise no_layers(path, names, f"matches key={key!r}")
         return "", {}
     ((pattern, found),) = fitting.items()
     for number, same in found.items():
@@ -83,22 +90,22 @@ def find_layers(path: Path, names: Sequence[str], key: str | None) -> tuple[str,
 
 
 def no_layers(path: Path, names: Iterable[str], why: str) -> DataError:
-    """Build the error of a dump whose arrays are not known to be layers."""
+    """Build the error for a dump whose arrays are not recognized as layers."""
     shown = [name if name.isprintable() else ascii(name) for name in names]
     found = ", ".join(shown[:_SHOWN])[:200] or "none"
     more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return file_fault(
         path,
         None,
-        f"has no array of numbers that {why} (arrays there: {found}{more})",
-        "one a layer, such as layer_12, or hidden_states of (rows, layers, width)",
+        f"has no array of numbers that {why} (its arrays: {found}{more})",
+        "one per layer, such as layer_12, or hidden_states of (rows, layers, width)",
         "Give key=..., their name with {layer} for the number of the layer, such as"
         " key='layer_{layer}'.",
     )
 
 
 def read_axis(key: str) -> tuple[str, list[int] | None]:
-    """Read the name of an array of all layers, with the numbers of these if they are given.
+    """Parse the name of an array of all layers, and the numbers of its layers if given.
 
     Examples
     --------
@@ -109,7 +116,7 @@ def read_axis(key: str) -> tuple[str, list[int] | None]:
     if match is None:
         raise UsageError(
             f"key={key!r} cannot be read; expected a name with {{layer}} for the number of the"
-            " layer, or the name of one array of all layers, perhaps with their numbers, such as"
+            " layer, or the name of one array of all layers, optionally with their numbers, such as"
             " key='hidden_states[0-2,10]'."
         )
     if match["layers"] is None:
@@ -130,7 +137,7 @@ def read_axis(key: str) -> tuple[str, list[int] | None]:
 
 
 def require_numbers(path: Path, name: str, numbers: Sequence[int], n_layers: int) -> None:
-    """Require one number for each of the layers of an array."""
+    """Raise `UsageError` unless there is one number for each layer of an array."""
     if len(numbers) != n_layers:
         raise UsageError(
             f"{path}: {name} holds {n_layers} layers, got {len(numbers)} numbers"
@@ -140,16 +147,16 @@ def require_numbers(path: Path, name: str, numbers: Sequence[int], n_layers: int
 
 
 def shift(numbers: Collection[int], offset: int, path: Path) -> None:
-    """Require that numbers stay layers, or embeddings, which are -1, when `offset` is added."""
+    """Raise `UsageError` if adding `offset` makes a number less than -1 (the embeddings)."""
     if numbers and min(numbers) + offset < -1:
         raise UsageError(
-            f"{path}: layer_offset={offset} makes {min(numbers) + offset} of layer"
-            f" {min(numbers)}; expected -1, which stands for the embeddings, or more."
+            f"{path}: layer_offset={offset} turns layer {min(numbers)} into"
+            f" {min(numbers) + offset}; expected -1, which stands for the embeddings, or more."
         )
 
 
 def say_mapping(name: str, numbers: Sequence[int], offset: int) -> str:
-    """Say which numbers of a dump became which layers.
+    """Describe which numbers of a dump became which layers.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""lmprobe datasets of format 2: shards of tensors, and a Parquet index that says what is where.
+"""lmprobe datasets of format 2: shards of tensors, and a Parquet index.
 
-Each layer has its own shards. ``shard_index`` and ``row_offset`` of the index name the vector of
-the last token of each prompt, ``token_shard_ids`` and ``token_shard_offsets`` those of all tokens,
-where they were stored.
+Each layer has its own shards. In the index, ``shard_index`` and ``row_offset`` locate the vector of
+the last token of each prompt, and ``token_shard_ids`` and ``token_shard_offsets`` those of all
+tokens, if they were stored.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from sklprep.formats.dumps.keys import say_mapping, shift
 _SUFFIX = ".parquet"
 _INFO = "lmprobe:"
 _PATTERN = re.compile(r"(?:[\w.-]|/(?!/)|\{(?:layer|shard)(?::0[1-9]d)?\})+", re.ASCII)
-"""A name of a file: its fields are numbers of a few digits, and nothing else is formatted."""
+"""Pattern of a file name, in which only the numbers of layer and shard are formatted."""
 _MAX_SHARDS = 100_000
 _ONE_TOKEN = ("shard_index", "row_offset")
 _EACH_TOKEN = ("token_shard_ids", "token_shard_offsets")
 
 
 def recognize(path: Path) -> bool:
-    """Whether it is a folder with an index and tensors."""
+    """Tell whether a path is a folder with an index and tensors."""
     return (path / "tensors").is_dir() and bool(list_files(path / "index", _SUFFIX))
 
 
 def open_lmprobe(request: Request) -> Dump:
     """Open a dataset by its index.
 
-    Layers have lmprobe's numbers, which are those of the blocks. Rows are the last tokens, unless
-    all tokens were stored: then pooling says what becomes a row.
+    Layers keep lmprobe's numbers, which are those of the blocks. Rows are the last tokens; if all
+    tokens were stored, pooling says what becomes a row.
     """
     path = request.path
     indices = list_files(path / "index", _SUFFIX)
@@ -60,12 +60,13 @@ def open_lmprobe(request: Request) -> Dump:
         arrays = [_find_array(path, indices[0], hidden, layer, n) for n in range(shards)]
         lengths = [array.shape[0] for array in arrays]
         if starts is not None and lengths != starts:
-            raise file_fault(arrays[0].path, None, f"and others hold {lengths[:5]}", "as layer 0")
+            found = f"and the other shards of layer {layer} have {lengths[:5]} rows"
+            raise file_fault(arrays[0].path, None, found, f"{starts[:5]}, as in other layers")
         starts = lengths
         chains[layer + offset] = Chain(arrays, lengths)
         files += [array.path for array in arrays]
     if len({chain.width for chain in chains.values()}) > 1:
-        raise file_fault(path, None, "has layers of several widths", "one width")
+        raise file_fault(path, None, "has layers of different widths", "one width")
     tokens = _find_tokens(indices[0], columns, starts or [], full=full)
     return Dump(
         format="lmprobe",
@@ -85,7 +86,7 @@ def open_lmprobe(request: Request) -> Dump:
 def _read_index(
     indices: Sequence[Path],
 ) -> tuple[dict[str, list[Any]], Mapping[str, Any], str]:
-    """Columns of all index files, what is said of the hidden layers, and the version."""
+    """Read the columns of all index files, the entry of the hidden layers, and the version."""
     wanted = (*_ONE_TOKEN, *_EACH_TOKEN, "text", "label")
     columns: dict[str, list[Any]] = {}
     for path in indices:
@@ -94,7 +95,7 @@ def _read_index(
             raise file_fault(path, missing[0], "is missing", "a column of an lmprobe index")
         values, metadata = read_parquet(path, there)
         if columns and columns.keys() != values.keys():
-            raise file_fault(path, None, f"has columns {there}", f"{list(columns)} as the first")
+            raise file_fault(path, None, f"has columns {there}", f"{list(columns)} as in the first")
         for name in there:
             columns.setdefault(name, []).extend(values[name])
     try:
@@ -105,13 +106,13 @@ def _read_index(
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         what = "".join(c if c.isprintable() else " " for c in str(error))[:80]
         raise file_fault(
-            indices[-1], None, f"has no metadata of lmprobe ({what})", "that of format 2"
+            indices[-1], None, f"has no metadata of lmprobe ({what})", "those of format 2"
         ) from None
     return columns, hidden, version
 
 
 def _read_layout(index: Path, hidden: Mapping[str, Any]) -> tuple[list[int], int]:
-    """The layers, and how many shards each has."""
+    """Return the layers, and the number of shards of each."""
     layers, shards = hidden.get("layers"), hidden.get("shards")
     if not (
         isinstance(layers, list)
@@ -132,7 +133,7 @@ def _read_layout(index: Path, hidden: Mapping[str, Any]) -> tuple[list[int], int
                 "a name with {layer} and {shard} below the folder",
             )
         if pattern.startswith("/"):
-            raise file_fault(index, name, "leaves the folder", "a name below it")
+            raise file_fault(index, name, "points outside the folder", "a name below it")
     return sorted(layers), len(shards)
 
 
@@ -142,27 +143,27 @@ def _find_array(
     file = path / str(hidden["file_pattern"]).format(layer=layer, shard=shard)
     name = str(hidden["key_pattern"]).format(layer=layer, shard=shard)
     if not file.is_file():
-        raise file_fault(file, None, "is missing", f"a file, as {index.name} says")
+        raise file_fault(file, None, "is missing", f"this file, which {index.name} names")
     array = read_safetensors_header(file).tensors.get(name)
     if array is None or len(array.shape) != 2 or array.dtype not in (*FLOATS, BFLOAT16):
         found = "is missing" if array is None else f"is {array.dtype} of shape {array.shape}"
         raise file_fault(file, name, found, "floats of shape (rows, width)")
     if 0 in array.shape:
-        raise file_fault(file, name, f"has shape {array.shape}", "rows")
+        raise file_fault(file, name, f"has shape {array.shape}", "at least one row")
     return array
 
 
 def _find_tokens(
     index: Path, columns: Mapping[str, list[Any]], lengths: Sequence[int], *, full: bool
 ) -> Tokens:
-    """Where the tokens of each prompt stand, shard behind shard."""
+    """Find the tokens of each prompt among the concatenated shards."""
     starts = np.cumsum([0, *lengths])
     names = _EACH_TOKEN if full else _ONE_TOKEN
     shards, offsets = (columns[name] for name in names)
     try:
         counts = [len(ids) for ids in shards] if full else [1] * len(shards)
         if full and counts != [len(ids) for ids in offsets]:
-            raise ValueError("lists of several lengths")
+            raise ValueError("lists of different lengths")
         flat = [
             np.array(_flatten(values) if full else values, np.int64) for values in (shards, offsets)
         ]
@@ -170,9 +171,9 @@ def _find_tokens(
         if not len(counts) or min(counts) < 1:
             raise ValueError("a prompt without tokens")
         if (shard < 0).any() or (shard >= len(lengths)).any():
-            raise ValueError("a shard that is not there")
+            raise ValueError("a shard that does not exist")
         if (place < 0).any() or (place >= np.array(lengths)[shard]).any():
-            raise ValueError("a row that is not there")
+            raise ValueError("a row that does not exist")
     except (TypeError, ValueError, OverflowError) as error:
         what = str(error)[:80]
         raise _bad_index(index, names[0], what) from None
@@ -185,7 +186,7 @@ def _flatten(lists: list[Any]) -> list[Any]:
 
 
 def _bad_index(index: Path, name: str, what: str) -> FileFormatError:
-    return file_fault(index, name, f"names {what}", "a shard and a row of each prompt")
+    return file_fault(index, name, f"names {what}", "a shard and a row for each prompt")
 
 
 def _read_sentences(index: Path, columns: Mapping[str, list[Any]]) -> Sentences:
@@ -194,7 +195,7 @@ def _read_sentences(index: Path, columns: Mapping[str, list[Any]]) -> Sentences:
     if labels is not None and all(label is not None for label in labels):
         found = np.array(labels)
         if found.ndim != 1 or found.dtype.kind not in "biufU":
-            raise file_fault(index, "label", f"is of {found.dtype}", "numbers or texts")
+            raise file_fault(index, "label", f"has dtype {found.dtype}", "numbers or texts")
     return Sentences(
         labels=found,
         texts=None if texts is None else np.array([str(t or "") for t in texts], np.str_),

@@ -1,10 +1,11 @@
-"""Dumps of named arrays, wherever these lie: layers by their names, labels and masks beside them.
+"""Dumps of named arrays in any container: layers are recognized by their names.
 
-``layer_12`` of shape (rows, width) holds rows; (rows, tokens, width) holds sentences, whose real
-tokens ``attention_mask`` (rows, tokens) or ``lengths`` (rows,) tells; (tokens, width) with
-``offsets`` (rows + 1,) or ``lengths`` holds sentences one behind the other. One array of all layers
-has them as an axis before the last. ``labels``, ``groups``, ``sentence_indices`` and
-``sentences`` have one entry a sentence; metadata may hold them as JSON lists.
+``layer_12`` of shape (rows, width) holds pooled rows; of shape (rows, tokens, width) it holds
+padded sentences, whose real tokens are given by ``attention_mask`` (rows, tokens) or ``lengths``
+(rows,); of shape (tokens, width) with ``offsets`` (rows + 1,) or ``lengths`` it holds concatenated
+sentences. An array of all layers has one more axis, before the last. ``labels``, ``groups``,
+``sentence_indices`` and ``sentences`` have one entry per sentence; metadata may hold them as JSON
+lists.
 """
 
 from __future__ import annotations
@@ -56,10 +57,7 @@ _MASKS = ("attention_mask", "mask")
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Named arrays of some rows, and texts by name.
-
-    `all_real` says that no token is padding.
-    """
+    """Named arrays of some rows, and metadata; `all_real` says that no token is padding."""
 
     path: Path
     arrays: Mapping[str, StoredArray]
@@ -68,7 +66,7 @@ class Store:
 
 
 class _Axes(NamedTuple):
-    """What the axes of an array before the last are; `n_tokens` is None without an axis of them."""
+    """Meaning of the axes before the last; `n_tokens` is None if there is no axis of tokens."""
 
     n_rows: int
     n_tokens: int | None
@@ -85,7 +83,7 @@ def open_stores(
     version: str,
     files: Sequence[Path],
 ) -> Dump:
-    """Make a dump of stores that hold the same arrays, of different rows.
+    """Open stores with the same arrays for different rows as one dump.
 
     Raises
     ------
@@ -103,7 +101,7 @@ def open_stores(
                 None,
                 f"holds {part.kind}",
                 f"{first.kind}, as in {first.store.path.name}",
-                "Give each dump by itself.",
+                "Give each dump separately.",
             )
     if any(part.unmasked for part in parts):
         warnings.warn(
@@ -154,7 +152,7 @@ class _Part:
             if len(shapes) > 1:
                 one, other = sorted(shapes)[:2]
                 raise self._fault(
-                    pattern, f"has shapes {one} and {other}", "the same of each layer"
+                    pattern, f"has shapes {one} and {other}", "the same shape for each layer"
                 )
             self.axes = self._axes_of_layer(shapes.pop())
             self._number({n: Channel(array) for n, (_, array) in named.items()}, pattern)
@@ -169,7 +167,7 @@ class _Part:
 
     @property
     def kind(self) -> str:
-        """What all parts of a dump share, in words."""
+        """Description of what all parts of a dump must share."""
         channels = [*self.layers.values(), *([self.embeddings] if self.embeddings else [])]
         widths = ", ".join(str(width) for width in sorted({one.width for one in channels}))
         return f"{self.mapping}, {widths} wide, {'tokens' if self.has_tokens else 'rows'}"
@@ -184,7 +182,7 @@ class _Part:
         return pooling
 
     def _find_layers(self, key: str | None) -> tuple[str, dict[int, tuple[str, StoredArray]]]:
-        """Layers by number, with the pattern of their names; or one array of all, by -1."""
+        """Find layers by number, and the pattern of their names; or one array of all, at -1."""
         wide = {
             name: array
             for name, array in self.arrays.items()
@@ -201,7 +199,7 @@ class _Part:
             return "", {-1: (WHOLE, wide[WHOLE])}
         has_others = any(name in wide for name in EMBEDDINGS) or SAES in self.store.metadata
         if not pattern and not has_others:
-            raise no_layers(self.store.path, self.arrays, "is known as a layer")
+            raise no_layers(self.store.path, self.arrays, "is recognized as a layer")
         for name in named.values():
             self._require_dims(name, wide[name].shape, (2, 3))
         return pattern, {number: (name, wide[name]) for number, name in named.items()}
@@ -217,7 +215,7 @@ class _Part:
         return _Axes(shape[0], shape[1], 1, 1, "")
 
     def _number(self, channels: Mapping[int, Vectors], name: str) -> None:
-        """Give the layers their numbers, of which -1 is the embeddings."""
+        """Number the layers; -1 becomes the embeddings."""
         shift(channels, self.offset, self.store.path)
         for number, channel in channels.items():
             if number + self.offset < 0:
@@ -241,7 +239,7 @@ class _Part:
         self._number(channels, f"{name} ({axes.names}, width)")
 
     def _listed_layers(self) -> list[int] | None:
-        """Numbers of the layers, where the store lists them."""
+        """Return the numbers of the layers, if the store lists them."""
         values = self._read_small(("layers",), None)
         if values is None:
             return None
@@ -250,13 +248,13 @@ class _Part:
             or values.dtype.kind not in "iu"
             or len(np.unique(values)) < len(values)
         ):
-            raise self._fault("layers", "is not a list of distinct numbers", "one a layer")
+            raise self._fault("layers", "is not a list of distinct numbers", "one per layer")
         return [int(number) for number in values]
 
     def _axes_of_whole(
         self, name: str, shape: tuple[int, ...], numbers: Sequence[int] | None
     ) -> _Axes:
-        """Tell by all that is known what the axes of an array of all layers are."""
+        """Determine the meaning of the axes of an array of all layers."""
         a, b = shape[0], shape[1]
         if len(shape) == 3:
             ways = [_Axes(a, None, b, 1, "rows, layers"), _Axes(b, None, a, b, "layers, rows")]
@@ -278,18 +276,18 @@ class _Part:
         ]
         if not fitting or (len(fitting) > 1 and len(shape) == 4):
             how = "rows and layers" if len(shape) == 3 else "rows, tokens and layers"
-            why = "of which nothing says which axis is which" if fitting else "which fits nothing"
+            why = "whose axes are ambiguous" if fitting else "which does not fit the other arrays"
             raise self._fault(
                 name,
-                f"has shape {shape}, {why} else there",
+                f"has shape {shape}, {why}",
                 f"{how} that fit labels, attention_mask and layers",
-                f"Name its layers, as in key='{name}[0-{shape[1] - 1}]', or save one array a"
-                " layer.",
+                f"Name its layers, for example key='{name}[0-{shape[1] - 1}]', or save one array"
+                " per layer.",
             )
         return fitting[0]
 
     def _known_rows(self) -> set[int] | None:
-        """How many rows, or tokens in all, there must be, where something says it."""
+        """Return the possible numbers of rows, or of all tokens, if other arrays tell them."""
         lengths = self._read_small(("lengths",), None)
         offsets = self._read_small(("offsets",), None)
         if offsets is not None and offsets.size:
@@ -302,7 +300,7 @@ class _Part:
         return None
 
     def _axes_without_layers(self) -> _Axes:
-        """Count the rows of a store that has embeddings or SAE features alone."""
+        """Count the rows of a store with only embeddings or SAE features."""
         for name in EMBEDDINGS:
             if name in self.arrays:
                 self._require_dims(name, self.arrays[name].shape, (2, 3))
@@ -310,7 +308,7 @@ class _Part:
         return _Axes(count_rows(self.store.path, self.arrays), None, 1, 1, "")
 
     def _add_embeddings(self) -> None:
-        """Take embeddings that have a name of their own, unless an offset made them of a layer."""
+        """Use an array named as embeddings, unless an offset turned a layer into embeddings."""
         name = next((name for name in EMBEDDINGS if name in self.arrays), None)
         if name is None or self.embeddings is not None:
             return
@@ -319,13 +317,13 @@ class _Part:
         self._require_dims(name, array.shape, (2, 3))
         if array.shape[:-1] != expected or array.dtype not in (*FLOATS, BFLOAT16):
             found = f"is {array.dtype} of shape {array.shape}"
-            raise self._fault(name, found, f"floats of shape ({expected}, width) as the layers")
+            raise self._fault(name, found, f"floats of shape ({expected}, width) like the layers")
         self.embeddings = Channel(array)
         if name != EMBEDDINGS[0]:
             self.mapping += f", {name} as embeddings"
 
     def _find_tokens(self) -> tuple[bool, Tokens]:
-        """Find which vectors are real tokens of which sentence."""
+        """Determine which vectors are real tokens of which sentence."""
         n, n_tokens = self.axes.n_rows, self.axes.n_tokens
         if n_tokens is not None:
             return True, self._masked_tokens(n, n_tokens)
@@ -334,7 +332,7 @@ class _Part:
         if offsets is None and lengths is not None:
             _require_whole(self, "lengths", lengths)
             if lengths.sum() != n and lengths.shape == (n,):
-                return False, Tokens.of_rows(n)  # rows were pooled, and this says of what
+                return False, Tokens.of_rows(n)  # pooled rows, with their numbers of tokens
             offsets = np.concatenate([[0], np.cumsum(lengths)])
         if offsets is None:
             return False, Tokens.of_rows(n)
@@ -343,7 +341,7 @@ class _Part:
             raise self._fault(
                 "offsets",
                 f"runs from {offsets[:1]} to {offsets[-1:]}",
-                f"0 to {n:,}, ascending: where the tokens of each sentence begin, and the end",
+                f"0 to {n:,}, ascending: the start of each sentence, and the end of the last",
             )
         return True, Tokens(np.arange(n), offsets.astype(np.int64))
 
@@ -358,9 +356,9 @@ class _Part:
             mask = np.ones((n, n_tokens), bool)
         if mask.shape != (n, n_tokens):
             found = f"has shape {mask.shape}"
-            raise self._fault("attention_mask", found, f"{(n, n_tokens)}, one value a token")
+            raise self._fault("attention_mask", found, f"{(n, n_tokens)}, one value per token")
         if not ((mask == 0) | (mask == 1)).all():
-            raise self._fault("attention_mask", "holds other values than 0 and 1", "1 for a token")
+            raise self._fault("attention_mask", "has values other than 0 and 1", "1 for a token")
         real = mask.astype(bool)
         counts = real.sum(axis=1)
         if not counts.all():
@@ -389,7 +387,7 @@ class _Part:
         )
 
     def _read_small(self, names: Iterable[str], n: int | None) -> NDArray[Any] | None:
-        """Read one entry a sentence, from an array or from metadata; None if there is neither."""
+        """Read an array, or a list in the metadata, with `n` entries; None if there is neither."""
         for name in names:
             if name in self.arrays:
                 values = self.arrays[name].read_all()
@@ -420,7 +418,7 @@ class _Part:
 def _require_whole(part: _Part, name: str, values: NDArray[Any]) -> None:
     if values.ndim != 1 or values.dtype.kind not in "iu" or (values < 0).any():
         found = f"is {values.dtype} of shape {values.shape}"
-        raise part._fault(name, found, "whole numbers from 0, one a sentence")
+        raise part._fault(name, found, "whole numbers from 0, one per sentence")
 
 
 def _join_tokens(parts: Sequence[Tokens], lengths: Sequence[int]) -> Tokens:
@@ -439,8 +437,8 @@ def _join_sentences(parts: Sequence[_Part]) -> Sentences:
             continue
         for part, value in zip(parts, values, strict=True):
             if value is None:
-                raise part._fault(name, "is missing", "it in each file, as in others")
+                raise part._fault(name, "is missing", "this array in each file, as in the others")
         if len({value.dtype.kind in "biuf" for value in values}) > 1:
-            raise parts[0]._fault(name, "is text here and numbers elsewhere", "one kind")
+            raise parts[0]._fault(name, "is text here and numbers in other files", "one kind")
         joined[name] = np.concatenate(values)
     return Sentences(**joined)

@@ -1,4 +1,4 @@
-"""A folder of ``.npy`` files, one a layer."""
+"""A folder of ``.npy`` files, one per layer."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _SUFFIX = ".npy"
 
 
 def recognize(path: Path) -> bool:
-    """Whether it is a folder that holds such files."""
+    """Tell whether a path is a folder with such files."""
     return bool(list_files(path, _SUFFIX))
 
 
 def open_npy(request: Request) -> Dump:
-    """Open a folder of arrays, whose names are those of the files without ``.npy``.
+    """Open a folder of arrays, which are named like their files without ``.npy``.
 
-    Layers have the numbers in their names: the file cannot say otherwise.
+    Layers keep the numbers in their names.
     """
     files = list_files(request.path, _SUFFIX)
     if not files:
-        raise file_fault(request.path, None, "holds no .npy files", "a folder with one a layer")
+        raise file_fault(request.path, None, "holds no .npy files", "a folder with one per layer")
     arrays = {file.name.removesuffix(_SUFFIX): read_npy_header(file) for file in files}
     store = Store(request.path, arrays, {})
     return open_stores([store], request, format="npy", version="1", files=files)
 
 
 def read_npy_header(path: Path) -> RawArray:
-    """Read where the numbers of an npy file lie."""
+    """Read the header of an npy file: where its numbers are stored."""
     with RegularFile(path, "an npy file") as file:
 
         def fault(found: str, expected: str, do: str = "") -> Exception:

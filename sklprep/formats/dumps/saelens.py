@@ -1,4 +1,4 @@
-"""A folder that `datasets` wrote, as SAELens caches activations: a column a hook."""
+"""Activations that SAELens cached: a folder that `datasets` wrote, with a column for each hook."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sklprep.formats.dumps.named_arrays import Store, open_stores
 
 _STATE = "state.json"
 _SUFFIX = ".arrow"
-_MAX_STATE_BYTES = 8 << 20  # it lists the files: a hundred bytes each
+_MAX_STATE_BYTES = 8 << 20  # it lists the files, about a hundred bytes for each
 
 
 def recognize(path: Path) -> bool:
-    """Whether it is a folder that ``Dataset.save_to_disk`` wrote."""
+    """Tell whether a path is a folder that ``Dataset.save_to_disk`` wrote."""
     return (path / _STATE).is_file() and bool(list_files(path, _SUFFIX))
 
 
 def open_saelens(request: Request) -> Dump:
     """Open a folder of cached activations.
 
-    A column holds (context, width) a row: a context is a sentence, whose tokens are all real, as
-    SAELens packs contexts without padding. ``blocks.12.hook_resid_post`` is layer 12; any other
-    hook needs a `key`, such as ``blocks.{layer}.hook_mlp_out``: what goes into a block,
-    ``hook_resid_pre``, is the output of the block before, which ``layer_offset=-1`` says.
+    Each row of a column has shape (context, width): a context is a sentence, whose tokens are all
+    real, because SAELens packs contexts without padding. ``blocks.12.hook_resid_post`` is layer 12;
+    any other hook needs a `key`, such as ``blocks.{layer}.hook_mlp_out``. The input of a block,
+    ``hook_resid_pre``, is the output of the block before: use ``layer_offset=-1``.
     """
     path = request.path
     files = _list_data(path)
@@ -47,7 +47,7 @@ def open_saelens(request: Request) -> Dump:
 
 
 def _list_data(path: Path) -> list[Path]:
-    """The files in the order of the rows."""
+    """List the files in the order of their rows."""
     there = {file.name: file for file in list_files(path, _SUFFIX)}
     state = _read_json(path / _STATE)
     try:
@@ -56,8 +56,8 @@ def _list_data(path: Path) -> list[Path]:
         raise file_fault(path / _STATE, None, "lists no _data_files", "names of files") from None
     missing = [name for name in names if name not in there]
     if missing or not names:
-        found = f"names {ascii(missing[0])[:80]}, which is missing" if missing else "names no file"
-        raise file_fault(path / _STATE, None, found, "all of its files beside it")
+        found = f"names {ascii(missing[0])[:80]}, which is missing" if missing else "lists no file"
+        raise file_fault(path / _STATE, None, found, "all of its files in the same folder")
     return [there[name] for name in names]
 
 
@@ -72,7 +72,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _version(path: Path) -> str:
-    """What wrote the columns, where it says so."""
+    """Return the version of the dataset, or an empty text."""
     try:
         version = _read_json(path / "dataset_info.json").get("version", {})
         return str(version.get("version_str", ""))[:20]

@@ -23,15 +23,15 @@ SUFFIX = ".safetensors"
 
 
 def recognize(path: Path) -> bool:
-    """Whether it is a file of tensors, or a folder that holds some."""
+    """Tell whether a path is a safetensors file, or a folder with some."""
     return is_safetensors(path) if path.is_file() else bool(list_files(path, SUFFIX))
 
 
 def open_safetensors(request: Request) -> Dump:
     """Open tensors by name.
 
-    Layers have the numbers in their names. Tools that write the embeddings as number 0, as the
-    tuple ``hidden_states`` of Hugging Face has them, need ``layer_offset=-1``.
+    Layers keep the numbers in their names. If number 0 holds the embeddings, as in the tuple
+    ``hidden_states`` of Hugging Face, ``layer_offset=-1`` is needed.
     """
     path = request.path
     files = [path] if path.is_file() else list_files(path, SUFFIX)
@@ -45,7 +45,7 @@ def open_safetensors(request: Request) -> Dump:
 def _arrange(
     path: Path, headers: Mapping[Path, SafetensorsHeader], key: str | None
 ) -> Sequence[Store]:
-    """Tell files of different layers, or of different tensors, from shards of rows."""
+    """Distinguish files with different layers or tensors from files with different rows."""
     by_layer = _layers_by_file(headers, key)
     if by_layer:
         rest = {file: header for file, header in headers.items() if file not in by_layer}
@@ -60,9 +60,9 @@ def _arrange(
             raise file_fault(
                 file,
                 what[:80],
-                f"is in only one of this file and {other}, which share others",
-                "the same tensors in each file, of different rows, or different tensors",
-                "Give each dump by itself.",
+                f"is in only one of this file and {other}, which share other tensors",
+                "files with the same tensors, for different rows, or with different tensors",
+                "Give each dump separately.",
             )
     return [Store(file, header.tensors, header.metadata) for file, header in headers.items()]
 
@@ -70,7 +70,7 @@ def _arrange(
 def _layers_by_file(
     headers: Mapping[Path, SafetensorsHeader], key: str | None
 ) -> dict[Path, tuple[str, RawArray]]:
-    """The one tensor of each file that has the number of a layer in its name."""
+    """Find the files that are named after a layer, and the only tensor of each."""
     patterns = PATTERNS if key is None else (key,)
     stems = [file.name.removesuffix(SUFFIX) for file in headers]
     fitting = {
@@ -96,7 +96,7 @@ def _merge(
     by_layer: Mapping[Path, tuple[str, RawArray]],
     headers: Mapping[Path, SafetensorsHeader],
 ) -> Store:
-    """Put the tensors of several files together."""
+    """Merge the tensors of several files."""
     arrays: dict[str, RawArray] = dict(by_layer.values())
     metadata: dict[str, str] = {}
     for file, header in headers.items():
@@ -108,4 +108,4 @@ def _merge(
 
 
 def _twice(file: Path, name: str) -> FileFormatError:
-    return file_fault(file, name[:80], "is in another file, too", "it once")
+    return file_fault(file, name[:80], "is also in another file", "one tensor of this name")

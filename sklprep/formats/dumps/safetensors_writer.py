@@ -1,4 +1,4 @@
-"""Rows as one ``.safetensors`` file, which the importer of named arrays gives back."""
+"""Writing rows as a ``.safetensors`` file, which the importer of named arrays can read."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from sklprep.formats.dumps.stored_saes import SAES, name_of
 from sklprep.formats.members import Block
 from sklprep.formats.rows import Rows
 
-_LARGEST = 10**18  # stands in a header for a number that is not known yet
+_LARGEST = 10**18  # placeholder in a header for a number that is not known yet
 _Entry = tuple[str, tuple[int, ...]]  # dtype and shape
-_MAX_LAYER = 10**6  # exclusive: six digits, as layers are read from names
+_MAX_LAYER = 10**6  # exclusive: layer numbers in names have at most six digits
 
 
 def write_safetensors(rows: Rows, output: str | os.PathLike[str]) -> None:
@@ -35,21 +35,22 @@ def write_safetensors(rows: Rows, output: str | os.PathLike[str]) -> None:
     ----------
     rows : Rows
     output : path-like
+        The file to write.
 
     Raises
     ------
     OutputError
         If the path cannot be written, or the disk is too small.
     UsageError
-        If the header cannot hold the sentences, or a layer has no number from 0 on.
+        If the header cannot hold the sentences, or the number of a layer is out of range.
     """
     metadata, arrays = _describe(rows)
     source = rows.source
     layers = source.layers.tolist() if source.d_model is not None else []
     if layers and not 0 <= min(layers) <= max(layers) < _MAX_LAYER:
         raise UsageError(
-            f"Layer {min(layers) if min(layers) < 0 else max(layers)} has no name in safetensors;"
-            f" expected 0 to {_MAX_LAYER - 1:,}. Use to_pack."
+            f"Layer {min(layers) if min(layers) < 0 else max(layers)} cannot be written to"
+            f" safetensors; expected 0 to {_MAX_LAYER - 1:,}. Use to_pack."
         )
     n, n_configs = len(rows), len(source.sae_layers)
     dtype = "<f4" if n_configs else source.stored_dtype
@@ -61,7 +62,7 @@ def write_safetensors(rows: Rows, output: str | os.PathLike[str]) -> None:
     shapes |= {f"layer_{layer}": (dtype, (n, source.d_model or 0)) for layer in layers}
     require_space(output, sum(map(_n_bytes, shapes.values())))
     with atomic_write(output) as file, contextlib.ExitStack() as stack:
-        folder = Path(output).parent  # which has the space
+        folder = Path(output).parent  # whose space was checked
         spools = {
             name_of(config, part): stack.enter_context(tempfile.TemporaryFile(dir=folder))
             for config in range(n_configs)
@@ -77,7 +78,7 @@ def write_safetensors(rows: Rows, output: str | os.PathLike[str]) -> None:
 
 
 def _describe(rows: Rows) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
-    """What is said in metadata, and the small arrays, the widest numbers first."""
+    """Return the metadata, and the small arrays, the widest numbers first."""
     source = rows.source
     metadata: dict[str, str] = {}
     arrays: dict[str, NDArray[Any]] = {
@@ -124,18 +125,18 @@ def _n_bytes(entry: _Entry) -> int:
 
 
 class _Writer:
-    """Puts blocks of rows where they belong: the widest numbers first, so that all are aligned.
+    """Writes blocks of rows at their positions; the widest numbers come first, for alignment.
 
     Parameters
     ----------
     file, output
-        What is written.
+        The open file, and its path for errors.
     shapes : dict of str to (str, tuple)
-        Dtype and shape of the arrays that are known.
+        Dtype and shape of the arrays whose size is known.
     spools : dict of str to file
-        Where the indices and the data of sparse rows are kept until all have come.
+        Temporary files for the indices and data of sparse rows, whose size is not known.
     narrow : dict of str to ndarray
-        Small arrays of numbers that are narrower than these.
+        Small arrays of narrower numbers, which are written last.
     metadata : dict of str to str
     """
 
@@ -159,21 +160,21 @@ class _Writer:
         size = len(self._header(self._entries | later))
         if size > MAX_HEADER_BYTES:
             raise UsageError(
-                f"The header of {output} would take {size / 1e6:,.1f} MB, with the sentences in"
-                f" it; expected at most {MAX_HEADER_BYTES / 1e6:,.1f} MB. Use to_pack."
+                f"The header of {output} would need {size / 1e6:,.1f} MB, including the"
+                f" sentences; expected at most {MAX_HEADER_BYTES / 1e6:,.1f} MB. Use to_pack."
             )
         self._start = -(-(8 + size) // ALIGNMENT) * ALIGNMENT
         self._n_values: dict[int, int] = {}
 
     def append(self, name: str, values: NDArray[Any]) -> None:
-        """Write the next rows of an array."""
+        """Append rows of an array."""
         raw = values.astype(self._entries[name][0][0], copy=False).tobytes()
         self._file.seek(self._start + self._next[name])
         self._file.write(raw)
         self._next[name] += len(raw)
 
     def append_block(self, block: Block) -> None:
-        """Write the next rows of a member."""
+        """Append rows of a member."""
         member, number, values = block
         if member != "activations":
             self.append("embeddings" if member == "embeddings" else f"layer_{number}", values)
@@ -189,7 +190,7 @@ class _Writer:
             self._spools[name_of(number, part)].write(raw)
 
     def finish(self) -> None:
-        """Append what was kept aside, and write the header."""
+        """Append the temporary files and narrow arrays, and write the header."""
         for name, spool in self._spools.items():
             self._file.seek(self._start + self._end)
             dtype = "<i4" if name.endswith("indices") else "<f4"

@@ -1,4 +1,4 @@
-"""Pooling of sparse tokens to rows."""
+"""Pooling sparse features of tokens to rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def pool_sparse(
     tokens: csr_array, owners: NDArray[np.int64], n_rows: int, pooling: str
 ) -> csr_array:
-    """Make rows of tokens: what is not stored counts as 0.
+    """Pool tokens to rows; values that are not stored count as 0.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def pool_sparse(
         Row of each token, ascending.
     n_rows : int
     pooling : str
-        Means are taken in float64 and rounded once.
+        Means are computed in float64, then rounded.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""SAE features among named arrays: the data, indices and indptr of a sparse matrix a config.
+"""SAE features among named arrays: data, indices and indptr of a sparse matrix for each config.
 
-``activations.0.data``, ``activations.0.indices`` and ``activations.0.indptr`` are those of the
-first config; metadata lists the layer, the average_l0 and the number of features of each.
+``activations.0.data``, ``activations.0.indices`` and ``activations.0.indptr`` belong to the first
+config; the metadata list layer, average_l0 and number of features of each config.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _Store = tuple[Path, Mapping[str, StoredArray], Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class StoredCsr:
-    """A sparse matrix in a file, one row a token."""
+    """A sparse matrix in a file, with one row per token."""
 
     data: RawArray
     indices: RawArray
@@ -43,11 +43,11 @@ class StoredCsr:
 
     @property
     def dtype(self) -> str:
-        """Of the values."""
+        """Dtype of the values."""
         return self.data.dtype
 
     def read(self, tokens: NDArray[np.int64], /) -> csr_array:
-        """Features of some tokens."""
+        """Read the features of some tokens."""
         from scipy.sparse import csr_array
 
         starts = _take(self.indptr, tokens)
@@ -65,7 +65,7 @@ class StoredCsr:
             )
             matrix.check_format()
         except ValueError as error:
-            found = f"is not of a sparse matrix ({error})"
+            found = f"does not belong to a sparse matrix ({error})"
             raise _fault(self.indices, found, "indices of features") from None
         return matrix
 
@@ -79,20 +79,20 @@ def _fault(array: RawArray, found: str, expected: str) -> FileFormatError:
 
 
 def name_of(config: int, part: str) -> str:
-    """Name of an array of a config."""
+    """Return the name of an array of a config."""
     return f"activations.{config}.{part}"
 
 
 def count_rows(path: Path, arrays: Mapping[str, StoredArray]) -> int:
-    """Number of rows by the first config."""
+    """Return the number of rows of the first config."""
     indptr = arrays.get(name_of(0, "indptr"))
     if indptr is None or len(indptr.shape) != 1 or indptr.shape[0] < 2:
-        raise file_fault(path, name_of(0, "indptr"), "is missing", "that of a sparse matrix")
+        raise file_fault(path, name_of(0, "indptr"), "is missing", "the indptr of a sparse matrix")
     return indptr.shape[0] - 1
 
 
 def find_saes(stores: Sequence[_Store], lengths: Sequence[int]) -> list[Sae]:
-    """Find the configs that every store has, each of so many rows."""
+    """Find the configs of all stores, which have `lengths` rows."""
     listed = [_read_list(path, metadata) for path, _, metadata in stores]
     for (path, *_), configs in zip(stores, listed, strict=True):
         if configs != listed[0]:
@@ -145,5 +145,6 @@ def _matrix(
     if found["data"].shape != found["indices"].shape or found["indptr"].shape != (n_rows + 1,):
         shapes = ", ".join(str(array.shape) for array in found.values())
         expected = f"as many data as indices, and ({n_rows + 1},)"
-        raise file_fault(path, name_of(number, "indptr"), f"and others have {shapes}", expected)
+        what = f"does not fit (shapes of data, indices, indptr: {shapes})"
+        raise file_fault(path, name_of(number, "indptr"), what, expected)
     return StoredCsr(**found, width=width)

@@ -1,4 +1,4 @@
-"""The table of formats: a new one is one entry."""
+"""The table of formats: a new format needs one entry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sklprep.formats.dumps.dump_source import DumpSource
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How dumps of one tool are known, and how they are opened."""
+    """How dumps in one format are recognized, and how they are opened."""
 
     recognize: Callable[[Path], bool]
     open: Callable[[Request], Dump]
@@ -38,12 +38,12 @@ FORMATS = {
     "zarr": Format(zarr_dump.recognize, zarr_dump.open_zarr),
     "npy": Format(npy_dump.recognize, npy_dump.open_npy),
 }
-"""In this order, the first that recognizes a dump opens it: those that know what the arrays of a
-tool are come before those that go by names alone."""
+"""The first format that recognizes a dump opens it, so formats of specific tools come before those
+that go only by the names of arrays."""
 
 
 def find_format(path: Path) -> str | None:
-    """Name the format of a dump, by its content; None for what is not one."""
+    """Return the format of a dump, recognized by content; None if there is none."""
     return next((name for name, entry in FORMATS.items() if entry.recognize(path)), None)
 
 

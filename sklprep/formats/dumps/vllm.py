@@ -1,7 +1,7 @@
-"""What vLLM's extraction of hidden states writes: one safetensors file a request.
+"""Hidden states that vLLM extracted: one safetensors file per request.
 
-Each holds ``hidden_states`` (tokens, layers, width) and ``token_ids`` (tokens,), and no word on
-which layers these are.
+Each file has ``hidden_states`` (tokens, layers, width) and ``token_ids`` (tokens,), but does not
+say which layers these are.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from sklprep.formats.sentence_file import MAX_WIDTH
 
 _STATES, _IDS = "hidden_states", "token_ids"
 _TRIED = 8
-"""Files that are looked at to recognize a folder: the first ones may be broken."""
+"""Files that are tried to recognize a folder, because the first ones may be damaged."""
 
 
 def recognize(path: Path) -> bool:
-    """Whether it is such a file, or a folder of them."""
+    """Tell whether a path is such a file, or a folder of them."""
     for file in [path] if path.is_file() else list_files(path, SUFFIX)[:_TRIED]:
         try:
             header = read_safetensors_header(file) if is_safetensors(file) else None
@@ -44,14 +44,15 @@ def recognize(path: Path) -> bool:
 def open_vllm(request: Request) -> Dump:
     """Open a folder of requests, each of which is a sentence.
 
-    vLLM's layer id `k` is what block `k` reads, so that it is the output of block `k - 1`, and 0
-    the embeddings. The files hold no ids: ``key="hidden_states[1,13,25]", layer_offset=-1`` says
-    that ``eagle_aux_hidden_state_layer_ids`` was ``[1, 13, 25]``, and gives layers 0, 12 and 24.
+    vLLM's layer id `k` is the input of block `k`, so it is the output of block `k - 1`, and 0 are
+    the embeddings. The files do not hold ids: ``key="hidden_states[1,13,25]", layer_offset=-1``
+    says that ``eagle_aux_hidden_state_layer_ids`` was ``[1, 13, 25]``, and gives layers 0, 12 and
+    24.
     """
     path = request.path
     files = [path] if path.is_file() else list_files(path, SUFFIX)
     if not files:
-        raise file_fault(path, None, f"holds no {SUFFIX} files", "one a request")
+        raise file_fault(path, None, f"holds no {SUFFIX} files", "one per request")
     states, faults = _read_headers(files)
     if faults and not (request.skip_bad and states):
         raise faulty_files(path, faults, len(files))
@@ -62,7 +63,7 @@ def open_vllm(request: Request) -> Dump:
         numbers = list(range(n_layers))
         warnings.warn(
             f"{path} does not say which layers it holds: they are numbered by their positions. Give"
-            f" their ids, as in key='hidden_states[1-{n_layers}]' with layer_offset=-1.",
+            f" their ids, for example key='hidden_states[1-{n_layers}]' with layer_offset=-1.",
             SklprepWarning,
             stacklevel=2,
         )
@@ -93,7 +94,7 @@ def open_vllm(request: Request) -> Dump:
 def _read_headers(
     files: list[Path],
 ) -> tuple[dict[str, RawArray], dict[str, FileFormatError]]:
-    """The hidden states of each file, and what is wrong with the others."""
+    """Return the hidden states of each file, and the faults of the others."""
     states: dict[str, RawArray] = {}
     faults: dict[str, FileFormatError] = {}
     for file in files:
@@ -111,7 +112,7 @@ def _read_headers(
                 _STATES,
                 f"is {array.dtype} of shape {array.shape}",
                 f"{dtype} of (tokens, {n_layers}, {width}), as in most files",
-                "A folder holds the files of one extraction; move the odd ones out.",
+                "A folder must hold the files of one extraction; move the others out.",
             )
     return states, dict(sorted(faults.items()))
 
@@ -125,5 +126,5 @@ def _find_states(file: Path, tensors: Mapping[str, RawArray]) -> RawArray:
         expected = f"none empty, at most {MAX_WIDTH:,} wide"
         raise file_fault(file, _STATES, f"has shape {array.shape}", expected)
     if ids is not None and ids.shape != array.shape[:1]:
-        raise file_fault(file, _IDS, f"has shape {ids.shape}", f"{array.shape[:1]}, one a token")
+        raise file_fault(file, _IDS, f"has shape {ids.shape}", f"{array.shape[:1]}, one per token")
     return array

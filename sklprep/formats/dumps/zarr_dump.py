@@ -1,7 +1,7 @@
-"""Arrays by path in a Zarr folder of version 2 or 3, read by zarr.
+"""Arrays in a Zarr folder of version 2 or 3, read by zarr.
 
-What an array is, its metadata says in JSON: that is read first, so that codecs that would unpickle
-are never reached.
+The metadata of each array (JSON) are checked first, so that codecs that would unpickle are never
+called.
 """
 
 from __future__ import annotations
@@ -29,23 +29,22 @@ from sklprep.formats.dumps.named_arrays import Store, open_stores
 
 _V2, _V3 = ".zarray", "zarr.json"
 _GROUPS = (".zgroup", _V3)
-_MAX_METADATA_BYTES = 1 << 20  # of an array: a screenful
+_MAX_METADATA_BYTES = 1 << 20  # of an array, which needs a few kilobytes
 _MAX_ARRAYS = 10_000
 _MAX_SMALL = 1 << 30  # bytes of labels and masks, as in other formats
 
 _MOST_EMPTY = 64
-"""Chunks that may be left out for one that is there: zarr writes none that holds only zeros, as
-padding does."""
+"""Most missing chunks per existing chunk: zarr does not write chunks of zeros, such as padding."""
 
 _CODECS = {
     *("bytes", "transpose", "crc32c", "sharding_indexed"),
     *("blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", "shuffle"),
 }
-"""Codecs that hold nothing but numbers. pickle, json2 and vlen-* make Python objects."""
+"""Codecs for plain numbers. pickle, json2 and vlen-* create Python objects."""
 
 _BLOSC_HEADER = 16
-"""Bytes before a chunk by blosc, of which the last four are the length of all. Its decoder believes
-them: of a shorter chunk it would take whatever lies behind it in memory for values."""
+"""Bytes of the header of a blosc chunk; the last four are the length of the chunk. The decoder
+trusts it: for a shorter chunk it would read the memory after the chunk."""
 
 _DTYPES = {
     **{f"float{8 * n}": f"<f{n}" for n in (2, 4, 8)},
@@ -59,14 +58,14 @@ _DTYPES = {
 
 
 def recognize(path: Path) -> bool:
-    """Whether it is a folder with the metadata of a group or of an array."""
+    """Tell whether a path is a folder with the metadata of a group or an array."""
     return any((path / name).is_file() for name in (*_GROUPS, _V2))
 
 
 def open_zarr(request: Request) -> Dump:
-    """Open the arrays of a group, whose names are their paths, such as ``acts/layer_12``.
+    """Open the arrays of a group by their paths, such as ``acts/layer_12``.
 
-    Layers have the numbers in their paths.
+    Layers keep the numbers in their paths.
     """
     path = request.path
     folders, files = _walk(path)
@@ -93,12 +92,12 @@ class ZarrArray:
 
     @property
     def width(self) -> int:
-        """Numbers in a vector along the last axis."""
+        """Length of a vector along the last axis."""
         return self.shape[-1]
 
     @property
     def n_vectors(self) -> int:
-        """Vectors along the last axis."""
+        """Number of vectors along the last axis."""
         return math.prod(self.shape[:-1])
 
     def read(self, positions: NDArray[np.int64], /) -> NDArray[Any]:
@@ -115,7 +114,7 @@ class ZarrArray:
         return values.astype(dtype, copy=False)
 
     def read_all(self) -> NDArray[Any]:
-        """Read all of a small array."""
+        """Read a small array completely."""
         if math.prod(self.shape) * np.dtype(self.dtype).itemsize > _MAX_SMALL:
             found = f"has shape {self.shape}"
             raise file_fault(self.path, self.name, found, f"at most {_MAX_SMALL:,} bytes")
@@ -124,7 +123,7 @@ class ZarrArray:
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:
-        """Open it; whatever zarr raises becomes one error that names it."""
+        """Open the array; all errors of zarr become one that names it."""
         try:
             import zarr
         except ImportError:
@@ -139,13 +138,13 @@ class ZarrArray:
             yield array
         except (SklprepError, MemoryError):
             raise
-        except Exception as error:  # zarr and its codecs have errors of many kinds
+        except Exception as error:  # zarr and its codecs raise many kinds
             what = "".join(c if c.isprintable() else " " for c in str(error))[:100]
             raise file_fault(folder, None, f"cannot be read ({what})", "a Zarr array") from None
 
 
 def _walk(path: Path) -> tuple[list[Path], list[Path]]:
-    """Folders of arrays, and all files; links are not followed."""
+    """List the folders of arrays, and all files; links are not followed."""
     folders, files = [], []
     for here, subfolders, names in os.walk(path):
         subfolders.sort()
@@ -164,14 +163,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict):
-            raise ValueError("not a table")
+            raise ValueError("not an object")
     except (ValueError, RecursionError):
         raise file_fault(path, None, "cannot be read as JSON", "what zarr writes") from None
     return fields
 
 
 def _describe(path: Path, folder: Path) -> ZarrArray | None:
-    """What the metadata of an array says; None for one that does not hold plain numbers."""
+    """Read the metadata of an array; None if it does not hold plain numbers."""
     is_v2 = (folder / _V2).is_file()
     file = folder / (_V2 if is_v2 else _V3)
     fields = _read_json(file)
@@ -220,7 +219,7 @@ def _codecs_of_v2(fields: Mapping[str, Any]) -> set[str]:
 
 
 def _codecs_of_v3(listed: Any) -> tuple[set[str], tuple[int, ...]]:
-    """Names of all codecs, those within shards included, and the shape of chunks in a shard."""
+    """Return the names of all codecs, also within shards, and the shape of chunks in a shard."""
     names: set[str] = set()
     inner: tuple[int, ...] = ()
     for codec in listed:
@@ -235,7 +234,7 @@ def _codecs_of_v3(listed: Any) -> tuple[set[str], tuple[int, ...]]:
 
 
 def _ends_with_blosc(fields: Mapping[str, Any], is_v2: bool) -> bool:
-    """Whether a file of this array is what blosc wrote, and nothing else."""
+    """Tell whether the files of this array are plain blosc chunks."""
     codec, name = (fields["compressor"], "id") if is_v2 else (fields["codecs"][-1], "name")
     return isinstance(codec, dict) and codec[name] == "blosc"
 
@@ -243,7 +242,7 @@ def _ends_with_blosc(fields: Mapping[str, Any], is_v2: bool) -> bool:
 def _require_stored(
     file: Path, folder: Path, array: ZarrArray, inner: tuple[int, ...], *, checks_blosc: bool
 ) -> None:
-    """Require that every chunk was written, and that one is small: a shape alone is cheap."""
+    """Require that chunks were written and are small: metadata can claim any shape."""
     itemsize = np.dtype(array.dtype).itemsize
     if math.prod(inner or array.chunks) * itemsize > MAX_CHUNK_BYTES:
         found = f"has chunks of shape {inner or array.chunks}"
@@ -268,10 +267,10 @@ def _require_stored(
 
 
 def _require_whole(chunk: Path) -> None:
-    """Require that a chunk by blosc is as long as it says."""
+    """Require that a blosc chunk has the length in its header."""
     with RegularFile(chunk, "a Zarr chunk") as opened:
         header, size = read_at(opened.fd, _BLOSC_HEADER, 0), opened.file_size
     length = int.from_bytes(header[-4:], "little")
     if len(header) < _BLOSC_HEADER or length != size:
-        found, expected = f"has {size:,} bytes", f"{length:,}, as its header says"
+        found, expected = f"has {size:,} bytes", f"{length:,} according to its header"
         raise file_fault(chunk, None, found, expected, "The dump may be damaged.")

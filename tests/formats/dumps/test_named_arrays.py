@@ -142,7 +142,7 @@ class TestRows:
         write(dump, by_layer(STATES))
 
         with pytest.raises(
-            UsageError, match="holds rows that were pooled before, got pooling='mean'"
+            UsageError, match="holds rows that are already pooled, got pooling='mean'"
         ):
             load_activations(dump, pooling="mean")
 
@@ -182,7 +182,7 @@ class TestNumbers:
     def test_layers_below_the_embeddings_are_refused(self, dump):
         write(dump, by_layer(STATES))
 
-        with pytest.raises(UsageError, match="layer_offset=-2 makes -2 of layer 0"):
+        with pytest.raises(UsageError, match="layer_offset=-2 turns layer 0 into -2"):
             load_activations(dump, layer_offset=-2)
 
     def test_a_key_names_the_arrays(self, dump):
@@ -255,7 +255,7 @@ class TestOneArrayOfAllLayers:
     def test_four_axes_of_which_nothing_is_known_are_refused(self, dump):
         write(dump, {"hidden_states": TOKENS})
 
-        with pytest.raises(FileFormatError, match="nothing says which axis is which"):
+        with pytest.raises(FileFormatError, match="axes are ambiguous"):
             load_activations(dump)
 
 
@@ -325,7 +325,7 @@ class TestTokens:
         ("name", "values", "found"),
         [
             ("attention_mask", MASK[:5], "has shape (5, 4)"),
-            ("attention_mask", MASK * 2, "other values than 0 and 1"),
+            ("attention_mask", MASK * 2, "values other than 0 and 1"),
             ("attention_mask", MASK * [[1]] * 5 + [[0]], "has no token in row 5"),
             ("labels", np.arange(5), "has shape (5,)"),
             ("lengths", np.full(6, -1), "expected whole numbers from 0"),
@@ -492,13 +492,16 @@ def forged(text, length=None):
         (forged(b"{" * 1000), "has no safetensors header"),
         (forged(b'{"a":1' + b"," * 9), "has no safetensors header"),
         (forged(b"{}", length=1 << 39), "has a header of 549,755,813,888 bytes"),
-        (forged(b'{"layer_0": 1, "layer_0": 2}'), "a name is there twice"),
+        (forged(b'{"layer_0": 1, "layer_0": 2}'), "a name appears twice"),
         (forged(HEADER | {"layer_0": 3}), "expected dtype, shape and data_offsets"),
-        (forged(HEADER | {"layer_0": HEADER["layer_1"]}), "has 'layer_0' at 240; expected it at 0"),
+        (
+            forged(HEADER | {"layer_0": HEADER["layer_1"]}),
+            "has 'layer_0' at byte 240; expected byte 0",
+        ),
         (forged(HEADER | {"layer_0": HEADER["layer_0"] | {"shape": [12, 6]}}), "has 240 bytes for"),
         (forged(HEADER | {"layer_0": HEADER["layer_0"] | {"shape": [-12, -5]}}), "data_offsets"),
         (forged(HEADER | {"layer_0": HEADER["layer_0"] | {"shape": [2**60]}}), "data_offsets"),
-        (forged(HEADER | {"__metadata__": {"a": 1}}), "is not a table of texts"),
+        (forged(HEADER | {"__metadata__": {"a": 1}}), "is not a mapping of texts"),
         (forged(HEADER | {"__metadata__": {"labels": "[1, 2"}}), "cannot be read"),
         (forged(HEADER | {"__metadata__": {"labels": "[[1], [2]]"}}), "has shape (2, 1)"),
         (forged(HEADER | {"__metadata__": {"labels": '{"a": 1}'}}), "cannot be read"),

@@ -114,7 +114,7 @@ def test_the_safetensors_library_reads_it(tmp_path):
 def test_more_sentences_than_a_header_holds_are_refused_and_leave_nothing(tmp_path):
     acts = ActivationSet.from_arrays(hidden_states=STATES, sentences=["x" * 10_000_000] * 6)
 
-    with pytest.raises(UsageError, match=r"header of .* would take 60\.0 MB.* Use to_pack"):
+    with pytest.raises(UsageError, match=r"header of .* would need 60\.0 MB.* Use to_pack"):
         acts.to_safetensors(tmp_path / "a.safetensors")
 
     assert [] == list(tmp_path.iterdir())
@@ -123,7 +123,7 @@ def test_more_sentences_than_a_header_holds_are_refused_and_leave_nothing(tmp_pa
 def test_layers_that_have_no_name_are_refused(tmp_path):
     acts = ActivationSet.from_arrays(hidden_states=STATES, layers=[-2, 5])
 
-    with pytest.raises(UsageError, match="Layer -2 has no name in safetensors"):
+    with pytest.raises(UsageError, match="Layer -2 cannot be written to safetensors"):
         acts.to_safetensors(tmp_path / "a.safetensors")
 
 

@@ -88,7 +88,7 @@ class TestVllm:
 
         with pytest.raises(FaultyFilesError) as error:
             load_activations(folder, **options)
-        with pytest.warns(SklprepWarning, match="Going on without 2"):
+        with pytest.warns(SklprepWarning, match="Leaving out 2"):
             acts = load_activations(folder, skip_bad={}, **options)
 
         faulty = ["cmpl-3.safetensors", "cmpl-5.safetensors"]
@@ -160,7 +160,7 @@ class TestSaelens:
         ("change", "found"),
         [
             (lambda raw: raw[:-300], "bytes; expected"),
-            (lambda raw: b"\1" + raw[1:], "has no message where one begins"),
+            (lambda raw: b"\1" + raw[1:], "has no message where one should begin"),
             (lambda raw: raw[:8] + b"\xff" * 16 + raw[24:], "has a broken message"),
             (lambda raw: b"", "has no schema"),
         ],
@@ -257,9 +257,9 @@ class TestDelphi:
     @pytest.mark.parametrize(
         ("change", "found"),
         [
-            ({"locations": np.array([[15, 0, 0]], "<u2")}, "point outside"),
-            ({"locations": np.array([[0, 6, 0]], "<u2")}, "point outside"),
-            ({"locations": np.array([[0, 0, 7]], "<u2")}, "point outside"),
+            ({"locations": np.array([[15, 0, 0]], "<u2")}, "are out of range"),
+            ({"locations": np.array([[0, 6, 0]], "<u2")}, "are out of range"),
+            ({"locations": np.array([[0, 0, 7]], "<u2")}, "are out of range"),
             ({"locations": np.array([[1, 0, 0], [0, 0, 0]], "<u2")}, "order of the tokens"),
             ({"locations": np.zeros((1, 2), "<u2")}, "have shapes (1, 2) and (1,)"),
             ({"tokens": np.zeros((14, 6), "<i8")}, "has shape (14, 6)"),
@@ -345,17 +345,17 @@ class TestLmprobe:
         assert ["prompt 0", "prompt 1"] == acts.sentences[:2].tolist()
         acts.to_pack(tmp_path / "pack")
         assert acts.fingerprint == load_activations(tmp_path / "pack").fingerprint
-        with pytest.raises(UsageError, match="pooled before"):
+        with pytest.raises(UsageError, match="already pooled"):
             load_activations(tmp_path / "data", pooling="mean")
 
     @pytest.mark.parametrize(
         ("changes", "found"),
         [
-            ({"shard_index": [2] * 15}, "names a shard that is not there"),
-            ({"row_offset": [9] * 15}, "names a row that is not there"),
-            ({"row_offset": [-1] * 15}, "names a row that is not there"),
+            ({"shard_index": [2] * 15}, "names a shard that does not exist"),
+            ({"row_offset": [9] * 15}, "names a row that does not exist"),
+            ({"row_offset": [-1] * 15}, "names a row that does not exist"),
             ({"file_pattern": "../{layer}_{shard}.safetensors"}, "below the folder"),
-            ({"file_pattern": "/etc/{layer}"}, "leaves the folder"),
+            ({"file_pattern": "/etc/{layer}"}, "points outside the folder"),
             ({"file_pattern": "{layer.__class__}"}, "below the folder"),
             ({"file_pattern": "{layer:099999999d}"}, "below the folder"),
             ({"layers": [0, 1, 2, 3]}, "is missing; expected a file"),
@@ -480,7 +480,7 @@ class TestHdf5:
         with h5py.File(tmp_path / "a.h5", "w") as file:
             file.create_dataset("layer_0", (15, 5), "<f4", external=[(tmp_path / "raw", 0, 300)])
 
-        with pytest.raises(FileFormatError, match="lies in another file"):
+        with pytest.raises(FileFormatError, match="is in another file"):
             load_activations(tmp_path / "a.h5")
 
     @pytest.mark.parametrize("shape", [(1 << 40, 5), (15, 5)])
@@ -547,5 +547,7 @@ class TestZarr:
         chunk = path / ("layer_0/0.0" if version == 2 else "layer_0/c/0/0")
         chunk.write_bytes(chunk.read_bytes()[:-8])
 
-        with pytest.raises(FileFormatError, match=r"0: has \d+ bytes; expected \d+, as its header"):
+        with pytest.raises(
+            FileFormatError, match=r"0: has \d+ bytes; expected \d+, according to its header"
+        ):
             load_activations(path)
