@@ -157,5 +157,7 @@ def test_numbers_and_text_are_not_joined_as_labels():
     mixed = ActivationSet.concatenate({"a": make([0, 1]), "b": make(["no", "yes"])})
 
     assert numbers.labels.tolist() == [0, 1, 0.5, 1]
-    with pytest.raises(DataError, match="labels of a are int64, those of b <U3; expected one kind"):
+    with pytest.raises(
+        DataError, match="labels of a are int64, but those of b <U3; expected one kind"
+    ):
         _ = mixed.labels

@@ -412,8 +412,11 @@ def test_groups_of_the_csv_stay_together(sweep, folder, tmp_path):
             "column 'sentence_index' is missing; expected sentence_index, group, got an empty file",
         ),
         (b"index,group\n0,a\n", "column 'sentence_index' is missing; .*, got index, group"),
-        (b"sentence_index,group\n0,a\n1,b\n", "46 sentences have no group, sentence_index 2 fir"),
-        (b"sentence_index,group\n0\n", "48 sentences have no group, sentence_index 0 first"),
+        (
+            b"sentence_index,group\n0,a\n1,b\n",
+            r"46 sentences have no group \(first: sentence_index 2\)",
+        ),
+        (b"sentence_index,group\n0\n", r"48 sentences have no group \(first: sentence_index 0\)"),
         (
             b"sentence_index,group\nfirst,a\n",
             "line 2 has sentence_index 'first'; expected a whole number",

@@ -44,7 +44,7 @@ def test_each_input_has_labels_of_its_own(folders, run_command, tmp_path):
         tables += ["--labels", table]
 
     code, out, err = run_command("transfer", *folders, *OPTIONS, *tables, "--quiet")
-    assert (0, "", 2) == (code, err, out.count("\n"))
+    assert (0, "", 3) == (code, err, out.count("\n"))
 
     code, _, err = run_command("transfer", *folders, *OPTIONS, *tables[:2])
     assert (2, "Error: Give --labels once for each of the 2 INPUTs, or not at all.\n") == (

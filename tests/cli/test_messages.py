@@ -14,7 +14,7 @@ FLAGS = {"skip_bad": "--skip-bad", "average_l0": "--average-l0", "layers": "--la
 @pytest.mark.parametrize(
     ("written", "printed"),
     [
-        ("go on without them (skip_bad=True):", "go on without them (--skip-bad):"),
+        ("leave them out (skip_bad=True):", "leave them out (--skip-bad):"),
         ("Give average_l0=..., one of these.", "Give --average-l0, one of these."),
         ("Give average_l0=71.5.", "Give --average-l0 71.5."),
         ("Give average_l0=1e-3 or average_l0=-2.", "Give --average-l0 1e-3 or --average-l0 -2."),

@@ -133,19 +133,22 @@ def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
         (b"sentence_index\tlabel\n0\t1\n", "its columns are separated by tabs; expected commas"),
         (b"sentence_index,group\n0,1\n", "column 'label' is missing; .* got sentence_index, group"),
         (b"sentence_index,label,label\n0,1,2\n", "column 'label' is not unique"),
-        (b"sentence_index,label\n0,1\n", "2 sentences have no label, sentence_index 1 first"),
+        (b"sentence_index,label\n0,1\n", r"2 sentences have no label \(first: sentence_index 1\)"),
         (
             b"sentence_index,label\n0,1\n1,\n2\n",
-            "2 sentences have no label, sentence_index 1 first",
+            r"2 sentences have no label \(first: sentence_index 1\)",
         ),
         (b"sentence_index,label\n0.5,1\n", "line 2 has sentence_index '0.5'; expected a whole"),
         (b"sentence_index,label\n1_0,1\n", "line 2 has sentence_index '1_0'; expected a whole"),
         (b"sentence_index,label\n,1\n", "line 2 has sentence_index ''; expected a whole"),
         (b"sentence_index,label\n0,1\n1,1\n2,1\n0,2\n", "line 5 gives .* 0 the label '2', line 2 "),
-        (b"sentence_index,label\n0,1\n1,nan\n2,1\n", "1 sentence has no label, sentence_index 1"),
+        (
+            b"sentence_index,label\n0,1\n1,nan\n2,1\n",
+            r"1 sentence has no label \(first: sentence_index 1\)",
+        ),
         (
             b"sentence_index,label\n0,a\n1,<NA>\n2,a\n",
-            "1 sentence has no label, sentence_index 1",
+            r"1 sentence has no label \(first: sentence_index 1\)",
         ),
         (b"sentence_index,label\n0,1\n1,inf\n2,1\n", "line 3 has the label 'inf' where others are"),
         (b"sentence_index,label\n0,\xff\xfe\n", "is not a CSV file in UTF-8"),
@@ -181,7 +184,9 @@ def test_groups_are_the_same_by_number_and_missing_ones_are_no_group(tmp_path):
     assert [0, 1, 0, 2, 3] == read_groups(path, np.arange(5)).tolist()
 
     path.write_text("sentence_index,group\n0,a\n1,nan\n2,NaN\n")
-    with pytest.raises(FileFormatError, match="2 sentences have no group, sentence_index 1 first"):
+    with pytest.raises(
+        FileFormatError, match=r"2 sentences have no group \(first: sentence_index 1\)"
+    ):
         read_groups(path, np.arange(3))
 
 
@@ -267,7 +272,7 @@ FEATURE = "--target-layer 1 --target-feature 3"
             "is for a concept target",
         ),
         (f"sweep {{folder}} --strategy hidden-to-feature {FEATURE}", 2, "is for a concept target"),
-        ("sweep {folder}", 1, "23 sentences have no label, sentence_index 10 first"),
+        ("sweep {folder}", 1, "23 sentences have no label (first: sentence_index 10)"),
         (
             "generate --strategy hidden-to-concept --layer 1 {input}",
             1,

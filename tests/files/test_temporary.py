@@ -517,7 +517,7 @@ def test_a_pack_too_large_for_the_disk_is_refused_before_the_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
     assert main(command) == 2
     err = capsys.readouterr().err
-    assert err.startswith(f"Error: Output {tmp_path / 'pack'} needs 0.0 MB and 0.0 MB are free")
+    assert err.startswith(f"Error: Output {tmp_path / 'pack'} needs 0.0 MB, but 0.0 MB are free")
     assert tree(tmp_path) == before
     assert not (tmp_path / ".pack.partial").exists()
     free += 1
@@ -532,7 +532,7 @@ def test_rows_too_large_for_the_disk_are_refused_before_they_are_read(tmp_path, 
     usage = shutil.disk_usage(tmp_path)
     free = 4 * (4 * (5 + 3 * 7) + 3 * 8) - 1
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
-    with pytest.raises(OutputError, match=r"Output .*pack needs 0\.0 MB and 0\.0 MB are free"):
+    with pytest.raises(OutputError, match=r"Output .*pack needs 0\.0 MB, but 0\.0 MB are free"):
         acts.to_pack(tmp_path / "pack")
     assert os.listdir(tmp_path) == ["dump"]
 

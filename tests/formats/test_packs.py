@@ -201,7 +201,7 @@ class TestPlainNumpy:
         assert ("hidden_states" in kinds) == (member != "hidden_states")
         assert ("activations" in kinds) == (member != "activations")
         assert (tmp_path / "pack" / "embeddings.npy").exists() == (member != "embeddings")
-        with pytest.raises(DataError, match=f"pack.* holds no {member}"):
+        with pytest.raises(DataError, match=f"pack.* has no {member}"):
             {
                 "embeddings": lambda: acts.embeddings,
                 "hidden_states": lambda: acts.layer(0),
@@ -726,8 +726,8 @@ class TestGrowing:
     @pytest.mark.parametrize(
         ("harm", "message"),
         [
-            (change, r"1 changed \(sentence_000003.npz first\)"),
-            (remove, r"1 gone \(sentence_000003.npz first\)"),
+            (change, r"1 changed \(first: sentence_000003.npz\)"),
+            (remove, r"1 missing \(first: sentence_000003.npz\)"),
             (insert, r"1 sorted before packed ones \(first: sentence_000001b.npz\)"),
         ],
         ids=["changed", "removed", "inserted"],

@@ -842,7 +842,7 @@ class TestOrderAndExtentOfRows:
 
         (message,) = [str(one.message) for one in seen]
         assert message.startswith(f"1 of 3 files of {tmp_path} have tokens after the final one")
-        assert "sentence_000001.npz has 2 first" in message
+        assert "(first: sentence_000001.npz, 2)" in message
 
     def test_tokens_behind_the_final_one_do_not_matter_to_final_pooling(self, tmp_path):
         (content, *_) = write_folder(tmp_path, 3, n_tokens=5, final=-3)

@@ -369,7 +369,7 @@ def test_labels_and_groups_of_a_csv_stay_with_their_rows(dump, tmp_path):
     rewrite(dump / name(2), concept_strength_label=9)
     damage(dump / name(4), "embeddings")
     damage(dump / name(5), "embeddings")
-    with pytest.warns(SklprepWarning, match="without 2 of the 16"):
+    with pytest.warns(SklprepWarning, match="Leaving out 2 of the 16"):
         acts = load_activations(dump, labels=csv, groups=csv, skip_bad=True)
     rows = [n for n in range(N) if n not in (4, 5)]
     assert acts.labels.tolist() == [10 * n for n in rows]

@@ -217,7 +217,7 @@ def test_mapping_gives_the_same_object_at_every_look_up(data):
 
 
 def test_mapping_refuses_an_unknown_key_and_lists_those_there_are(data):
-    with pytest.raises(KeyError, match=r"'hidden'; there are embeddings, hidden_states"):
+    with pytest.raises(KeyError, match=r"'hidden'; expected one of embeddings, hidden_states"):
         data["hidden"]
     assert "hidden" not in data
     assert data.get("hidden") is None

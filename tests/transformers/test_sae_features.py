@@ -547,7 +547,9 @@ def test_several_features_that_are_not_there_are_refused(feature, error, message
 
 def test_dataset_of_several_targets_is_refused_with_advice():
     acts = make_set(embeddings=np.ones((N, 2)))
-    with pytest.raises(UsageError, match=r"one target, but y has shape \(40, 2\). Make a dataset"):
+    with pytest.raises(
+        UsageError, match=r"one target, but y has shape \(40, 2\). Make one dataset for"
+    ):
         generate_dataset(
             acts, make_pipeline(LayerSelector("embeddings")), FeatureTargetExtractor(7, [0, 1])
         )

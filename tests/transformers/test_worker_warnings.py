@@ -54,7 +54,7 @@ def test_torn_groups_are_warned_of_once_where_the_work_was_started(tokens, backe
 
     torn = [str(warning.message) for warning in caught if warning.category is SklprepWarning]
     assert 1 == len(torn)
-    assert "scored as test rows they have siblings in training" in torn[0]
+    assert "scored as test rows, they have siblings in training" in torn[0]
 
 
 def test_whole_groups_are_not_warned_of(tokens):

@@ -358,7 +358,7 @@ class TestLmprobe:
             ({"file_pattern": "/etc/{layer}"}, "points outside the folder"),
             ({"file_pattern": "{layer.__class__}"}, "below the folder"),
             ({"file_pattern": "{layer:099999999d}"}, "below the folder"),
-            ({"layers": [0, 1, 2, 3]}, "is missing; expected a file"),
+            ({"layers": [0, 1, 2, 3]}, "is missing; expected this file, which"),
             ({"layers": []}, "lists no layers"),
             ({"key_pattern": "hidden"}, "member 'hidden' is missing"),
         ],
