@@ -150,9 +150,7 @@ def one_layer(text: str) -> int:
     except LayerSpecError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if len(layers) > 1:
-        raise argparse.ArgumentTypeError(
-            f"takes one layer, got {text!r}; for several use --layers {text}"
-        )
+        raise argparse.ArgumentTypeError(f"takes one layer, got {text!r}")
     return layers[0]
 
 

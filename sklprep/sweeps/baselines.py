@@ -95,7 +95,7 @@ def score_majority(problem: Problem, rows: NDArray[np.int64], folds: list[Fold])
 
 
 def _always(label: Any) -> DummyClassifier:
-    return DummyClassifier(strategy="constant", constant=label)
+    return DummyClassifier(strategy="constant", constant=[label])
 
 
 def _count_words(sentences: NDArray[np.str_]) -> Any:

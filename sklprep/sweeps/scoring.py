@@ -24,7 +24,13 @@ positives, the permutation control of accuracy has a power of 0.04 to 0.08, that
 0.16 to 0.19; R2 of folds with few active rows varies four times as much as pooled R2."""
 
 _OF_LABELS = ("accuracy", "balanced_accuracy", "f1_macro", "roc_auc", "roc_auc_ovr")
-_OF_NUMBERS = ("r2", "neg_mean_absolute_error", "neg_root_mean_squared_error", "spearman")
+_OF_NUMBERS = (
+    "r2",
+    "pooled_r2",
+    "neg_mean_absolute_error",
+    "neg_root_mean_squared_error",
+    "spearman",
+)
 """What is suggested where another score does not apply."""
 
 

@@ -391,7 +391,7 @@ class LayerSweep:
         is_whole = self._had_a_choice and not self.details.get("left_out")
         head = f"Honest {said}" if is_whole else f"{said[0].upper()}{said[1:]}"
         if self.nested_interval is None:
-            head += f" (no interval: {self.no_interval or 'all folds have the same score'})"
+            head += f" (no interval: {self._why_no_interval})"
         if self.repeat_spread is None:
             return head
         return f"{head} over {self.n_repeats} repeats (s.d. {format_score(self.repeat_spread, 3)})"
@@ -552,9 +552,13 @@ class LayerSweep:
         )
         return " ".join([*sentences, f"Seed {details['seed']}; {details['versions']}."])
 
+    @property
+    def _why_no_interval(self) -> str:
+        return self.no_interval or "all folds have the same score"
+
     def _describe_interval(self) -> str:
         if self.nested_interval is None:
-            return f"without an interval, as {self.no_interval}"
+            return f"without an interval, as {self._why_no_interval}"
         low, high = (format_score(bound, 3) for bound in self.nested_interval)
         if self.n_positives is not None:
             return (

@@ -52,7 +52,7 @@ class TransferMatrixDisplay:
     >>> sets = {name: (acts[i::2], acts[i::2].labels) for i, name in enumerate(["odd", "even"])}
     >>> display = TransferMatrixDisplay.from_estimator(None, sets, layers=[1], cv=4, n_repeats=1)
     >>> [label.get_text() for label in display.axes_[0].get_xticklabels()]
-    ['odd\\n(majority 0.28)', 'even\\n(majority 0.28)']
+    ['odd\\n(majority 0.30)', 'even\\n(majority 0.30)']
     """
 
     __module__ = "sklprep"

@@ -36,8 +36,8 @@ class TransferMatrix:
     matrix : ndarray of shape (n_rows, n_sets)
         Mean score of the layer that the training rows chose.
     intervals : ndarray of shape (n_rows, n_sets, 2)
-        Their 95 % intervals by the corrected t, NaN where they could not be trusted; `no_interval`
-        says why.
+        Their 95 % intervals by the corrected t, or Clopper and Pearson's where all rows were right
+        or all wrong; NaN where they could not be trusted, and `no_interval` says why.
     scores : ndarray of shape (n_rows, n_sets, n_layers, n_repeats * n_folds)
         Score of each layer in each outer fold.
     layer_scores : ndarray of shape (n_rows, n_sets, n_layers)

@@ -187,8 +187,12 @@ def _score_permuted(decisions: Any, labelings: Any, folds: Any, metric: str) -> 
 
 def _pool(errors: Any, y: Any, folds: Any) -> Any:
     """Make minus the squared errors of folds scores whose mean is 1 - PRESS / SS."""
-    spread = sum(np.square(y[folds == k] - y[folds != k].mean()).sum() for k in range(N_FOLDS))
-    return 1 + N_FOLDS * errors / spread
+    return 1 + errors / _spread(y, folds).mean()
+
+
+def _spread(y: Any, folds: Any) -> Any:
+    """Give the squared errors of the mean of each fold's training rows."""
+    return np.array([np.square(y[folds == k] - y[folds != k].mean()).sum() for k in range(N_FOLDS)])
 
 
 def _score_folds(decisions: Any, labels: Any, folds: Any, metric: str) -> Any:
@@ -225,7 +229,7 @@ def _auroc(decisions: Any, labels: Any) -> Any:
 
 def _score_baseline(y: Any, folds: Any, metric: str) -> dict[str, Baseline]:
     if metric == "pooled_r2":
-        return {"mean": Baseline(np.zeros(folds.shape[0] * N_FOLDS))}
+        return {"mean": Baseline(np.ravel([_pool(-_spread(y, one), y, one) for one in folds]))}
     scores = np.full((len(folds), N_FOLDS), 0.5)
     if metric == "accuracy":
         largest = np.bincount(y).argmax()

@@ -83,7 +83,7 @@ def test_score_of_two_classes_is_refused_for_several_with_names_that_work(scorin
         (FOUR, LinearSVC(), "neg_log_loss", "LinearSVC has no predict_proba"),
         (FOUR, Unfit(), "neg_mean_gamma_deviance", "neg_mean_gamma_deviance' does not fit y"),
         (FOUR / 7, UnfitRegressor(), "accuracy", "continuous is not supported. Use r2"),
-        (-1.5 - FOUR, UnfitRegressor(), "neg_mean_squared_log_error", "Use r2 or neg_mean_absolu"),
+        (-1.5 - FOUR, UnfitRegressor(), "neg_mean_squared_log_error", "Use r2 or pooled_r2 or neg"),
     ],
 )
 def test_score_that_does_not_fit_y_or_the_model_says_why(y, model, scoring, message):
@@ -135,7 +135,7 @@ def test_fold_of_permuted_labels_is_looked_at_too():
     ],
 )
 def test_fold_of_equal_values_has_no_r2(y, cv, reason):
-    message = f"r2 cannot score fold 0: {reason}.*scoring='neg_mean_absolute_error'"
+    message = f"r2 cannot score fold 0: {reason}.*scoring='pooled_r2'"
     with pytest.raises(InsufficientDataError, match=message):
         sweep(y, UnfitRegressor(), groups=GROUPS if y[0] == y[1] else None, cv=cv)
     found = sweep(y, Ridge(), cv=KFold(3), inner_cv=KFold(2))
