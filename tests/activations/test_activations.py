@@ -565,9 +565,9 @@ def test_rows_that_do_not_fit_in_memory_say_what_they_need_and_name_pack(tmp_pat
     write_folder(tmp_path / "dump", 3)
     monkeypatch.setattr("sklprep.formats.sentence_folder.available_memory", lambda: 100)
 
-    with pytest.warns(SklprepWarning, match=r"need .* GB of memory .* sklprep pack"):
+    with pytest.warns(SklprepWarning, match=r"need .* GB of memory, .* sklprep pack"):
         acts = load_activations(tmp_path / "dump")
-    with pytest.raises(DataError, match=r"need .* GB of memory .* sklprep pack"):
+    with pytest.raises(DataError, match=r"need .* GB of memory, .* sklprep pack"):
         acts.layer(int(acts.layers[0]))
 
 
