@@ -144,13 +144,13 @@ def strategies_text() -> str:
     )
 
 
-def one_layer(text: str) -> int:
+def one_layer(text: str, advice: str = "") -> int:
     try:
         layers = parse_layers(text)
     except LayerSpecError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if len(layers) > 1:
-        raise argparse.ArgumentTypeError(f"takes one layer, got {text!r}")
+        raise argparse.ArgumentTypeError(f"takes one layer, got {text!r}{advice}")
     return layers[0]
 
 

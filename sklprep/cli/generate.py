@@ -91,10 +91,14 @@ def _add_combined(parser: argparse.ArgumentParser) -> None:
     )
     methods = "* scaling of each column; default: standardize, or maxabs for feature-to-concept"
     add("--normalize", choices=METHODS, help=methods)
-    add("--layer", type=one_layer, metavar="N", help="* one input layer")
+    add("--layer", type=_one_layer, metavar="N", help="* one input layer")
     several = "* several input layers, such as 0-5 or 0-2,10,15-17"
     add("--layers", type=several_layers, metavar="SPEC", help=several)
     add_target(parser, repeated=True)
+
+
+def _one_layer(text: str) -> int:
+    return one_layer(text, f"; for several use --layers {text}")
 
 
 def _run(arguments: argparse.Namespace) -> int:
