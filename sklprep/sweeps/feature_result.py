@@ -63,7 +63,8 @@ class FeatureSweep:
         how well the predictions rank rows where the feature is active above the others; NaN where
         it is active in every row. `feature_sweep` has the formulas.
     r2_intervals, auroc_intervals : ndarray of shape (n_features, 2)
-        Their 95 % intervals, NaN where they could not be trusted; `no_interval` says why.
+        Their 95 % intervals, NaN where they could not be trusted: where `no_interval` says why, and
+        for features that are not `common`.
     layer_r2, layer_auroc : ndarray of shape (n_features, n_layers)
         The same for each input.
     table : DataFrame
@@ -82,6 +83,8 @@ class FeatureSweep:
         Rows of a test set to rows of its training set. None where there is no interval.
     no_interval : str
         Why there is no interval; otherwise empty.
+    common : ndarray of shape (n_features,), bool
+        Whether the feature is active in at least 30 groups, and inactive in as many.
     solver : str
         What fitted the models, as in `LayerSweep`.
     details : dict
@@ -105,6 +108,7 @@ class FeatureSweep:
     spreads: NDArray[np.float64]
     pairs: NDArray[np.float64]
     chosen: NDArray[np.intp]
+    common: NDArray[np.bool_]
     n_samples: int
     n_groups: int
     n_repeats: int
@@ -137,11 +141,15 @@ class FeatureSweep:
 
     @property
     def r2_intervals(self) -> NDArray[np.float64]:
-        return 1 - self._intervals(self.errors, self.spreads)[:, ::-1]
+        reductions = self.spreads - self._nested(self.errors)
+        return self._intervals(reductions / self.spreads.mean(axis=1, keepdims=True))
 
     @property
     def auroc_intervals(self) -> NDArray[np.float64]:
-        return np.clip(self._intervals(self.wins, self.pairs), 0, 1)
+        wins, ratios = self._nested(self.wins), self.auroc[:, np.newaxis]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            moved = (wins - ratios * self.pairs) / self.pairs.mean(axis=1, keepdims=True)
+        return np.clip(self._intervals(ratios + moved), 0, 1)
 
     def chosen_most(self, position: int) -> int | str:
         """Give the input that was chosen most often for a feature, by its position."""
@@ -179,6 +187,8 @@ class FeatureSweep:
             parts.append(f"no intervals: {self.no_interval}")
         else:
             parts.append(f"{int((low > 0).sum())} of {n} have an interval above zero")
+            if n_rare := int((~self.common).sum()):
+                parts.append(f"{n_rare} of them have none, as they are active in under 30 groups")
         if self.left_out:
             parts.append(f"{len(self.left_out)} left out, as they are active too rarely")
         return "; ".join(parts)
@@ -221,17 +231,13 @@ class FeatureSweep:
     def _nested(self, parts: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.take_along_axis(parts, self.chosen[:, np.newaxis], axis=1)[:, 0]
 
-    def _intervals(
-        self, parts: NDArray[np.float64], wholes: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        """Give intervals of ratios of two sums over folds, from the deviations of the folds."""
-        if self.size_ratio is None:
-            return np.full((len(wholes), 2), np.nan)
-        parts = self._nested(parts)
-        ratios = _ratio(parts, wholes)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            moved = (parts - ratios[:, np.newaxis] * wholes) / wholes.mean(axis=1, keepdims=True)
-        return np.array([corrected_t(of, self.size_ratio) for of in moved + ratios[:, np.newaxis]])
+    def _intervals(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the interval of the mean over folds of each feature that is common enough."""
+        intervals = np.full((len(scores), 2), np.nan)
+        if self.size_ratio is not None:
+            for i in np.flatnonzero(self.common):
+                intervals[i] = corrected_t(scores[i], self.size_ratio)
+        return intervals
 
     def _repr_html_(self) -> str:
         """Show the sorted table in a notebook."""

@@ -28,7 +28,7 @@ from sklprep.sweeps.feature_result import Feature, FeatureSweep
 from sklprep.sweeps.fitting import Fitted, Work, fit_training_sets
 from sklprep.sweeps.folds import Fold, describe_cv, read_cv, stratify
 from sklprep.sweeps.inputs import require_set
-from sklprep.sweeps.intervals import size_ratio, why_no_interval
+from sklprep.sweeps.intervals import FEWEST_GROUPS, size_ratio, why_no_interval
 from sklprep.sweeps.problem import Problem, read_problem
 from sklprep.sweeps.running import make_works, name_versions, read_means, read_repeats, run_all
 from sklprep.sweeps.sweep_result import argmax
@@ -106,8 +106,10 @@ def feature_sweep(
 
     where :math:`\bar y_{T_k}` is the mean of the training rows, and ties count one half. These are
     ratios of sums over folds, not means of ratios, because the variance within a fold with few
-    active rows says little. Intervals are the corrected t of the folds' deviations from the ratios,
-    see `sklprep.sweeps.intervals`.
+    active rows says little. Intervals are the corrected t, see `sklprep.sweeps.intervals`: for R2,
+    of what the squared errors of each fold fall short of those of the mean; for AUROC, of the
+    deviations of its wins from the ratio. Features that are active in fewer than 30 groups have
+    none.
 
     Examples
     --------
@@ -155,6 +157,7 @@ def feature_sweep(
         spreads=wholes[..., 0],
         pairs=wholes[..., 1],
         chosen=np.apply_along_axis(argmax, 0, inner),
+        common=np.array([_is_common(values[one] != 0, problem.groups) for one in scored]),
         n_samples=len(acts),
         n_groups=n_groups,
         n_repeats=repeats,
@@ -169,6 +172,10 @@ def feature_sweep(
             "versions": name_versions(),
         },
     )
+
+
+def _is_common(active: NDArray[np.bool_], groups: NDArray[np.int64]) -> bool:
+    return min(len(np.unique(groups[active])), len(np.unique(groups[~active]))) >= FEWEST_GROUPS
 
 
 def _read_wanted(acts: ActivationSet, features: Any, top: int | None) -> list[Feature]:

@@ -55,7 +55,8 @@ def why_no_interval(
     labels : ndarray of shape (n_samples,), optional
         Given for scores that weigh classes rather than rows: then each class must have as many
         groups. With 20 positives among 200 rows, intervals of AUROC covered 90 % instead of 95 %,
-        and in 21 % of data sets of noise two layers seemed to differ.
+        and in 21 % of data sets of noise two layers seemed to differ; with 19 quantities that are
+        not zero, those of pooled R2 covered 86 to 90 %.
 
     Returns
     -------

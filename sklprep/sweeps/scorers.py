@@ -71,6 +71,11 @@ def weighs_classes(name: str) -> bool:
     return name.startswith(_BY_CLASS) and not name.startswith("recall_at_fpr")
 
 
+def weighs_active(name: str) -> bool:
+    """Whether a score of quantities depends on how many of them are not zero."""
+    return name in ("pooled_r2", "roc_auc_active")
+
+
 def name_score(name: str) -> str:
     """Write a scorer's name for people.
 
@@ -170,8 +175,11 @@ def pool(
     Notes
     -----
     With :math:`E_k` the squared errors of fold k and :math:`S_k` those of the mean of its training
-    rows, the score of a fold is :math:`1 - K E_k / \sum_j S_j`. It stays moderate in a fold with
-    few rows that are not zero, where :math:`1 - E_k / S_k` has no lower bound.
+    rows, the score of a fold is :math:`K (S_k - E_k) / \sum_j S_j`: what its squared errors fall
+    short of those of the mean. It stays moderate in a fold with few rows that are not zero, where
+    :math:`1 - E_k / S_k` has no lower bound. :math:`1 - K E_k / \sum_j S_j`, which has the same
+    mean, would vary with the rows that a fold happens to have, and make intervals three times as
+    wide.
 
     Examples
     --------
@@ -183,7 +191,8 @@ def pool(
         np.square(labels[:, test] - labels[:, train].mean(axis=1, keepdims=True)).sum(axis=1)
         for train, test in folds
     ]
-    return 1 + errors / np.mean(spreads, axis=0)
+    spread = np.array(spreads).reshape(len(folds), *(1,) * (errors.ndim - 2), -1)
+    return (spread + errors) / spread.mean(axis=0)
 
 
 def _make_kappa(y: NDArray[Any], classify: bool) -> Any:

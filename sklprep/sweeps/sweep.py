@@ -44,7 +44,7 @@ from sklprep.sweeps.running import (
     read_repeats,
     run_all,
 )
-from sklprep.sweeps.scorers import weighs_classes
+from sklprep.sweeps.scorers import weighs_active, weighs_classes
 from sklprep.sweeps.scoring import Scoring
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
 
@@ -308,7 +308,11 @@ def _read_fits(problem: Problem, inputs: list[InputScores], *, nested: bool) -> 
 
 
 def _describe_intervals(problem: Problem, design: Design, scoring: Scoring) -> dict[str, Any]:
-    labels = problem.y if problem.classify and weighs_classes(scoring.name) else None
+    labels = None
+    if problem.classify:
+        labels = problem.y if weighs_classes(scoring.name) else None
+    elif weighs_active(scoring.name):
+        labels = np.where(problem.y != 0, "active", "inactive")
     reason = why_no_interval(design.folds, problem.groups, labels)
     return {"size_ratio": None if reason else size_ratio(design.folds), "no_interval": reason}
 

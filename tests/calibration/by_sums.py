@@ -82,8 +82,8 @@ def sweep(
     groups = np.arange(len(y)) if groups is None else groups
     fewest = min(len(np.unique(groups[folds[0] == k])) for k in range(N_FOLDS))
     few = fewest < 5 or len(np.unique(groups)) < 30
-    if metric == "roc_auc":
-        few |= min(len(np.unique(groups[y == c])) for c in np.unique(y)) < 30
+    of_what = {"roc_auc": y, "pooled_r2": y != 0}.get(metric, groups * 0)
+    few |= min(len(np.unique(groups[of_what == c])) for c in np.unique(of_what)) < 30
     return LayerSweep(
         layers=list(range(n_layers)),
         scores=outer.reshape(n_layers, -1),
@@ -187,7 +187,8 @@ def _score_permuted(decisions: Any, labelings: Any, folds: Any, metric: str) -> 
 
 def _pool(errors: Any, y: Any, folds: Any) -> Any:
     """Make minus the squared errors of folds scores whose mean is 1 - PRESS / SS."""
-    return 1 + errors / _spread(y, folds).mean()
+    spread = _spread(y, folds)
+    return (spread + errors) / spread.mean()
 
 
 def _spread(y: Any, folds: Any) -> Any:

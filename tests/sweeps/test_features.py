@@ -109,17 +109,23 @@ def test_dead_and_rare_features_are_listed_and_the_others_sorted(sweep, tmp_path
     assert "fewer than 10" in sweep._repr_html_()
 
 
-def test_intervals_are_the_corrected_t_of_the_folds_deviations(acts):
-    found = feature_sweep(None, acts, [(1, 0)], cv=CV, n_repeats=3, layers=[1])
+def test_intervals_are_the_corrected_t_over_folds(acts):
+    found = feature_sweep(None, acts, [(1, 1)], cv=CV, n_repeats=3, layers=[0])
     errors, spreads = found.errors[0, 0], found.spreads[0]
-    share = errors.sum() / spreads.sum()
-    moved = share + (errors - share * spreads) / spreads.mean()
+    scores = (spreads - errors) / spreads.mean()
 
-    low, high = corrected_t(moved, found.size_ratio)
-
-    assert moved.mean() == pytest.approx(share)
-    np.testing.assert_allclose(found.r2_intervals[0], [1 - high, 1 - low])
+    assert scores.mean() == pytest.approx(found.r2[0])
+    np.testing.assert_allclose(found.r2_intervals[0], corrected_t(scores, found.size_ratio))
     assert found.auroc_intervals[0, 0] < found.auroc[0] <= found.auroc_intervals[0, 1] <= 1
+
+
+def test_rare_features_have_no_interval(acts, sweep):
+    active = [len(np.unique(acts.groups[acts.feature(*one[:2]) != 0])) for one in sweep.features]
+    groups = len(np.unique(acts.groups))
+    common = [30 <= n <= groups - 30 for n in active]
+    assert sweep.common.tolist() == common
+    assert np.isnan(sweep.r2_intervals[:, 0]).tolist() == [not one for one in common]
+    assert f"{common.count(False)} of them have none" in sweep.summary()
 
 
 def test_a_feature_scores_the_same_alone(acts, sweep):

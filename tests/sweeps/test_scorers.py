@@ -22,7 +22,7 @@ from sklprep.sweeps.scoring import read_scorings
 RNG = np.random.default_rng(0)
 LABELS = np.arange(80) % 4
 X = RNG.normal(size=(80, 6)) + LABELS[:, None] * [1.5, 0, 0, 0.5, 0, 0]
-AMOUNTS = np.maximum(X[:, 0] - 3.2, 0)
+AMOUNTS = np.maximum(X[:, 0] - np.sort(X[:, 0])[-32], 0)  # 31 are not zero
 FOLDS = list(KFold(4, shuffle=True, random_state=0).split(X))
 ONCE = {"cv": FOLDS, "inner_cv": None, "baselines": False}
 SMALL = {"cv": 4, "inner_cv": 3, "n_repeats": 1}
@@ -298,6 +298,15 @@ def test_pooled_r2_is_one_less_press_by_squares_around_training_means():
         squares += ((AMOUNTS[test] - AMOUNTS[train].mean()) ** 2).sum()
     assert sweep.naive_best_score == pytest.approx(1 - press / squares)
     assert sweep.baselines["mean"].mean == pytest.approx(0)
+
+
+def test_pooled_r2_has_no_interval_where_few_values_are_not_zero():
+    y = np.where(np.arange(80) < 20, 1.0 + np.arange(80), 0)
+    sweep = layer_sweep(Ridge(), X, y, scoring=["r2", "pooled_r2"], **SMALL | {"cv": 5})
+    assert sweep.nested_interval is not None
+    few = sweep.other_scores["pooled_r2"]
+    assert (few.nested_interval, few.comparisons) == (None, {})
+    assert few.no_interval == "class active is in 20 groups, fewer than 30"
 
 
 def test_pooled_r2_of_each_labeling_has_its_own_squares():
