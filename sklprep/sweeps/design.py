@@ -28,6 +28,9 @@ _MOST_TRIES = 30
 """Pairs of outer and inner folds that are tried to give advice: from 5 and 5 down there are 16, and
 each takes 0.3 s at 1,000 rows."""
 
+FEW_ROWS = 700
+"""Rows up to which training sets share numpy's calls, see `sklprep.sweeps.solver.stacks`."""
+
 _FOLDS_A_TASK = 15
 """Outer folds of small training sets in one task: their 45 training sets fill a stack of the
 solver, if of 200 rows, so that two jobs seldom wait for Python's lock, and there are enough tasks

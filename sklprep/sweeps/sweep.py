@@ -19,6 +19,7 @@ from sklprep.sweeps.aggregation import SentenceScores, read_aggregate
 from sklprep.sweeps.baselines import Rival, make_rivals, sentences_of
 from sklprep.sweeps.confounds import read_confounds, require_linear, residualize
 from sklprep.sweeps.design import (
+    FEW_ROWS,
     FEWEST_SHARED,
     INNER_IS_OUTER,
     USUAL_FOLDS,
@@ -47,9 +48,6 @@ from sklprep.sweeps.running import (
 from sklprep.sweeps.scorers import weighs_active, weighs_classes
 from sklprep.sweeps.scoring import Scoring
 from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
-
-_SMALL = 700
-"""Rows up to which training sets share numpy's calls, see `sklprep.sweeps.solver.stacks`."""
 
 
 def layer_sweep(
@@ -387,7 +385,7 @@ def _fit_all(
     show_progress: bool | None,
 ) -> _Fits:
     """Fit for each input its folds and its permutations, then the baselines."""
-    fpr, few = problem.scoring.fpr, len(problem.y) <= _SMALL
+    fpr, few = problem.scoring.fpr, len(problem.y) <= FEW_ROWS
     plan: list[tuple[list[SharedFolds], bool]] = []
     for solves in means.solves:
         plan.append((design.rounds(together=solves), solves and few))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -14,7 +14,15 @@ from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
 from sklprep.sweeps.baselines import score_majority
 from sklprep.sweeps.cosines import compare_directions, fit_direction
-from sklprep.sweeps.design import describe_inner, read_inner_cv, read_seed, with_remedies
+from sklprep.sweeps.design import (
+    FEW_ROWS,
+    Dealt,
+    deal,
+    describe_inner,
+    read_inner_cv,
+    read_seed,
+    with_remedies,
+)
 from sklprep.sweeps.fitting import (
     Fitted,
     TrainingSet,
@@ -146,7 +154,7 @@ def transfer_matrix(
         raise with_remedies(error, "use fewer folds, cv=...") from None
     halves = draw_halves(joined, seed)
     plan = _Plan(joined, rounds, sources, halves)
-    total = len(problem.inputs) * (len(sources) * repeats * len(rounds[0].folds) + len(halves))
+    total = plan.count_tasks(means.solves)
     works = make_works(problem, means, joined.rows())
     results = iter(run_all(plan.tasks(works), total, means, n_jobs, show_progress))
     scores, chosen, cosines, no_cosines = plan.read(results)
@@ -190,16 +198,25 @@ class _Plan:
     halves: list[Half]
 
     def tasks(self, works: Iterator[Work]) -> Iterator[Task]:
-        y = self.joined.problem.y
         for work in works:
             for source in self.sources:
-                for one in self.rounds:
-                    shared = source.share(one, y)
-                    for sets, (_, test) in zip(shared.training_sets(), one.folds, strict=True):
-                        tested = [self._test(source, sets, test)]
-                        yield fit_training_sets, work, shared.labels, tested
+                tests = (test for one in self.rounds for _, test in one.folds)
+                for labels, listed in self.deal(source, solves=work.solve):
+                    tested = [self._test(source, sets, next(tests)) for sets in listed]
+                    yield fit_training_sets, work, labels, tested
             for half in self.halves:
-                yield fit_direction, work, y, half.rows
+                yield fit_direction, work, self.joined.problem.y, half.rows
+
+    def deal(self, source: Source, *, solves: bool) -> list[Dealt]:
+        """Deal the training sets of a source into tasks."""
+        small = solves and np.count_nonzero(source.has) <= FEW_ROWS
+        return deal([source.share(one, self.joined.problem.y) for one in self.rounds], small=small)
+
+    def count_tasks(self, solves: Sequence[bool]) -> int:
+        of_inputs = [[self.deal(one, solves=each) for one in self.sources] for each in solves]
+        return sum(len(dealt) for one in of_inputs for dealt in one) + len(solves) * len(
+            self.halves
+        )
 
     def _test(
         self, source: Source, sets: list[TrainingSet], test: NDArray[np.int64]
@@ -223,8 +240,11 @@ class _Plan:
         directions = []
         for i in range(n_inputs):
             for source in self.sources:
+                of_source: list[list[Fitted]] = []
+                while len(of_source) < n:
+                    of_source += next(results)
                 for r, one in enumerate(self.rounds):
-                    fitted: list[list[Fitted]] = [one for (one,) in islice(results, n_folds)]
+                    fitted = of_source[r * n_folds : (r + 1) * n_folds]
                     where = source.row, source.columns, i, slice(r * n_folds, (r + 1) * n_folds)
                     of_tests = [
                         [fold[0].scores[t, 0, 0] for fold in fitted]
