@@ -209,7 +209,7 @@ class _Plan:
 
     def deal(self, source: Source, *, solves: bool) -> list[Dealt]:
         """Deal the training sets of a source into tasks."""
-        small = solves and np.count_nonzero(source.has) <= FEW_ROWS
+        small = solves and int(source.has.sum()) <= FEW_ROWS
         return deal([source.share(one, self.joined.problem.y) for one in self.rounds], small=small)
 
     def count_tasks(self, solves: Sequence[bool]) -> int:
