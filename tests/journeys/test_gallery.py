@@ -103,7 +103,7 @@ def test_transfer_takes_folders_and_names_the_traits_after_them(tmp_path):
     assert (0, "") == (run.returncode, run.stderr)
     lines = run.stdout.splitlines()
     assert ["caring_80", "unfair_80"] == [line.split()[2] for line in lines[:2]]
-    assert lines[2].startswith("The majority class, always predicted, accuracy ")
+    assert lines[2].startswith("The majority class, always predicted, ROC AUC 0.50 ")
     assert ["caring_80", "unfair_80"] == [line.split()[0] for line in lines[3:]]
     assert (1, 1) == (alone.returncode, alone.stderr.count("\n"))
     assert "at least two folders" in alone.stderr
