@@ -72,13 +72,13 @@ def _make_constant(problem: Problem) -> dict[str, Any]:
         return {"mean": DummyRegressor()}
     if problem.scoring.fpr is not None:
         return {}  # the recall of chance is the false-positive rate
-    values, counts = np.unique(problem.y, return_counts=True)
+    values = np.unique(problem.y)
     found: dict[str, Any] = {}
     for name in (one.name for one in (problem.scoring, *problem.other_scorings)):
         if name in _OF_SECOND_CLASS:
             found[f"always {values[1]}"] = _always(values[1])
             continue
-        found["majority"] = _always(values[counts.argmax()])
+        found["majority"] = _always(_commonest(problem.y))
         if name.rpartition("_")[0] in _OF_SECOND_CLASS:
             found["random labels"] = DummyClassifier(strategy="stratified", random_state=0)
     return found
@@ -87,11 +87,15 @@ def _make_constant(problem: Problem) -> dict[str, Any]:
 def score_majority(problem: Problem, rows: NDArray[np.int64], folds: list[Fold]) -> float:
     """Give the mean score over folds of always predicting the commonest label of some rows."""
     y = problem.y[rows]
-    values, counts = np.unique(y, return_counts=True)
     nothing = np.zeros((len(problem.y), 1))
-    model = _always(values[counts.argmax()]).fit(nothing[: len(y)], y)
+    model = _always(_commonest(y)).fit(nothing[: len(y)], y)
     tests = [np.intersect1d(test, rows, assume_unique=True) for _, test in folds]
     return float(np.mean([problem.scoring.scorer(model, nothing[t], problem.y[t]) for t in tests]))
+
+
+def _commonest(y: NDArray[Any]) -> Any:
+    values, counts = np.unique(y, return_counts=True)
+    return values[counts.argmax()]
 
 
 def _always(label: Any) -> DummyClassifier:

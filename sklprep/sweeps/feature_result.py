@@ -188,7 +188,7 @@ class FeatureSweep:
         else:
             parts.append(f"{int((low > 0).sum())} of {n} have an interval above zero")
             if n_rare := int((~self.common).sum()):
-                parts.append(f"{n_rare} of them have none, as they are active in under 30 groups")
+                parts.append(f"{n_rare} of them have none, active or inactive in under 30 groups")
         if self.left_out:
             parts.append(f"{len(self.left_out)} left out, as they are active too rarely")
         return "; ".join(parts)

@@ -108,8 +108,8 @@ def feature_sweep(
     ratios of sums over folds, not means of ratios, because the variance within a fold with few
     active rows says little. Intervals are the corrected t, see `sklprep.sweeps.intervals`: for R2,
     of what the squared errors of each fold fall short of those of the mean; for AUROC, of the
-    deviations of its wins from the ratio. Features that are active in fewer than 30 groups have
-    none.
+    deviations of its wins from the ratio. Features that are active, or
+    inactive, in fewer than 30 groups have none.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -154,9 +154,10 @@ def transfer_matrix(
         raise with_remedies(error, "use fewer folds, cv=...") from None
     halves = draw_halves(joined, seed)
     plan = _Plan(joined, rounds, sources, halves)
-    total = plan.count_tasks(means.solves)
+    dealt = {solves: plan.deal(solves=solves) for solves in set(means.solves)}
+    total = sum(len(dealt[solves]) + len(halves) for solves in means.solves)
     works = make_works(problem, means, joined.rows())
-    results = iter(run_all(plan.tasks(works), total, means, n_jobs, show_progress))
+    results = iter(run_all(plan.tasks(works, dealt), total, means, n_jobs, show_progress))
     scores, chosen, cosines, no_cosines = plan.read(results)
     reasons, ratios = describe_folds(joined, rounds[0].folds)
     majority = None
@@ -197,26 +198,25 @@ class _Plan:
     sources: list[Source]
     halves: list[Half]
 
-    def tasks(self, works: Iterator[Work]) -> Iterator[Task]:
+    def tasks(self, works: Iterator[Work], dealt: Mapping[bool, list[Dealt]]) -> Iterator[Task]:
         for work in works:
-            for source in self.sources:
-                tests = (test for one in self.rounds for _, test in one.folds)
-                for labels, listed in self.deal(source, solves=work.solve):
-                    tested = [self._test(source, sets, next(tests)) for sets in listed]
-                    yield fit_training_sets, work, labels, tested
+            for task in dealt[work.solve]:
+                yield fit_training_sets, work, *task
             for half in self.halves:
                 yield fit_direction, work, self.joined.problem.y, half.rows
 
-    def deal(self, source: Source, *, solves: bool) -> list[Dealt]:
-        """Deal the training sets of a source into tasks."""
-        small = solves and int(source.has.sum()) <= FEW_ROWS
-        return deal([source.share(one, self.joined.problem.y) for one in self.rounds], small=small)
-
-    def count_tasks(self, solves: Sequence[bool]) -> int:
-        of_inputs = [[self.deal(one, solves=each) for one in self.sources] for each in solves]
-        return sum(len(dealt) for one in of_inputs for dealt in one) + len(solves) * len(
-            self.halves
-        )
+    def deal(self, *, solves: bool) -> list[Dealt]:
+        """Deal the training sets of all sources into tasks, the same for each input."""
+        tasks: list[Dealt] = []
+        for source in self.sources:
+            small = solves and int(source.has.sum()) <= FEW_ROWS
+            shared = [source.share(one, self.joined.problem.y) for one in self.rounds]
+            tests = (test for one in self.rounds for _, test in one.folds)
+            tasks += [
+                (labels, [self._test(source, sets, next(tests)) for sets in listed])
+                for labels, listed in deal(shared, small=small)
+            ]
+        return tasks
 
     def _test(
         self, source: Source, sets: list[TrainingSet], test: NDArray[np.int64]

@@ -142,11 +142,11 @@ class World:
         y[:n_sure] = np.arange(n_sure) % cell.n_classes
         groups = np.repeat(np.arange(cell.n_groups), cell.group_size)
         n = cell.n_groups if cell.copies else len(groups)
-        noise = self._noise(n)
+        noise = draw_noise(n, rng)
         if cell.copies:
             noise = noise[groups]
         elif cell.group_size > 1:
-            noise = np.sqrt(0.5) * (noise + self._noise(cell.n_groups)[groups])
+            noise = np.sqrt(0.5) * (noise + draw_noise(cell.n_groups, rng)[groups])
         return noise + self.means[:, y[groups]].swapaxes(0, 1), y, groups
 
     def truth(self, layer: int, models: Models) -> Any:
@@ -167,9 +167,6 @@ class World:
         if cell.n_classes == 2:
             return np.array([cell.share, 1 - cell.share])
         return np.full(cell.n_classes, 1 / cell.n_classes)
-
-    def _noise(self, n: int) -> Any:
-        return draw_noise(n, self._rng)
 
 
 def draw_noise(n: int, rng: np.random.Generator) -> Any:
