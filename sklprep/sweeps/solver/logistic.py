@@ -16,7 +16,7 @@ from sklprep.sweeps.solver.losses import Loss, Sigmoid, Softmax
 from sklprep.sweeps.solver.newton import Solution, minimize
 from sklprep.sweeps.solver.spaces import DualSpace, PrimalSpace
 from sklprep.sweeps.solver.split import Split
-from sklprep.sweeps.solver.stacks import count_stacked, predict, stack_splits
+from sklprep.sweeps.solver.stacks import count_stacked, stack_splits
 
 TOL = 1e-2
 """The default of `tol`. On 18 data sets of 12 to 24 labelings no prediction of a test row differed
@@ -179,7 +179,7 @@ class _Batch:
             None if start is None else array(start),
             tol,
         )
-        decisions = to_numpy(space.predict(found.A) + found.intercept)
+        decisions = to_numpy(split.decide(found.A) + found.intercept)
         is_possible = _find_possible(found, self._weights, is_dual=split.is_dual)
         fits = []
         for column in range(decisions.shape[1]):
@@ -278,7 +278,8 @@ def _fit_stack(
     is_possible = _find_possible(found, weights, is_dual=space.is_dual)
     fits = []
     for i, split in enumerate(splits):
-        decisions = predict(split, found.A[:, i]) + found.intercept[:, i]
+        A = found.A[:, i, : split.n_train if split.is_dual else split.n_features]
+        decisions = split.decide(A) + found.intercept[:, i]
         fits.append(_describe(classes, decisions, found, i, is_possible))
     return fits
 

@@ -193,11 +193,7 @@ def _solve(
     solve = _solve_dual if split.is_dual else _solve_primal
     Y = array(targets)
     A, intercept = solve(split, Y * roots, roots, alpha)
-    if split.is_dual:
-        decisions = A @ split.gram()[split.n_train :, :].T
-    else:
-        decisions = A @ split.rows()[split.n_train :, :].T
-    decisions = to_numpy(decisions + intercept[:, None])
+    decisions = to_numpy(split.decide(A) + intercept[:, None])
     if not keep_coef:
         return decisions, [None] * len(targets), [None] * len(targets)
     return decisions, *split.coefficients(A, intercept)
@@ -205,7 +201,7 @@ def _solve(
 
 def _solve_dual(split: Split, Y: Array, roots: Array, alpha: float) -> tuple[Array, Array]:
     """Solve in the space of training rows; Y has the roots of weights as a factor."""
-    gram = split.gram()[: split.n_train, :] * roots
+    gram = split.gram() * roots
     gram *= roots[:, None]
     right = split.place.xp.concat([Y, roots[None, :]], axis=0)
     solved = _solve_positive(split, gram, alpha, right)
@@ -219,7 +215,7 @@ def _solve_dual(split: Split, Y: Array, roots: Array, alpha: float) -> tuple[Arr
 
 def _solve_primal(split: Split, Y: Array, roots: Array, alpha: float) -> tuple[Array, Array]:
     """Solve the normal equations; Y has the roots of weights as a factor."""
-    xp, train = split.place.xp, split.rows()[: split.n_train, :]
+    xp, train = split.place.xp, split.train_rows()
     if bool(xp.all(roots == 1)):
         rows, moments = train, split.moments() * 1
     else:

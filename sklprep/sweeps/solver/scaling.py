@@ -108,6 +108,25 @@ def normalize(X: Array, rows: NDArray[np.intp], scaling: Scaling, place: Device)
     return result
 
 
+def combine(X: Array, rows: NDArray[np.intp], A: Array, scaling: Scaling, place: Device) -> Array:
+    """Multiply A, (..., n_rows), with the normalized rows, without holding them all."""
+    xp = place.xp
+    result = xp.zeros((*A.shape[:-1], X.shape[1]), dtype=xp.float64, device=place.name)
+    for where, block in blocks(X, rows, place):
+        result += A[..., where] @ (block - scaling.center)
+    return result / scaling.scale
+
+
+def project(X: Array, rows: NDArray[np.intp], W: Array, scaling: Scaling, place: Device) -> Array:
+    """Multiply W, (..., n_features), with each of the normalized rows, without holding them all."""
+    xp = place.xp
+    result = xp.empty((*W.shape[:-1], len(rows)), dtype=xp.float64, device=place.name)
+    raw = W / scaling.scale
+    for where, block in blocks(X, rows, place):
+        result[..., where] = raw @ (block - scaling.center).T
+    return result
+
+
 def _deviation(X: Array, rows: NDArray[np.intp], mean: Array, place: Device) -> Array:
     xp, n = place.xp, len(rows)
     eps = float(np.finfo(np.float64).eps)

@@ -214,7 +214,7 @@ class _Space:
     def _train(self, dtype: Any) -> Array:
         """The normalized training rows in a dtype."""
         if dtype not in self._cast:
-            rows = self.split.rows()[: self.n_train, :]
+            rows = self.split.train_rows()
             self._cast[dtype] = self.xp.astype(rows, dtype, copy=False)
         return self._cast[dtype]
 
@@ -251,20 +251,16 @@ class DualSpace(_Space):
     def __init__(self, split: Split, *, many: bool) -> None:
         super().__init__(split, split.n_train, many=many)
         self._grams: dict[Any, Array] = {}
+        if many:
+            split.gram()
+            split.forget_rows()
 
     def image(self, A: Array) -> Array:
         """Decisions on the training rows, without the intercept."""
         if self.many:
-            return self._times(A, self.split.gram()[: self.n_train, :])
+            return self._times(A, self._matrix(A.dtype))
         train = self._train(A.dtype)
         return self._times(self._times(A, train), train.T)
-
-    def predict(self, A: Array) -> Array:
-        """Decisions on the test rows, without the intercept."""
-        if self.many:
-            return self._times(A, self.split.gram()[self.n_train :, :].T)
-        rows = self.split.rows()
-        return self._times(self._times(A, rows[: self.n_train, :]), rows[self.n_train :, :].T)
 
     def adjoint(self, residual: Array) -> Array:
         """What a residual on the training rows is in this space."""
@@ -278,17 +274,17 @@ class DualSpace(_Space):
         """An upper bound of the largest eigenvalue of the Gram matrix."""
         if self._norm is None:
             if self.many:
-                sums = self.xp.sum(self.xp.abs(self.split.gram()[: self.n_train, :]), axis=0)
+                sums = self.xp.sum(self.xp.abs(self.split.gram()), axis=0)
                 self._norm = float(self.xp.max(sums))
             else:
-                train = self.split.rows()[: self.n_train, :]
+                train = self.split.train_rows()
                 self._norm = float(self.xp.sum(self.xp.vecdot(train, train, axis=-1)))
         return self._norm
 
     def _matrix(self, dtype: Any) -> Array:
         if dtype not in self._grams:
             if self.many:
-                gram = self.split.gram()[: self.n_train, :]
+                gram = self.split.gram()
                 self._grams[dtype] = self.xp.astype(gram, dtype, copy=False)
             else:
                 train = self._train(dtype)
@@ -330,10 +326,6 @@ class PrimalSpace(_Space):
         """Decisions on the training rows, without the intercept."""
         return self._times(A, self._train(A.dtype).T)
 
-    def predict(self, A: Array) -> Array:
-        """Decisions on the test rows, without the intercept."""
-        return self._times(A, self.split.rows()[self.n_train :, :].T)
-
     def adjoint(self, residual: Array) -> Array:
         """What a residual on the training rows is in this space."""
         return self._times(residual, self._train(residual.dtype))
@@ -345,7 +337,7 @@ class PrimalSpace(_Space):
     def norm(self) -> float:
         """An upper bound of the largest eigenvalue of X'X: its trace."""
         if self._norm is None:
-            train = self.split.rows()[: self.n_train, :]
+            train = self.split.train_rows()
             self._norm = float(self.xp.sum(self.xp.vecdot(train, train, axis=-1)))
         return self._norm
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from sklprep.exceptions import UsageError
 from sklprep.sweeps.solver.arrays import Array, Device, open_device, to_numpy
-from sklprep.sweeps.solver.scaling import measure, normalize
+from sklprep.sweeps.solver.scaling import combine, measure, normalize, project
 
 _LEAST_DISTINCT = 0.9
 """Below this share of distinct training rows the split works in their span. The Gram matrix of rows
 that repeat has a null space in which steps drift off: of 200 rows with 10 to 52 distinct ones, as
 final tokens before the first layer are, decisions were off by up to 0.1 of the largest. A span of
 nearly as many rows as there are would cost more than the Gram matrix."""
+
+_FEW_COLUMNS = 4
+"""Decisions of k columns about m test rows take k (n + m) products of a row, at memory speed, or
+m n with all training rows, which are this much faster."""
 
 _FIRST_COLUMNS = 16
 """Rows are compared in these first: where they differ there, the other columns need not be read."""
@@ -80,7 +85,7 @@ class Split:
     >>> X = np.random.default_rng(0).normal(size=(10, 200))
     >>> split = Split(X, train=range(8), test=[8, 9])
     >>> split.is_dual, split.gram().shape
-    (True, (10, 8))
+    (True, (8, 8))
     """
 
     def __init__(
@@ -113,21 +118,37 @@ class Split:
         self.is_dual = self.n_train < self.n_features
         self._scaling = measure(self._X, self.train, method, self.place, centered=fit_intercept)
         self._basis: Array = None
-        self._rows: Array = None
+        self._train_rows: Array = None
+        self._test_rows: Array = None
         self._gram: Array = None
+        self._cross: Array = None
         self._moments: Array = None
         self.spaces: dict[bool, Any] = {}
 
-    def rows(self) -> Array:
-        """Give the normalized rows, those of training first: (n_train + n_test, n_features)."""
-        if self._rows is None:
-            both = np.concatenate([self.train, self.test])
-            self._rows = normalize(self._X, both, self._scaling, self.place)
-            if not bool(self.place.xp.all(self.place.xp.isfinite(self._rows[self.n_train :, :]))):
-                raise UsageError("X contains NaN or infinite values in its test rows.")
-            if self.n_features < self._X.shape[1]:
-                self._rows = self._rows @ self._span()
-        return self._rows
+    def train_rows(self) -> Array:
+        """Give the normalized training rows, (n_train, n_features)."""
+        if self._train_rows is None:
+            self._train_rows = self._normalize(self.train)
+        return self._train_rows
+
+    def test_rows(self) -> Array:
+        """Give the normalized test rows, (n_test, n_features)."""
+        if self._test_rows is None:
+            self._test_rows = self._normalize(self.test)
+            self._require_finite(self._test_rows)
+        return self._test_rows
+
+    def _require_finite(self, values: Array) -> None:
+        if not bool(self.place.xp.all(self.place.xp.isfinite(values))):
+            raise UsageError("X contains NaN or infinite values in its test rows.")
+
+    def forget_rows(self) -> None:
+        """Free the normalized rows, which are computed again where they are needed again."""
+        self._train_rows = self._test_rows = None
+
+    def _normalize(self, rows: NDArray[np.intp]) -> Array:
+        normalized = normalize(self._X, rows, self._scaling, self.place)
+        return normalized if self.n_features == self._X.shape[1] else normalized @ self._span()
 
     def _span(self) -> Array:
         """Give an orthonormal basis of the distinct training rows: (columns of X, n_features)."""
@@ -137,23 +158,48 @@ class Split:
         return self._basis
 
     def gram(self) -> Array:
-        """Give the inner products with the training rows: (n_train + n_test, n_train)."""
+        """Give the inner products of the training rows, (n_train, n_train)."""
         if self._gram is None:
-            xp, rows = self.place.xp, self.rows()
-            train, test = rows[: self.n_train, :], rows[self.n_train :, :]
-            # numpy computes a matrix times its own transpose in half the time
-            self._gram = xp.empty((len(rows), len(train)), dtype=rows.dtype, device=self.place.name)
-            self._gram[: self.n_train, :] = train @ train.T
-            self._gram[self.n_train :, :] = test @ train.T
-            self._rows = None  # with the products, the rows are rarely needed again
+            train = self.train_rows()
+            self._gram = train @ train.T  # numpy takes half the time for its own transpose
         return self._gram
 
     def moments(self) -> Array:
         """Give the inner products of the training columns: (n_features, n_features)."""
         if self._moments is None:
-            train = self.rows()[: self.n_train, :]
+            train = self.train_rows()
             self._moments = train.T @ train
         return self._moments
+
+    def decide(self, A: Array) -> Array:
+        """Give the decisions on the test rows, without the intercept.
+
+        Parameters
+        ----------
+        A : array of shape (..., n_train) in the dual, (..., n_features) in the primal, float64
+
+        Returns
+        -------
+        array of shape (..., n_test)
+        """
+        if not self.is_dual:
+            return A @ self.test_rows().T
+        n_columns = math.prod(A.shape[:-1])
+        if n_columns * _FEW_COLUMNS * (self.n_train + self.n_test) < self.n_train * self.n_test:
+            W = self._combine(A)
+            decisions = project(self._X, self.test, W, self._scaling, self.place)
+            self._require_finite(decisions)
+            return decisions
+        if self._cross is None:
+            self._cross = self.train_rows() @ self.test_rows().T
+            self.forget_rows()
+        return A @ self._cross
+
+    def _combine(self, A: Array) -> Array:
+        """Give the coefficients of columns, (..., n_features), of those of training rows."""
+        if self._train_rows is not None:
+            return A @ self._train_rows
+        return combine(self._X, self.train, A, self._scaling, self.place)
 
     @property
     def scale(self) -> NDArray[np.float64]:
@@ -173,7 +219,7 @@ class Split:
         coef : ndarray of shape (..., columns of X)
         intercept : ndarray of shape (...)
         """
-        coef = A @ self.rows()[: self.n_train, :] if self.is_dual else A
+        coef = self._combine(A) if self.is_dual else A
         if self.n_features < self._X.shape[1]:
             coef = coef @ self._span().T
         moved = (self._scaling.center - self._scaling.shift) / self._scaling.scale

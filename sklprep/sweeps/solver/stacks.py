@@ -145,17 +145,11 @@ def stack_splits(splits: Sequence[Split]) -> Stack:
     matrix = np.zeros((len(splits), n, width))
     for of_split, split in zip(matrix, splits, strict=True):
         if split.is_dual:
-            of_split[: split.n_train, : split.n_train] = split.gram()[: split.n_train]
+            of_split[: split.n_train, : split.n_train] = split.gram()
+            split.forget_rows()
         else:
-            of_split[: split.n_train, : split.n_features] = split.rows()[: split.n_train]
+            of_split[: split.n_train, : split.n_features] = split.train_rows()
     return Stack(matrix, first, is_dual=first.is_dual)
-
-
-def predict(split: Split, A: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Decisions of (classes, width) on the test rows of a split, without the intercept."""
-    if split.is_dual:
-        return A[:, : split.n_train] @ split.gram()[split.n_train :].T
-    return A[:, : split.n_features] @ split.rows()[split.n_train :].T
 
 
 def _times(V: NDArray[Any], B: NDArray[Any]) -> NDArray[Any]:
