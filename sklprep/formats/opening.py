@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sklprep.exceptions import UsageError
 from sklprep.formats.dumps.dump import Request
-from sklprep.formats.dumps.dump_source import DumpSource
-from sklprep.formats.dumps.table import FORMATS, find_format, open_dump
 from sklprep.formats.pack_reader import Pack, is_pack
 from sklprep.formats.sentence_folder import PATTERN, SentenceFolder
+
+if TYPE_CHECKING:
+    from sklprep.formats.dumps.dump_source import DumpSource
 
 SENTENCES, PACK = "sentences", "pack"
 
@@ -30,10 +33,12 @@ def open_source(
     """
     path = request.path
     name = request.reading.format or (PACK if is_pack(path) else _find_format(request))
-    if name not in (SENTENCES, PACK, *FORMATS):
-        known = ", ".join((SENTENCES, PACK, *FORMATS))
-        raise UsageError(f"format must be one of {known}, got {name!r}.")
-    if name in FORMATS:
+    if name not in (SENTENCES, PACK):
+        from sklprep.formats.dumps.table import FORMATS, open_dump
+
+        if name not in FORMATS:
+            known = ", ".join((SENTENCES, PACK, *FORMATS))
+            raise UsageError(f"format must be one of {known}, got {name!r}.")
         return open_dump(request, name)
     if request.reading.key is not None or request.reading.layer_offset:
         what = "key" if request.reading.key is not None else "layer_offset"
@@ -57,4 +62,6 @@ def _find_format(request: Request) -> str:
     path = request.path
     if path.is_dir() and next(path.glob(PATTERN), None) is not None:
         return SENTENCES
+    from sklprep.formats.dumps.table import find_format
+
     return find_format(path) or SENTENCES

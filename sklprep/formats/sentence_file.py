@@ -56,7 +56,8 @@ class SentenceInfo:
 
     def positions_of(self, layers: Iterable[int]) -> list[int]:
         """Return the first position of each layer along the config axis, ascending."""
-        return sorted(self.layers.index(layer) for layer in set(layers))
+        first = {layer: i for i, layer in reversed(list(enumerate(self.layers)))}
+        return sorted(first[layer] for layer in set(layers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ def _require_finite(path: Path, info: SentenceInfo, rows: SentenceRows, members:
     checked: list[tuple[str, str, NDArray[np.float32]]] = []
     if rows.embeddings is not None:
         checked.append(("embeddings", "", rows.embeddings))
-    if rows.hidden_states is not None:
+    if rows.hidden_states is not None and not np.isfinite(rows.hidden_states).all():
         positions = info.positions_of(members.layers)
         for position, states in zip(positions, rows.hidden_states, strict=True):
             checked.append(("hidden_states", f"layer {info.layers[position]}", states))
