@@ -16,7 +16,7 @@ import pytest
 from sentence_files import write_folder
 
 GENERATE = ["generate", "--strategy", "embedding-to-concept", "--input", "жизнь", "--output"]
-SWEEP = ["sweep", "--cv", "2", "--inner-cv", "2", "жизнь"]
+SWEEP = ["sweep", "--cv", "2", "--inner-cv", "2", "--repeats", "1", "жизнь"]
 COMMANDS = (  # and whether the names it prints lie outside each encoding
     (["inspect", "жизнь"], True),
     (["inspect", "жизнь", "--audit"], True),
