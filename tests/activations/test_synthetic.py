@@ -255,8 +255,9 @@ def accuracy(X, y):
 def test_the_concept_is_decoded_best_around_best_layer(seed, best_layer):
     acts = make_activations(best_layer=best_layer, random_state=seed)
     best = 15 if best_layer is None else best_layer
-    scores = np.array([accuracy(acts.layer(layer), acts.labels) for layer in range(26)])
-    distance = np.abs(np.arange(26) - best)
+    layers = np.array([i for i in range(26) if abs(i - best) <= 2 or i % 4 == 0])
+    scores = np.array([accuracy(acts.layer(layer), acts.labels) for layer in layers])
+    distance = np.abs(layers - best)
     assert distance[scores.argmax()] <= 2
     assert scores[distance <= 1].mean() > scores[distance >= 5].max() + 0.05
     assert scores[distance >= 6].mean() == pytest.approx(0.25, abs=0.08)

@@ -333,7 +333,7 @@ def test_pure_noise_scores_at_chance_by_sentence_and_far_above_it_by_row():
     labels = rng.permutation(np.arange(100) % 2)[groups]
     sentences = rng.standard_normal((100, 2, 100))
     X = sentences[groups] + 0.3 * rng.standard_normal((1_200, 2, 100))
-    options = {"cv": 5, "inner_cv": 2, "baselines": False, "n_repeats": 2}
+    options = {"cv": 5, "inner_cv": 2, "baselines": False, "n_repeats": 1}
     grouped = layer_sweep(None, X, labels, groups=groups, **options)
     with pytest.warns(
         SklprepWarning,
