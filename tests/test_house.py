@@ -11,7 +11,7 @@ import pytest
 import sklprep
 
 PACKAGE = Path(sklprep.__file__).parent
-FLOORS = [
+LEVELS = [
     {"notebook"},
     {"files"},
     {"formats"},
@@ -22,10 +22,10 @@ FLOORS = [
     {"inspection"},
     {"cli"},
 ]
-"""The wings, lowest first: each imports only from floors below its own, and what is at the top of
-the package is its face. Nothing here names a room, so a new one needs no line."""
-WINGS = sorted(set().union(*FLOORS))
-FACE = {"__init__", "__main__", "_version", "exceptions", "strategies"}
+"""The subpackages, lowest first: each imports only from levels below its own, and what is at the top of
+the package is public. Nothing here names a module, so a new one needs no line."""
+SUBPACKAGES = sorted(set().union(*LEVELS))
+TOP = {"__init__", "__main__", "_version", "exceptions", "strategies"}
 FOR_ALL = {"_version", "exceptions"}
 PUBLIC = [
     "ActivationNormalizer",
@@ -68,20 +68,20 @@ PUBLIC = [
 HEAVY = {"numpy", "scipy", "sklearn", "skops", "joblib", "tqdm", "matplotlib", "pandas", "zlib_ng"}
 
 
-def imported_rooms(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
     """Names, without the package's, of its modules that a file imports anywhere in it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "sklprep":
             inside = node.module.split(".")[1:]
-            rooms = [".".join([*inside, alias.name]) for alias in node.names]
-            names |= {room if is_room(room) else ".".join(inside) for room in rooms}
+            modules = [".".join([*inside, alias.name]) for alias in node.names]
+            names |= {module if is_module(module) else ".".join(inside) for module in modules}
         elif isinstance(node, ast.Import):
             names |= {a.name.partition(".")[2] for a in node.names if a.name.startswith("sklprep.")}
     return names - {""}
 
 
-def is_room(name: str) -> bool:
+def is_module(name: str) -> bool:
     path = PACKAGE.joinpath(*name.split("."))
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
 
@@ -94,43 +94,43 @@ def modules_loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_every_module_lies_in_a_wing_or_is_the_face():
-    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(WINGS)
-    assert {path.stem for path in PACKAGE.glob("*.py")} == FACE
+def test_every_module_lies_in_a_subpackage_or_at_the_top():
+    assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(SUBPACKAGES)
+    assert {path.stem for path in PACKAGE.glob("*.py")} == TOP
 
 
-@pytest.mark.parametrize("wing", WINGS)
-def test_wing_imports_only_from_wings_below_it(wing):
-    floor = next(number for number, wings in enumerate(FLOORS) if wing in wings)
-    below = set().union(FOR_ALL, *FLOORS[:floor])
-    rooms = sorted((PACKAGE / wing).rglob("*.py"))
+@pytest.mark.parametrize("subpackage", SUBPACKAGES)
+def test_subpackage_imports_only_from_those_below_it(subpackage):
+    level = next(number for number, subpackages in enumerate(LEVELS) if subpackage in subpackages)
+    below = set().union(FOR_ALL, *LEVELS[:level])
+    modules = sorted((PACKAGE / subpackage).rglob("*.py"))
 
     upward = {
-        f"{path.relative_to(PACKAGE)} imports {room}"
-        for path in rooms
-        for room in imported_rooms(path)
-        if room.split(".")[0] not in {*below, wing}
+        f"{path.relative_to(PACKAGE)} imports {module}"
+        for path in modules
+        for module in imported_modules(path)
+        if module.split(".")[0] not in {*below, subpackage}
     }
 
     assert not upward
 
 
-@pytest.mark.parametrize("wing", WINGS)
-def test_wing_has_no_circle_of_imports(wing):
+@pytest.mark.parametrize("subpackage", SUBPACKAGES)
+def test_subpackage_has_no_circle_of_imports(subpackage):
     graph = {
         ".".join(path.relative_to(PACKAGE).with_suffix("").parts): {
-            room for room in imported_rooms(path) if room.split(".")[0] == wing
+            module for module in imported_modules(path) if module.split(".")[0] == subpackage
         }
-        for path in (PACKAGE / wing).rglob("*.py")
+        for path in (PACKAGE / subpackage).rglob("*.py")
         if path.stem != "__init__"
     }
 
     assert list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
-@pytest.mark.parametrize("wing", WINGS)
-def test_wing_says_what_it_is_about_and_imports_nothing_by_itself(wing):
-    tree = ast.parse((PACKAGE / wing / "__init__.py").read_text())
+@pytest.mark.parametrize("subpackage", SUBPACKAGES)
+def test_subpackage_says_what_it_is_about_and_imports_nothing_by_itself(subpackage):
+    tree = ast.parse((PACKAGE / subpackage / "__init__.py").read_text())
 
     assert ast.get_docstring(tree)
     assert len(tree.body) == 1

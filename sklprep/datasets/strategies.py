@@ -47,6 +47,13 @@ class Strategy:
     takes: tuple[str, ...] = ()
     input_member: str = HIDDEN
 
+    def __post_init__(self) -> None:
+        if self.output_type not in (FEATURE, CONCEPT):
+            raise UsageError(
+                f"output_type must be {FEATURE!r} or {CONCEPT!r}, got {self.output_type!r}. For"
+                " another y give generate_dataset a target of your own."
+            )
+
     @property
     def default_normalize(self) -> str:
         """Default method of the `ActivationNormalizer`."""

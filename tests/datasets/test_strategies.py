@@ -51,7 +51,7 @@ def z_scores(X):
     return (X - X.mean(axis=0)) / X.std(axis=0)
 
 
-def test_the_table_holds_the_strategies_of_the_design():
+def test_the_table_holds_these_strategies():
     assert set(STRATEGIES) == set(COMPLETE)
 
 
@@ -205,7 +205,7 @@ def test_options_of_every_entry_are_parameters_of_make_strategy():
         require_options(name, COMPLETE[name])
 
 
-def test_a_fifth_strategy_is_one_entry_of_the_table(monkeypatch):
+def test_another_strategy_is_one_entry_of_the_table(monkeypatch):
     name = "neighbour-to-feature"
     monkeypatch.setitem(
         STRATEGIES,
@@ -230,7 +230,7 @@ def test_a_fifth_strategy_is_one_entry_of_the_table(monkeypatch):
         make_strategy("no such strategy")
 
 
-def test_a_fifth_strategy_to_the_concept_is_one_entry_too(monkeypatch):
+def test_another_strategy_to_the_concept_is_one_entry_too(monkeypatch):
     entry = Strategy("Do all layers together know it?", CONCEPT, lambda options: "all")
     monkeypatch.setitem(STRATEGIES, "all-to-concept", entry)
     acts = ActivationSet.from_arrays(**make_arrays())
