@@ -22,8 +22,8 @@ LEVELS = [
     {"inspection"},
     {"cli"},
 ]
-"""The subpackages, lowest first: each imports only from levels below its own, and what is at the top of
-the package is public. Nothing here names a module, so a new one needs no line."""
+"""The subpackages, lowest first: each imports only from levels below its own, and what is at the
+top of the package is public. Nothing here names a module, so a new one needs no line."""
 SUBPACKAGES = sorted(set().union(*LEVELS))
 TOP = {"__init__", "__main__", "_version", "exceptions", "strategies"}
 FOR_ALL = {"_version", "exceptions"}

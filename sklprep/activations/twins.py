@@ -14,7 +14,7 @@ MOST_COMPARED = 2_000
 
 FLATTERED = (
     "a test row with a near-duplicate among the training rows is recognized from it, and scores too"
-    " high"
+    " high, or too low if their labels differ"
 )
 
 _SHOWN = 60

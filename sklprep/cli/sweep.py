@@ -61,6 +61,10 @@ _CONFOUNDS = (
     "* variable that might predict the target by itself: length (of the sentence), position (in the"
     " folder), or a CSV file with sentence_index and columns of numbers or categories"
 )
+_NO_TEXTS = (
+    "There are no texts, so the baselines TF-IDF and sentence length are missing, and no near-"
+    "duplicate texts are looked for. Store the sentences with the activations."
+)
 _REPEATS = (
     "how often to repeat the cross-validation, each time with new folds; auto is 10 for logistic"
     " and ridge models on hidden states and embeddings, and otherwise 1; default: auto"
@@ -177,6 +181,8 @@ def _run(arguments: argparse.Namespace) -> int:
             acts, scoring=arguments.scoring, confounds=arguments.confounds, **counted
         )
         print(f"{n_fits} fits on {acts}")
+        if acts.sentences is None:
+            print(_NO_TEXTS)
     sweep = layer_sweep(
         model,
         acts,

@@ -350,18 +350,21 @@ class LayerSweep:
 
     def summary(self) -> str:
         """Give the answer in one sentence, with the baselines and controls to hold it against."""
-        naive = f"naive best {format_score(self.naive_best_score)}"
+        naive = format_score(self.naive_best_score)
+        naive = f"naive best {naive} at {name_input(self.naive_best_layer)}"
         if self.best_layers is None:
             head = f"Not nested, so the best {self._score_name} is inflated by its selection"
-            parts = [f"{naive} at {name_input(self.naive_best_layer)}"]
+            parts = [naive]
         else:
             head = self._head()
-            parts = [*self._describe_rate(), self._picked(), naive]
+            parts = [*self._describe_rate(), self._picked()]
+            if self._had_a_choice and (left_out := self.details.get("left_out")):
+                parts.append(left_out)
+            if len(self.layers) > 1:
+                parts.append(naive)
         if self.baselines:
             order = sorted(self.baselines, key=lambda name: name == "sentence length")
-            parts.append(
-                ", ".join(f"{name} {format_score(self.baselines[name].mean)}" for name in order)
-            )
+            parts.append(", ".join(map(self._name_baseline, order)))
         parts += self._compared() if self.comparisons else self._unbeaten()
         parts += self._describe_residualized()
         if self.p_value is not None:
@@ -373,6 +376,20 @@ class LayerSweep:
         if self.score_reason:
             parts.append(f"scored by {self._score_name} as {self.score_reason}")
         return f"{head}: {'; '.join(parts)}"
+
+    def _name_baseline(self, name: str) -> str:
+        """Give a baseline with its score, and say if it is clearly worse than the majority.
+
+        It then learned what is wrong in test rows, as from near-duplicates of the other label, and
+        exceeding it means little.
+        """
+        said = f"{name} {format_score(self.baselines[name].mean)}"
+        majority = self.baselines.get("majority")
+        if majority is None or self.size_ratio is None:
+            return said
+        differences = self.baselines[name].scores - majority.scores
+        is_worse = compare([differences], self.size_ratio)[0].interval[1] < 0
+        return f"{said} (worse than the majority)" if is_worse else said
 
     def _say(self, best: int) -> str:
         """Say the nested score and its interval; without nesting, those of the layer at `best`."""
@@ -418,9 +435,8 @@ class LayerSweep:
         picked = f"{name_input(layer)} {verb} picked in {times} of {self.scores.shape[1]} folds"
         alike = self._not_shown_to_differ_from(layer)
         if alike:
-            picked += f" ({alike} of {len(self.layers) - 1} others are not shown to differ from it)"
-        if left_out := self.details.get("left_out"):
-            picked += f"; {left_out}"
+            others = f"the {len(self.layers) - 1} other inputs"
+            picked += f" ({alike} of {others} are not shown to differ from it)"
         return picked
 
     def _not_shown_to_differ_from(self, layer: int | str) -> int:
@@ -502,8 +518,7 @@ class LayerSweep:
                 f" held out; {self._describe_rate()[0]}. Intervals of that rate are Clopper and"
                 " Pearson's, and do not include how thresholds vary."
             )
-        if not self._had_a_choice:
-            sentences.append("Any earlier choice of this input is not accounted for.")
+        sentences += self._describe_choice()
         if left_out := details.get("left_out"):
             sentences.append(f"{left_out[0].upper()}{left_out[1:]}.")
         if self.score_reason:
@@ -551,6 +566,14 @@ class LayerSweep:
             " accounted for."
         )
         return " ".join([*sentences, f"Seed {details['seed']}; {details['versions']}."])
+
+    def _describe_choice(self) -> list[str]:
+        if not self._had_a_choice:
+            return ["Any earlier choice of this input is not accounted for."]
+        if self.best_layers is None:
+            return []
+        picked = self._picked()
+        return [f"{picked[0].upper()}{picked[1:]}."]
 
     @property
     def _why_no_interval(self) -> str:

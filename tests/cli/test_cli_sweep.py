@@ -589,3 +589,16 @@ class TestSeveralInputs:
         )
         code, _, err = run_command("sweep", honest, devious, "--labels", "labels.csv")
         assert (code, err.startswith("Error: --labels names sentences by their index")) == (2, True)
+
+
+def test_a_set_without_texts_is_said_to_lack_the_baselines_of_texts(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "layer_0.npy", rng.normal(size=(40, 4)).astype(np.float32))
+    rows = "".join(f"{i},{i % 2}\n" for i in range(40))
+    (tmp_path / "labels.csv").write_text(f"sentence_index,label\n{rows}")
+    labels = ["--labels", str(tmp_path / "labels.csv"), "--repeats", "1"]
+
+    assert main(["sweep", str(tmp_path), *labels]) == 0
+    assert "There are no texts, so the baselines TF-IDF" in capsys.readouterr().out
+    assert main(["sweep", str(tmp_path), *labels, "--quiet"]) == 0
+    assert "no texts" not in capsys.readouterr().out

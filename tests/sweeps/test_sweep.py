@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import pickle
+import re
 import sys
 import time
 from typing import ClassVar
@@ -776,7 +777,7 @@ def test_summary_is_the_honest_answer_in_one_sentence(sweep):
     alike = sum(
         found.p_value > 0.05 for pair, found in sweep.compare_layers().items() if layer in pair
     )
-    told = f" was picked in {times} of 4 folds ({alike} of 3 others are not shown to differ"
+    told = f" was picked in {times} of 4 folds ({alike} of the 3 other inputs are not shown"
     assert told in sweep.summary()
     assert f"majority {sweep.baselines['majority'].mean:.2f}, TF-IDF" in sweep.summary()
     assert f"permutation p = {sweep.p_value:.3g} (smallest possible 0.167)" in sweep.summary()
@@ -802,6 +803,39 @@ def test_summary_names_the_baselines_that_the_score_does_not_beat():
     assert "not better" not in nested.summary()
     naive = dataclasses.replace(nested, best_layers=None)  # 0.40 against 0.40 and 0.41
     assert naive.summary().endswith("; not better than mean and TF-IDF")
+
+
+def test_summary_says_which_baseline_is_worse_than_the_majority():
+    rng = np.random.default_rng(0)
+    rivals = {"majority": 0.5, "TF-IDF": 0.15, "sentence length": 0.47}
+    scores = np.tile(0.6 + 0.1 * rng.standard_normal(5), (2, 1))
+    found = LayerSweep(
+        layers=[0, 1],
+        scores=scores,
+        fit_times=scores,
+        scoring="accuracy",
+        n_samples=60,
+        n_groups=60,
+        best_layers=[1] * 5,
+        size_ratio=0.25,
+        baselines={
+            name: Baseline(mean + 0.1 * rng.standard_normal(5)) for name, mean in rivals.items()
+        },
+    )
+    assert re.search(r"TF-IDF 0\.\d\d \(worse than the majority\), sentence", found.summary())
+    assert 1 == found.summary().count("worse than")
+
+
+def test_the_naive_best_is_named_where_there_was_a_choice(acts, sweep):
+    assert f"naive best {sweep.naive_best_score:.2f} at layer" in sweep.summary()
+    alone = layer_sweep(None, acts, acts.labels, layers=[0], cv=4)
+    assert "naive best" not in alone.summary()
+
+
+def test_methods_text_says_how_often_the_layer_was_picked(sweep):
+    layer = max(sweep.best_layers, key=sweep.best_layers.count)
+    told = f"Layer {layer} was picked in {sweep.best_layers.count(layer)} of 4 folds"
+    assert told in sweep.methods_text()
 
 
 def test_methods_text_names_data_folds_model_controls_and_versions(acts, sweep):
