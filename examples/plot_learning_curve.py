@@ -11,7 +11,7 @@ grows by whole groups (``acts.groups``), which are sentences unless you gave oth
 The data is synthetic: the concept was planted to peak at layer 4. For your own data, give a folder
 of sentence files or a pack, and a layer:
 
-    pip install 'sklprep[plot]'
+    pip install '.[plot]'  # in a clone of sklprep
     python plot_learning_curve.py dishonesty_100_features 12
 """
 

@@ -11,7 +11,7 @@ The normalization is a step of the pipeline, refitted in every fold. The data is
 massive columns such as language models have. For your own data, give a folder of sentence files or
 a pack, and a layer:
 
-    pip install 'sklprep[plot]'
+    pip install '.[plot]'  # in a clone of sklprep
     python plot_normalization.py dishonesty_100_features 12
 """
 

@@ -8,7 +8,7 @@ that of a full stop, the same in every sentence, and predicts no feature at all.
 The data is synthetic. For your own data, give a folder of sentence files (not a pack, which has one
 pooling only, while this compares two):
 
-    pip install 'sklprep[plot]'
+    pip install '.[plot]'  # in a clone of sklprep
     python plot_predict_feature.py dishonesty_100_features
 """
 

@@ -9,7 +9,7 @@ Compare a range with the layer that is chosen without seeing the test rows, not 
 curve. The data is synthetic: the concept was planted to peak at layer 5. For your own data, give a
 folder of sentence files or a pack:
 
-    pip install 'sklprep[plot]'
+    pip install '.[plot]'  # in a clone of sklprep
     python plot_several_layers.py dishonesty_100_features
 """
 

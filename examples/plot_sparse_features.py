@@ -10,7 +10,7 @@ rows, they may look better than they are. The data is synthetic: feature 0 of ea
 concept, which was planted to peak at layer 3. For your own data, give a folder of sentence files or
 a pack, and a layer:
 
-    pip install 'sklprep[plot]'
+    pip install '.[plot]'  # in a clone of sklprep
     python plot_sparse_features.py dishonesty_100_features 12
 """
 

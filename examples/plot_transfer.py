@@ -13,7 +13,7 @@ probe's direction follows the correlations too, and cosines say less. For your o
 folders of sentence files or packs, one per trait; each probe then chooses its layer by its own
 sentences:
 
-    pip install 'sklprep[plot]'
+    pip install '.[plot]'  # in a clone of sklprep
     python plot_transfer.py dishonesty_100_features aggression_100_features
 """
 

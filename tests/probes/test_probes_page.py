@@ -26,6 +26,7 @@ def test_blocks_run_one_after_the_other(tmp_path, monkeypatch, capsys):
 
     assert namespace["sweep"].summary() in capsys.readouterr().out
     assert (namespace["fires"] == namespace["probe"].predict(namespace["acts"])).all()
+    assert (namespace["predicted"] == namespace["levels"].predict(namespace["acts"])).all()
 
 
 def test_other_libraries_read_the_file_as_the_page_says(tmp_path, monkeypatch):

