@@ -435,8 +435,9 @@ class LayerSweep:
         picked = f"{name_input(layer)} {verb} picked in {times} of {self.scores.shape[1]} folds"
         alike = self._not_shown_to_differ_from(layer)
         if alike:
+            verb = "is" if alike == 1 else "are"
             others = f"the {len(self.layers) - 1} other inputs"
-            picked += f" ({alike} of {others} are not shown to differ from it)"
+            picked += f" ({alike} of {others} {verb} not shown to differ from it)"
         return picked
 
     def _not_shown_to_differ_from(self, layer: int | str) -> int:

@@ -777,7 +777,8 @@ def test_summary_is_the_honest_answer_in_one_sentence(sweep):
     alike = sum(
         found.p_value > 0.05 for pair, found in sweep.compare_layers().items() if layer in pair
     )
-    told = f" was picked in {times} of 4 folds ({alike} of the 3 other inputs are not shown"
+    verb = "is" if alike == 1 else "are"
+    told = f" was picked in {times} of 4 folds ({alike} of the 3 other inputs {verb} not shown"
     assert told in sweep.summary()
     assert f"majority {sweep.baselines['majority'].mean:.2f}, TF-IDF" in sweep.summary()
     assert f"permutation p = {sweep.p_value:.3g} (smallest possible 0.167)" in sweep.summary()
