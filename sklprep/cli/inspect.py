@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -53,6 +54,9 @@ EXAMPLE = """\
 sklprep inspect dishonesty_100_features --audit --groups-out groups.csv"""
 
 _FLAGS_OF_OTHERS = {"scoring": "--scoring", "labels": "--labels"}  # of generate and sweep
+_MAY_BE_TUPLE = re.compile(r": hidden_states([._/]\{layer\}| \((rows|layers), .*\)) as layers? 0\b")
+"""Mapping of a dump that may be the tuple of Hugging Face. That of vLLM starts with its tokens."""
+_TUPLE_NOTE = "if layer 0 holds the embeddings, as in Hugging Face's tuple, give --layer-offset -1"
 _SHORT = 16  # digits of a fingerprint: 64 bits tell folders apart
 
 
@@ -259,11 +263,13 @@ def _format(facts: dict[str, Any]) -> Iterator[str]:
 def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
     from sklprep.notebook.words import format_counts
 
-    yield f"{facts['path']}: {facts['kind']}, {facts['n_bytes'] / 1e6:,.1f} MB"
+    yield f"{facts['path']}: {facts['kind']}, {_size(facts)}"
     if facts["mapping"]:
         version = facts["format"]["version"]
         yield _line("format", facts["format"]["name"] + (f" {version}" if version else ""))
         yield _line("mapping", facts["mapping"])
+        if _MAY_BE_TUPLE.search(facts["mapping"]) and not facts["embeddings"]:
+            yield _line("", _TUPLE_NOTE)
     rows = "one per sentence" if facts["n_rows"] == facts["n_sentences"] else "one per token"
     yield _line(
         "rows",
@@ -300,7 +306,7 @@ def _format_activations(facts: dict[str, Any]) -> Iterator[str]:
 def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
     from sklprep.notebook.words import format_counts
 
-    yield f"{facts['path']}: dataset, {facts['n_bytes'] / 1e6:,.1f} MB"
+    yield f"{facts['path']}: dataset, {_size(facts)}"
     source, layers = facts["input"]["source"], facts["input"]["layers"]
     where = f" of {_layers(layers)}" if layers else ""
     origin = "" if source is None else f": {str(source).replace('_', ' ')}{where}"
@@ -345,7 +351,7 @@ def _format_dataset(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _format_probe(facts: dict[str, Any]) -> Iterator[str]:
-    yield f"{facts['path']}: probe, {facts['n_bytes'] / 1e6:,.3f} MB"
+    yield f"{facts['path']}: probe, {_size(facts)}"
     yield _line("weight", f"{tuple(facts['weight'])}, on raw activations")
     numbering = f" ({facts['layer_numbering']})" if facts["layer_numbering"] else ""
     yield _line("layer", f"{facts['layer']}{numbering}")
@@ -422,6 +428,11 @@ def _format_findings(findings: list[dict[str, str]]) -> Iterator[str]:
 
 def _line(name: str, text: str) -> str:
     return f"  {name:<14}{text}"
+
+
+def _size(facts: dict[str, Any]) -> str:
+    n_bytes = facts["n_bytes"]
+    return f"{n_bytes / 1e3:,.1f} kB" if n_bytes < 1e6 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _layers(layers: list[Any]) -> str:

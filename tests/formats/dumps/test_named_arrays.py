@@ -543,6 +543,29 @@ class TestCommands:
         assert ": layer_{layer} 0-2 as layers 5-7" in out
         assert "layers 5-7, 5 wide, float32" in out
 
+    @pytest.mark.parametrize(
+        ("tensors", "options", "noted"),
+        [
+            (by_layer(STATES, "hidden_states.{}"), [], True),
+            ({"hidden_states": STATES[:2].transpose(1, 0, 2).copy(), "labels": LABELS}, [], True),
+            (by_layer(STATES, "hidden_states.{}"), ["--layer-offset", "-1"], False),
+            (by_layer(STATES, "hidden_states.{}"), ["--layer-offset", "1"], False),
+            (by_layer(STATES, "hidden_states.{}") | {"embeddings": STATES[0]}, [], False),
+            ({"hidden_states.1": STATES[1]}, [], False),
+            (by_layer(STATES), [], False),
+        ],
+    )
+    def test_inspect_notes_that_layer_0_may_be_the_embeddings(
+        self, tmp_path, run_command, tensors, options, noted
+    ):
+        path = write_safetensors(tmp_path / "a.safetensors", tensors)
+
+        code, out, err = run_command("inspect", path, "--quick", *options)
+
+        assert (0, "") == (code, err)
+        note = "if layer 0 holds the embeddings, as in Hugging Face's tuple, give --layer-offset -1"
+        assert noted == (f"\n{'':16}{note}\n" in out)
+
     def test_inspect_gives_it_as_json(self, run_command):
         facts = json.loads(run_command("inspect", self.dump, "--json", "--quick")[1])
 
