@@ -107,7 +107,10 @@ class ArraySource(InPlace):
     @property
     def labels(self) -> NDArray[Any]:
         if self._labels is None:
-            raise DataError("This set has no labels; give them to ActivationSet.from_arrays.")
+            raise DataError(
+                "This set has no labels. Give labels=... to the function that made it, or pass your"
+                " own y."
+            )
         return self._labels
 
     @property

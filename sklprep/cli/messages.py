@@ -73,7 +73,8 @@ def _explain(error: Exception) -> tuple[str, int]:
             return str(error), 1
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
-            return f"{where}{error.strerror or error}.", 1
+            do = " Check the path." if where and isinstance(error, FileNotFoundError) else ""
+            return f"{where}{error.strerror or error}.{do}", 1
         case MemoryError():
             return "Out of memory; use a pack (sklprep pack), or fewer layers.", 1
         case _:

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +106,7 @@ def read_columns(
         If there is no such column; also as `read_labels`.
     """
     path, keys = Path(path), (_INDEX, *(others or {}))
-    columns = parquet_columns(path) if is_parquet(path) else _csv_columns(path)
+    columns = _read_names(path)
     names = [name for name in columns if name not in keys]
     if not names:
         raise FileFormatError(
@@ -133,10 +133,13 @@ def _read_by_sentence(
 ) -> tuple[list[Any], dict[Any, tuple[int, str]]]:
     """Return the key of each row, and line number and value of each key."""
     path = Path(path)
-    by, found = _find_key(path, sentence_indices, others or {})
+    columns = _read_names(path)
+    by, found = _find_key(columns, sentence_indices, others or {})
     keys = [_as_key(by, key) for key in found.tolist()]
     lines: dict[Any, tuple[int, str]] = {}
-    for number, row in _read_rows(path, (by, column), f"{by}, {column}"):
+    instead = "".join(f" or {name}" for name in others or () if name not in columns)
+    named = f"{by} ({instead.strip()})" if by == _INDEX and instead else by
+    for number, row in _read_rows(path, (by, column), f"{named}, {column}"):
         value = (row[column] or "").strip()
         if value in _MISSING:
             continue
@@ -156,18 +159,34 @@ def _read_by_sentence(
     if missing:
         have = "1 sentence has" if len(missing) == 1 else f"{len(missing)} sentences have"
         raise FileFormatError(
-            f"{path}: {have} no {column} (first: {by} {missing[0]}); expected a line for each."
+            f"{path}: {have} no {column} (first: {by} {missing[0]})"
+            + _say_mismatch(by, wanted, lines, others or {})
         )
     return keys, {key: lines[key] for key in wanted}
 
 
+def _say_mismatch(
+    by: str, wanted: Collection[Any], lines: Collection[Any], others: Collection[str]
+) -> str:
+    """Say what was expected of a table, and where it fits no sentence at all, what it holds."""
+    expected = "; expected a line for each."
+    if not lines or any(key in lines for key in wanted):
+        return expected
+    if by == _INDEX:
+        held, do = f"its lines are for {by} {min(lines)} to {max(lines)}", "Number the lines"
+    else:
+        held, do = f"its first line is for {next(iter(lines))!r:.80}", f"Write each {by}"
+    columns = " or ".join(name for name in (_INDEX, *others) if name != by)
+    join = f", or join by a column {columns}" if columns else ""
+    return f", and {held}{expected} {do} as the data do{join}."
+
+
 def _find_key(
-    path: Path,
+    columns: Collection[str],
     sentence_indices: NDArray[np.int64],
     others: Mapping[str, Callable[[], NDArray[np.str_] | None]],
 ) -> tuple[str, NDArray[Any]]:
     """Return the first column by which the table can be joined, and its values for the rows."""
-    columns = parquet_columns(path) if is_parquet(path) else _csv_columns(path)
     for name, read in others.items() if _INDEX not in columns else ():
         values = read() if name in columns else None
         if values is not None and (values != "").all():
@@ -182,7 +201,9 @@ def _as_key(by: str, value: Any) -> Any:
     return _SUFFIX.sub("", value) if by == "file" else value
 
 
-def _csv_columns(path: Path) -> list[str]:
+def _read_names(path: Path) -> list[str]:
+    if is_parquet(path):
+        return parquet_columns(path)
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         return next(csv.reader([file.readline()]), [])
 

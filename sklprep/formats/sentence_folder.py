@@ -515,7 +515,7 @@ def _list_sentence_files(folder: Path) -> list[str]:
             )
         return names
     if not folder.exists():
-        hint = "the folder does not exist. Check the path."
+        hint = "there is no file or folder of that name. Check the path."
     elif not folder.is_dir():
         hint = "it is a file. " + (
             say_conversion(folder)

@@ -135,6 +135,12 @@ def test_a_csv_of_a_spreadsheet_is_read(tmp_path):
         (b"sentence_index,label,label\n0,1,2\n", "column 'label' is not unique"),
         (b"sentence_index,label\n0,1\n", r"2 sentences have no label \(first: sentence_index 1\)"),
         (
+            b"sentence_index,label\n9,1\n7,1\n",
+            r"3 sentences have no label \(first: sentence_index 0\), and its lines are for"
+            r" sentence_index 7 to 9; expected a line for each\."
+            r" Number the lines as the data do\.$",
+        ),
+        (
             b"sentence_index,label\n0,1\n1,\n2\n",
             r"2 sentences have no label \(first: sentence_index 1\)",
         ),
@@ -163,6 +169,36 @@ def test_a_csv_that_does_not_fit_is_refused_in_one_line(tmp_path, content, messa
         read_labels(path, np.array([0, 1, 1, 2]))
     assert str(error.value).startswith(f"{path}: ")
     assert 1 == len(str(error.value).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "sentence_index,label\n100,1\n199,0\n",
+            r"24 sentences have no label \(first: sentence_index 7\), and its lines are for"
+            r" sentence_index 100 to 199; expected a line for each\. Number the lines as the data"
+            r" do, or join by a column file or sentence\.$",
+        ),
+        (
+            "file,label\nb.npz,1\na.npz,0\n",
+            r" \(first: file sentence_0+\), and its first line is for 'b'; expected a line for"
+            r" each\. Write each file as the data do, or join by a column sentence_index or"
+            r" sentence\.$",
+        ),
+        ("file,other\nb,1\n", r"column 'label' is missing; expected file, label, got file, other"),
+        (
+            "id,label\n0,1\n",
+            r"expected sentence_index \(or file or sentence\), label, got id, label",
+        ),
+    ],
+)
+def test_a_table_for_other_sentences_says_by_what_else_to_join(folder, tmp_path, content, message):
+    path = tmp_path / "labels.csv"
+    path.write_text(content)
+
+    with pytest.raises(FileFormatError, match=message):
+        load_activations(folder, labels=path)
 
 
 def test_a_column_that_pandas_wrote_with_gaps_is_read(tmp_path):

@@ -292,7 +292,7 @@ def test_an_empty_folder_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("make", "hint"),
     [
-        (lambda path: path.rmdir(), "the folder does not exist"),
+        (lambda path: path.rmdir(), "there is no file or folder of that name"),
         (lambda path: (path.rmdir(), path.write_text("")), "it is a file"),
         (lambda path: (path / "layer_12_activations.npz").touch(), "the old layer-wise format"),
         (lambda path: write_folder(path / "deeper"), "Did you mean "),
