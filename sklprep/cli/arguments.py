@@ -89,13 +89,18 @@ def add_target(parser: argparse.ArgumentParser, *, repeated: bool) -> None:
         )
 
 
+JOINED_HELP = (
+    "CSV or Parquet file with a column {}, joined by a column sentence_index, file or sentence"
+)
+
+
 def add_joined(parser: argparse.ArgumentParser) -> None:
     for name in ("label", "group"):
         parser.add_argument(
             f"--{name}s",
             type=Path,
             metavar="CSV",
-            help=f"CSV or Parquet file with columns sentence_index and {name}",
+            help=JOINED_HELP.format(name),
         )
 
 

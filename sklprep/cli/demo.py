@@ -92,7 +92,11 @@ def run_demo(
             )
     print("\nWhich layer knows the concept? Leak-free 5-fold cross-validation on the raw folder:\n")
     _print_layer_table(load_activations(source, n_jobs=n_jobs))
-    print(f"\nThe concept was planted to peak at layer {BEST_LAYER}. Next, try your own folder.")
+    print(
+        f"\nThe concept was planted to peak at layer {BEST_LAYER}; neighbouring layers are within"
+        " noise of each other.\nNext: sklprep inspect YOUR_FOLDER, then sklprep sweep YOUR_FOLDER"
+        " (docs/quickstart.md)"
+    )
 
 
 def _print_layer_table(acts: ActivationSet) -> None:
@@ -106,7 +110,7 @@ def _print_layer_table(acts: ActivationSet) -> None:
     from sklprep.transformers.normalizers import ActivationNormalizer
 
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    print("layer       accuracy")
+    print("layer       accuracy (mean +- s.d. over folds)")
     with threadpool_limits(1, user_api="blas"):
         for layers in ("embeddings", *acts.layers.tolist()):
             pipeline = make_pipeline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet and not faults:
         verified = ", all digests match" if arguments.verify else ""
         n_sentences = pack.manifest.n_sentences
-        print(f"{pack.path}: {n_sentences} sentences, {pack.n_rows} rows{new}{verified}")
+        rows = f"{pack.n_rows} rows, pooling {pack.pooling}"
+        print(f"{pack.path}: {n_sentences} sentences, {rows}{new}{verified}")
     return 1 if faults else 0
 
 
@@ -76,7 +78,11 @@ def _open_to_verify(arguments: argparse.Namespace) -> Pack:
     from sklprep.formats.pack_reader import Pack, is_pack
 
     if not arguments.verify or _joins(arguments):
-        raise UsageError("Give INPUT and OUT; only --verify takes a single path, that of a pack.")
+        source = shlex.quote(str(arguments.input))
+        raise UsageError(
+            "Give INPUT and OUT; only --verify takes a single path, that of a pack. For example:"
+            f" sklprep pack {source} {source}_pack"
+        )
     if not is_pack(arguments.input):
         raise DataError(
             f"{arguments.input} is not a pack: it has no {MANIFEST}. Check the path, or make a"

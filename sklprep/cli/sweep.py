@@ -65,6 +65,10 @@ _NO_TEXTS = (
     "There are no texts, so the baselines TF-IDF and sentence length are missing, and no near-"
     "duplicate texts are looked for. Store the sentences with the activations."
 )
+_OUTPUT = (
+    "write the score of every layer, repeat and fold to this CSV file, or with --features-from"
+    " those of every feature"
+)
 _REPEATS = (
     "how often to repeat the cross-validation, each time with new folds; auto is 10 for logistic"
     " and ridge models on hidden states and embeddings, and otherwise 1; default: auto"
@@ -74,7 +78,7 @@ _REPEATS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Cross-validate a model on every layer with the same folds, and score the choice of the\n"
-        "best layer by nested cross-validation."
+        "best layer by nested cross-validation. Options marked * may be repeated."
     )
     parser.epilog = strategies_text()
     parser.set_defaults(run=_run)
@@ -102,8 +106,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=sweep_layers,
         metavar="SPEC",
-        help="* one entry of the curve, such as embeddings, 12, 0-5 or 'sae 12'; default: each, or"
-        " each sae for feature-to-concept",
+        help="* one entry of the curve, such as embeddings, 12, 0-5 (six layers joined) or"
+        " 'sae 12'; default: each, or each sae for feature-to-concept",
     )
     add(
         "--normalize",
@@ -128,7 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--random-state", type=int, default=0, metavar="SEED", help="seed; default: %(default)s")
-    add("--output", type=Path, metavar="CSV", help="write the scores to this file")
+    add("--output", type=Path, metavar="CSV", help=_OUTPUT)
     add("--plot", type=Path, metavar="PNG", help="draw the layer curve to this file")
 
 

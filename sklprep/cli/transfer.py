@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sklprep.cli.arguments import (
+    JOINED_HELP,
     add_common,
     add_reading,
     add_target,
@@ -35,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train a model on each set and score it on each: on its own set by nested\n"
         "cross-validation, on the others with the layer chosen on its own set. Sentences that\n"
-        "two sets share are never in both the training and the test rows."
+        "two sets share are never in both the training and the test rows.\n"
+        "Options marked * may be repeated."
     )
     parser.set_defaults(run=_run)
     add = parser.add_argument
@@ -47,10 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder of sentence files, pack, or dump of another tool: two or more",
     )
     add_target(parser, repeated=False)
-    joined = (
-        "CSV or Parquet file with columns sentence_index and {}; give one for each INPUT, in the"
-        " same order"
-    )
+    joined = f"{JOINED_HELP}; give one for each INPUT, in the same order"
     for name in ("label", "group"):
         add(f"--{name}s", type=Path, action="append", metavar="CSV", help=joined.format(name))
     add_estimator(parser, ESTIMATORS)
@@ -59,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=sweep_layers,
         metavar="SPEC",
-        help="* one input to choose from, such as embeddings, 12 or 0-5; default: each",
+        help="* one input to choose from, such as embeddings, 12 or 0-5 (six layers joined);"
+        " default: each",
     )
     normalize = "scaling of each column; default: %(default)s"
     add("--normalize", choices=METHODS, default="standardize", help=normalize)
@@ -190,7 +190,9 @@ def _read(arguments: argparse.Namespace) -> dict[str, tuple[ActivationSet, Any]]
 
 
 def _print_matrix(matrix: TransferMatrix) -> None:
-    width = max(map(len, matrix.rows)) + 2
+    from sklprep.sweeps.sweep_result import name_input
+
+    width = max(map(len, (*matrix.rows, "majority"))) + 2
     columns = [max(len(name), 19) + 2 for name in matrix.sets]
 
     def line(name: str, cells: list[str]) -> str:
@@ -205,7 +207,8 @@ def _print_matrix(matrix: TransferMatrix) -> None:
     print()
     if matrix.no_cosines:
         return
-    print(f"cosine of the directions at {matrix.cosine_layer}, of two halves of the sentences")
+    where = name_input(matrix.cosine_layer)
+    print(f"cosine of the directions at {where}, of two halves of the sentences")
     cosines = matrix.cosines[matrix.layers.index(matrix.cosine_layer)]
     for name, row in zip(matrix.sets, cosines, strict=True):
         print(line(name, [f"{value:.2f}" for value in row]))

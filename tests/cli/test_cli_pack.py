@@ -34,7 +34,7 @@ def test_joined_labels_and_groups_travel_into_the_pack(inputs, kind, tmp_path, r
     result = run_command("pack", inputs / kind, tmp_path / "out", *options, "--verify")
 
     pack, expected = load_activations(tmp_path / "out"), load_activations(inputs / kind, **joined)
-    said = f"{tmp_path / 'out'}: {N} sentences, {N} rows, all digests match\n"
+    said = f"{tmp_path / 'out'}: {N} sentences, {N} rows, pooling final, all digests match\n"
     assert (0, said, "") == result
     np.testing.assert_array_equal(LABELS, pack.labels)
     np.testing.assert_array_equal(GROUPS, pack.groups)

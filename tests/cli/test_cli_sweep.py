@@ -409,7 +409,8 @@ def test_groups_of_the_csv_stay_together(sweep, folder, tmp_path):
     [
         (
             b"",
-            "column 'sentence_index' is missing; expected sentence_index, group, got an empty file",
+            r"column 'sentence_index' is missing; expected sentence_index \(or file or sentence\),"
+            " group, got an empty file",
         ),
         (b"index,group\n0,a\n", "column 'sentence_index' is missing; .*, got index, group"),
         (
@@ -437,7 +438,10 @@ def test_groups_that_do_not_fit_are_one_line(sweep, tmp_path, content, message):
 def test_groups_file_that_is_not_there_is_named(sweep, tmp_path):
     code, _, err = sweep(f"--groups {tmp_path / 'none.csv'}")
 
-    assert (code, err) == (1, f"Error: {tmp_path / 'none.csv'}: No such file or directory.\n")
+    assert (code, err) == (
+        1,
+        f"Error: {tmp_path / 'none.csv'}: No such file or directory. Check the path.\n",
+    )
 
 
 def test_sweep_of_a_pack_is_that_of_the_folder(sweep, pack, folder, tmp_path):
@@ -458,12 +462,12 @@ def test_sweep_of_a_pack_is_that_of_the_folder(sweep, pack, folder, tmp_path):
 def test_pack_says_what_it_wrote(pack, folder, tmp_path):
     out = tmp_path / "new" / "pack"
 
-    assert pack(folder, out) == (0, f"{out}: 48 sentences, 48 rows\n", "")
+    assert pack(folder, out) == (0, f"{out}: 48 sentences, 48 rows, pooling final\n", "")
     n_tokens = sum(len(np.load(path)["is_final_token"]) for path in folder.iterdir())
     tokens = tmp_path / "tokens"
     assert pack(folder, tokens, "--pooling", "none") == (
         0,
-        f"{tokens}: 48 sentences, {n_tokens} rows\n",
+        f"{tokens}: 48 sentences, {n_tokens} rows, pooling none\n",
         "",
     )
 
@@ -475,10 +479,10 @@ def test_pack_says_what_was_new(pack, folder, tmp_path):
     for path in later:
         path.rename(tmp_path / path.name)
     pack(some, out)
-    assert pack(some, out) == (0, f"{out}: 40 sentences, 40 rows, nothing new\n", "")
+    assert pack(some, out) == (0, f"{out}: 40 sentences, 40 rows, pooling final, nothing new\n", "")
     for path in later:
         (tmp_path / path.name).rename(path)
-    assert pack(some, out) == (0, f"{out}: 48 sentences, 48 rows, 8 new\n", "")
+    assert pack(some, out) == (0, f"{out}: 48 sentences, 48 rows, pooling final, 8 new\n", "")
 
 
 def test_quiet_pack_says_nothing(pack, folder, tmp_path):
@@ -487,7 +491,7 @@ def test_quiet_pack_says_nothing(pack, folder, tmp_path):
 
 def test_pack_verifies_what_it_wrote(pack, folder, tmp_path):
     out = tmp_path / "pack"
-    expected = (0, f"{out}: 48 sentences, 48 rows, all digests match\n", "")
+    expected = (0, f"{out}: 48 sentences, 48 rows, pooling final, all digests match\n", "")
 
     assert pack(folder, out, "--verify") == expected
     assert pack(out, "--verify") == expected
@@ -513,6 +517,7 @@ def test_pack_needs_a_place(pack, folder):
 
     assert (code, out) == (2, "")
     assert err.startswith("Error: Give INPUT and OUT; only --verify takes a single path")
+    assert err.endswith(f": sklprep pack {folder} {folder}_pack\n")
 
 
 @pytest.mark.parametrize("name", ["", "no such folder"])

@@ -1,6 +1,7 @@
 """`sklprep transfer`: what it prints and writes, and what it refuses."""
 
 import csv
+import re
 
 import pytest
 
@@ -29,7 +30,8 @@ def test_two_folders_give_a_matrix_a_table_and_a_picture(folders, run_command, t
     found = transfer_matrix(None, sets, cv=4, n_repeats=1)
     assert (0, "") == (code, err)
     assert out.endswith(found.summary() + "\n")
-    assert "cosine of the directions at " in out
+    assert re.search(r"^cosine of the directions at layer [01], of two halves", out, re.MULTILINE)
+    assert re.search(r"^majority +0\.\d\d +0\.\d\d$", out, re.MULTILINE)
     rows = list(csv.DictReader((tmp_path / "cells.csv").read_text().splitlines()))
     assert [float(row["score"]) for row in rows] == found.matrix.reshape(-1).tolist()
     assert (tmp_path / "transfer.png").read_bytes().startswith(b"\x89PNG")

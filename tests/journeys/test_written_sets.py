@@ -558,7 +558,10 @@ class TestSentenceFiles:
     def test_the_command_line_takes_them(self, dumps, tmp_path, capsys):
         returned("final", labels=[0, 3, 1]).to_sentence_files(tmp_path / "files")
         assert main(["pack", str(tmp_path / "files"), str(tmp_path / "pack")]) == 0
-        assert capsys.readouterr() == (f"{tmp_path / 'pack'}: 3 sentences, 3 rows\n", "")
+        assert capsys.readouterr() == (
+            f"{tmp_path / 'pack'}: 3 sentences, 3 rows, pooling final\n",
+            "",
+        )
 
 
 WRITE = {
