@@ -319,11 +319,10 @@ def test_what_is_left_out_has_defaults():
     assert acts.average_l0s.tolist() == [1, 1]
     assert acts.groups.tolist() == acts.sentence_indices.tolist() == [0, 1, 2, 3]
     assert acts.sentences is None
-    for ask, missing in ((lambda: acts.labels, "labels"), (lambda: acts.embeddings, "embeddings")):
-        with pytest.raises(
-            DataError, match=f"This set has no {missing}; give them to ActivationSet"
-        ):
-            ask()
+    with pytest.raises(DataError, match=r"This set has no labels\. Give labels="):
+        acts.labels  # noqa: B018
+    with pytest.raises(DataError, match="This set has no embeddings; give them to ActivationSet"):
+        acts.embeddings  # noqa: B018
     tokens = ActivationSet.from_arrays(embeddings=np.ones((4, 3)))
     assert tokens.layers.tolist() == tokens.sae_layers.tolist() == tokens.average_l0s.tolist() == []
     assert tokens.n_sae_features == 0
