@@ -128,6 +128,8 @@ class World:
     def __init__(self, cell: Cell, rng: np.random.Generator) -> None:
         self.cell, self._rng = cell, rng
         means = rng.standard_normal((cell.n_classes, N_COLUMNS))
+        if cell.n_classes > 2:  # equidistant, so that the true curve is that of every data set
+            means = np.linalg.qr(means.T)[0].T
         means -= means.mean(axis=0)
         means /= np.linalg.norm(means[0] - means[1])
         strength = cell.signal * np.linspace(cell.weakest, 1.0, N_LAYERS)
