@@ -230,6 +230,11 @@ def test_another_strategy_is_one_entry_of_the_table(monkeypatch):
         make_strategy("no such strategy")
 
 
+def test_a_strategy_with_another_kind_of_y_is_refused():
+    with pytest.raises(UsageError, match="output_type must be 'feature_activation' or 'concept_"):
+        Strategy("How long is the text?", "length", lambda options: "embeddings")
+
+
 def test_another_strategy_to_the_concept_is_one_entry_too(monkeypatch):
     entry = Strategy("Do all layers together know it?", CONCEPT, lambda options: "all")
     monkeypatch.setitem(STRATEGIES, "all-to-concept", entry)

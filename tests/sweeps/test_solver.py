@@ -342,6 +342,15 @@ def test_coefficients_are_not_computed_unless_asked_for():
     assert fit.intercept_ is None
 
 
+def test_wide_splits_of_a_stack_decide_without_their_rows():
+    X, y = make_rows(180, 1_600)
+    y = y % 2
+    folds = [np.arange(180) % 3 == k for k in range(3)]  # 120 x 60 x 1,600 are not few products
+    splits = [Split(X, ~fold, fold) for fold in folds]
+    for fold, fit in zip(folds, fit_logistic_each(splits, y, tol=TIGHT), strict=True):
+        assert_close(fit.decisions, optimum(X, y, ~fold, fold)[1])
+
+
 @pytest.mark.parametrize("method", ["standardize", "minmax", "maxabs"])
 def test_statistics_are_those_of_scikit_learns_scalers(method):
     X, _ = make_rows(300, 7)
