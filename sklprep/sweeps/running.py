@@ -97,9 +97,10 @@ def run_all(
     """Run tasks with a progress bar; give the results in their order."""
     if means.device is not None:
         n_jobs = 1  # there is one device, and one task keeps it busy
-    pay = PROCESSES_PAY_SOLVER if all(means.solves) else PROCESSES_PAY_SECONDS
+    solves = all(means.solves)
+    pay = PROCESSES_PAY_SOLVER if solves else PROCESSES_PAY_SECONDS
     bar = _with_progress(tasks, total, show_progress)
-    return run_tasks(bar, total, n_jobs, processes_pay_seconds=pay)
+    return run_tasks(bar, total, n_jobs, processes_pay_seconds=pay, start_alone=not solves)
 
 
 def name_versions() -> str:

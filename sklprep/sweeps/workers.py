@@ -64,36 +64,47 @@ def run_tasks(
     n_jobs: int | None,
     *,
     processes_pay_seconds: float = PROCESSES_PAY_SECONDS,
+    start_alone: bool = True,
 ) -> list[Any]:
     """Call each function with its arguments, on one BLAS thread; results in the tasks' order.
 
-    Except on a cluster, the first task runs in this thread, to see how long it takes. It checks its
-    models' parameters; the others, which have clones of these models, do not.
+    Except on a cluster, the first task runs in this process, to see how long it takes; alone, if
+    threads may turn out to be slower than processes. It checks its models' parameters; the others,
+    which have clones of these models, do not.
     """
     if is_on_cluster():
         call = _OneThread(get_config(), os.getpid())
         return Parallel(n_jobs=n_jobs)(delayed(call)(*task) for task in tasks)
     call = _OneThread(get_config() | {"skip_parameter_validation": True}, os.getpid())
+    start_alone |= not isinstance(get_active_backend(prefer="threads")[0], ThreadingBackend)
+    first, is_enough = next(tasks), threading.Event()
+
+    def in_threads() -> Iterator[Any]:
+        yield delayed(_OneThread(get_config(), os.getpid()))(*first)
+        while not is_enough.is_set() and (task := next(tasks, None)) is not None:
+            yield delayed(call)(*task)
+
     with threadpool_limits(1, user_api="blas"):
-        start = time.perf_counter()
-        first = function, *arguments = next(tasks)
-        done = [function(*arguments)]
-        ahead = (time.perf_counter() - start) * (total - 1)
-        prefer = "processes" if ahead > processes_pay_seconds else "threads"
-        if prefer == "processes":
-            started = _start_processes(n_jobs, first)
-            while not started.is_set() and (task := next(tasks, None)) is not None:
-                done.append(call(*task))
-        queue = (delayed(call)(*task) for task in tasks)
-        return done + Parallel(n_jobs=n_jobs, prefer=prefer)(queue)
+        start, prefer = time.perf_counter(), "threads"
+        options: dict[str, Any] = {"prefer": prefer, "pre_dispatch": "n_jobs"}
+        results = Parallel(1 if start_alone else n_jobs, return_as="generator", **options)(
+            in_threads()
+        )
+        done = [next(results)]
+        if (time.perf_counter() - start) * (total - 1) > processes_pay_seconds:
+            prefer = "processes"
+            _start_processes(n_jobs, first, is_enough)
+        elif start_alone:
+            is_enough.set()
+        done += results
+        return done + Parallel(n_jobs, prefer=prefer)(delayed(call)(*task) for task in tasks)
 
 
-def _start_processes(n_jobs: int | None, task: Any) -> threading.Event:
+def _start_processes(n_jobs: int | None, task: Task, started: threading.Event) -> None:
     """Start joblib's processes beside the work here: they import for seconds what a task needs."""
-    started = threading.Event()
     if not isinstance(get_active_backend(prefer="processes")[0], LokyBackend):
         started.set()
-        return started
+        return
 
     def start() -> None:
         with suppress(Exception):  # the tasks will run into it too
@@ -103,7 +114,6 @@ def _start_processes(n_jobs: int | None, task: Any) -> threading.Event:
         started.set()
 
     threading.Thread(target=start, daemon=True).start()
-    return started
 
 
 def _keep_interrupts_from_processes() -> None:
