@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -157,7 +158,7 @@ def fit_training_sets(
     models = make_models(work.model, work.candidates)
     every = [one for of_fold in training_sets for one in of_fold]
     found = (
-        _solve(work, models, labels, every)
+        iter(_solve(work, models, labels, every))
         if work.solve
         else (_fit(work.seen_by(one), models, labels, one) for one in every)
     )
@@ -239,20 +240,15 @@ def _decide(model: Any, X: Any) -> NDArray[np.float64]:
 
 def _solve(
     work: Work, models: list[Any], labels: NDArray[Any], training_sets: list[TrainingSet]
-) -> Iterator[Fitted]:
+) -> list[Fitted]:
     """Fit at once what shares matrices, or calls: labelings, penalties, small training sets."""
     kinds = recognise_all(models) or []
-    start = 0
-    while start < len(training_sets):
+    found: list[Any] = [None] * len(training_sets)
+    for positions in _batches(work, kinds, training_sets):
         started = time.perf_counter()
-        first, n_together = work.seen_by(training_sets[start]), 1
-        if all(len(kind.penalties) == 1 for kind in kinds):
-            split = _open_split(first, kinds[0], training_sets[start])
-            n_together = count_stacked(split, share_rows=work.sees is None)
-        some = training_sets[start : start + n_together]
-        start += len(some)
+        some = [training_sets[i] for i in positions]
         fits: list[dict[int, list[Any]]] = [{} for _ in some]  # by candidate, of all labelings
-        works, splits = [first, *(work.seen_by(one) for one in some[1:])], list[Split]()
+        works, splits = [work.seen_by(one) for one in some], list[Split]()
         for i, kind in enumerate(kinds):
             if not i or not _share_splits(kind, kinds[i - 1]):
                 pairs = zip(works, some, strict=True)
@@ -260,8 +256,25 @@ def _solve(
             _solve_kind(kind, labels, some, splits, fits)
         n_fits = len(models) * sum(one.n_labelings for one in some)
         seconds = (time.perf_counter() - started) / n_fits
-        for seen, one, of_set in zip(works, some, fits, strict=True):
-            yield _score_all(seen, models, labels, one, of_set).fitted(seconds)
+        for i, seen, one, of_set in zip(positions, works, some, fits, strict=True):
+            found[i] = _score_all(seen, models, labels, one, of_set).fitted(seconds)
+    return found
+
+
+def _batches(
+    work: Work, kinds: list[Candidates], training_sets: list[TrainingSet]
+) -> Iterator[NDArray[np.intp]]:
+    """Give positions of training sets to fit together: those of outer and of inner folds apart."""
+    is_outer = np.array([one.is_outer for one in training_sets])
+    for alike in (np.flatnonzero(is_outer), np.flatnonzero(~is_outer)):
+        if not len(alike):
+            continue
+        n_most = 1
+        if all(len(kind.penalties) == 1 for kind in kinds):
+            first = training_sets[alike[0]]
+            split = _open_split(work.seen_by(first), kinds[0], first)
+            n_most = count_stacked(split, share_rows=work.sees is None)
+        yield from np.array_split(alike, math.ceil(len(alike) / n_most))
 
 
 def _open_split(work: Work, kind: Candidates, one: TrainingSet) -> Split:
@@ -291,12 +304,9 @@ def _solve_kind(
     if len(kind.penalties) > 1:
         observed = [precise.fit(split, labels[:1], kind.penalties) for split in splits]
     else:
-        for is_outer, tol in ((True, precise.tol), (False, kind.model.tol)):  # of one size each
-            some = [i for i, one in enumerate(training_sets) if one.is_outer == is_outer]
-            model = replace(kind.model, penalty=kind.penalties[0], tol=tol)
-            found = model.fit_each([splits[i] for i in some], labels[0])
-            for i, fit in zip(some, found, strict=True):
-                observed[i] = [[fit]]
+        tol = precise.tol if training_sets[0].is_outer else kind.model.tol
+        model = replace(kind.model, penalty=kind.penalties[0], tol=tol)
+        observed = [[[fit]] for fit in model.fit_each(splits, labels[0])]
     for one, split, of_set, first in zip(training_sets, splits, fits, observed, strict=True):
         others: list[list[Any]] = [[] for _ in kind.penalties]
         if one.n_labelings > 1:

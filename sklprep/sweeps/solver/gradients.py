@@ -45,10 +45,12 @@ class NewtonSystem:
     ) -> None:
         self._space, self._loss, self._P, self._weights = space, loss, P, weights
         self._has_intercept = has_intercept
-        self._hessian, self._total = loss.hessian(P, weights)
-        mean = to_numpy(loss.curvature(self._total)).astype(np.float64) / P.shape[-1]
+        self._hessian, total = loss.hessian(P, weights)
+        mean = to_numpy(loss.curvature(total)).astype(np.float64) / P.shape[-1]
         exponent = np.log(np.maximum(mean * _LOWER_CURVATURE, _TINY)) / np.log(W_STEP)
         self._levels = W_STEP ** np.round(exponent)
+        least = _LEAST_CURVATURE * space.xp.mean(weights, axis=-1, keepdims=True)
+        self._intercept_scale = total + least * P.shape[-1]
 
     def solve(
         self, r: Array, rb: Array, enough: NDArray[np.float64]
@@ -135,8 +137,7 @@ class NewtonSystem:
         z, image = self._space.precondition(self._levels, r)
         if not self._has_intercept:
             return z, rb * 0, image
-        least = _LEAST_CURVATURE * xp.mean(self._weights, axis=-1, keepdims=True)
-        zb = rb / (self._total + least * self._P.shape[-1])
+        zb = rb / self._intercept_scale
         if len(zb) > 1:
             zb = zb - xp.mean(zb, axis=0)
         return z, zb, image

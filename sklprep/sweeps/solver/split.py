@@ -27,7 +27,8 @@ _FEW_PRODUCTS = 1e7
 without: 0.3 ms."""
 
 _FIRST_COLUMNS = 16
-"""Rows are compared in these first: where they differ there, the other columns need not be read."""
+"""Rows are compared in these before all columns are read, and in the first one, by their values,
+before these: of 160 rows that takes 0.02 ms, where a look at the bytes of each takes 0.25."""
 
 
 class Split:
@@ -170,6 +171,11 @@ class Split:
                 self._cross = train @ self.test_rows().T
         return self._gram
 
+    def move_gram(self, place: Array) -> None:
+        """Keep the inner products of the training rows in another array of their shape."""
+        place[...] = self.gram()
+        self._gram = place
+
     def moments(self) -> Array:
         """Give the inner products of the training columns: (n_features, n_features)."""
         if self._moments is None:
@@ -248,11 +254,17 @@ def _positions(rows: ArrayLike, n: int, name: str) -> NDArray[np.intp]:
 
 def _first_of_equal(X: Array, rows: NDArray[np.intp], place: Device) -> NDArray[np.intp]:
     """Give the positions among some rows of X at which a row is not equal to an earlier one."""
+
+    def take(columns: slice) -> NDArray[Any]:
+        return to_numpy(place.xp.take(X[:, columns], place.index(rows), axis=0))
+
+    enough = _LEAST_DISTINCT * len(rows)
+    if len(np.unique(take(slice(1)))) >= enough:
+        return np.arange(len(rows))
     for columns in (slice(_FIRST_COLUMNS), slice(None)):
-        some = to_numpy(place.xp.take(X[:, columns], place.index(rows), axis=0))
         positions: dict[bytes, int] = {}
-        for position, row in enumerate(some):
+        for position, row in enumerate(take(columns)):
             positions.setdefault(row.tobytes(), position)
-        if len(positions) >= _LEAST_DISTINCT * len(rows):
+        if len(positions) >= enough:
             return np.arange(len(rows))
     return np.array(list(positions.values()))
