@@ -136,6 +136,24 @@ def test_subpackage_says_what_it_is_about_and_imports_nothing_by_itself(subpacka
     assert len(tree.body) == 1
 
 
+def test_modules_and_functions_are_short_enough_to_read_at_once():
+    """A module has at most 700 lines, a function without its docstring at most 50."""
+    too_long = {}
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text()
+        if len(text.splitlines()) > 700:
+            too_long[str(path.relative_to(PACKAGE))] = len(text.splitlines())
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                signature = node.body[0].lineno - node.lineno
+                length = signature + (body[-1].end_lineno - body[0].lineno + 1 if body else 0)
+                if length > 50:
+                    too_long[f"{path.relative_to(PACKAGE)} {node.name}"] = length
+
+    assert not too_long
+
+
 def test_public_names_are_pinned():
     assert sorted(sklprep.__all__) == sorted(PUBLIC)
 

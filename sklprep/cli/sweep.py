@@ -100,6 +100,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser, repeated=False)
     add("--features-from", type=Path, metavar="CSV", help=_FEATURES)
     add("--top", type=positive, metavar="N", help="only the first N features of that file")
+    _add_model(parser)
+    add_joined(parser)
+    add_reading(parser)
+    add_skip_bad(parser)
+    add("--row-space", action="store_true", help="project X onto its row space: faster if wide")
+    _add_outputs(parser)
+    add_common(parser, pooling=True)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add_estimator(parser, ESTIMATORS)
     add(
         "--layers",
@@ -121,12 +132,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--permutations", type=not_negative, default=0, metavar="N", help=_PERMUTATIONS)
     add("--scoring", action="append", metavar="NAME", help=_SCORING)
     add("--confounds", action="append", metavar="NAME", help=_CONFOUNDS)
-    add_joined(parser)
-    add_reading(parser)
-    add_skip_bad(parser)
-    add("--row-space", action="store_true", help="project X onto its row space: faster if wide")
-    _add_outputs(parser)
-    add_common(parser, pooling=True)
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
@@ -143,59 +148,10 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError("--top needs --features-from; give that too.")
     arguments.strategy = arguments.strategy or _find_strategy(arguments.layers)
     strategy = STRATEGIES[arguments.strategy]
-    given = {
-        name: getattr(arguments, name)
-        for name in ("target_layer", "target_feature", "average_l0")
-        if getattr(arguments, name) is not None
-    }
-    every_layer: dict[str, Any] = {"layers": ALL} if "layers" in strategy.needs else {}
-    require_options(arguments.strategy, given | every_layer)
+    options = _target_options(arguments, strategy)
     _check_arguments(arguments, strategy)
-
-    from sklprep.datasets.strategies import make_strategy
-    from sklprep.sweeps.sweep import count_fits, layer_sweep
-
-    _, target = make_strategy(arguments.strategy, **given, **every_layer)
-    acts, y, layers = _read(arguments, strategy, target)
-    # labels of a CSV or a pack may be quantities
-    model = make_estimator(
-        arguments.estimator,
-        classify=y.dtype.kind != "f",
-        normalize=arguments.normalize,
-        seed=arguments.random_state,
-        row_space=arguments.row_space,
-    )
-    counted: dict[str, Any] = {
-        "layers": layers,
-        "cv": arguments.cv,
-        "inner_cv": arguments.inner_cv,
-        "n_repeats": _count_repeats(arguments, strategy, model),
-        "n_permutations": arguments.permutations,
-    }
-    options: dict[str, Any] = {
-        "scoring": arguments.scoring,
-        "random_state": arguments.random_state,
-    }
-    if arguments.confounds is not None:
-        options["confounds"] = _read_confounds(arguments.confounds, acts)
-    if arguments.aggregate is not None:
-        options["aggregate"], options["aggregate_params"] = arguments.aggregate
-    if not arguments.quiet:
-        n_fits = count_fits(
-            acts, scoring=arguments.scoring, confounds=arguments.confounds, **counted
-        )
-        print(f"{n_fits} fits on {acts}")
-        if acts.sentences is None:
-            print(_NO_TEXTS)
-    sweep = layer_sweep(
-        model,
-        acts,
-        y,
-        n_jobs=arguments.jobs,
-        show_progress=None if not arguments.quiet else False,
-        **counted,
-        **options,
-    )
+    acts, y, layers = _read(arguments, strategy, options)
+    sweep = _sweep(arguments, strategy, acts, y, layers)
     if arguments.output is not None:
         sweep.to_csv(arguments.output)
     if arguments.plot is not None:
@@ -206,6 +162,58 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_sweep(sweep)
     print(sweep.summary())
     return 0
+
+
+def _target_options(arguments: argparse.Namespace, strategy: Strategy) -> dict[str, Any]:
+    """Give the options of the strategy's target, all layers among them where it needs layers."""
+    given = {
+        name: getattr(arguments, name)
+        for name in ("target_layer", "target_feature", "average_l0")
+        if getattr(arguments, name) is not None
+    }
+    every_layer: dict[str, Any] = {"layers": ALL} if "layers" in strategy.needs else {}
+    require_options(arguments.strategy, given | every_layer)
+    return given | every_layer
+
+
+def _sweep(
+    arguments: argparse.Namespace, strategy: Strategy, acts: ActivationSet, y: Any, layers: Any
+) -> LayerSweep:
+    """Say how many fits are ahead, and do them."""
+    from sklprep.sweeps.sweep import count_fits, layer_sweep
+
+    # labels of a CSV or a pack may be quantities
+    model = _make_model(arguments, classify=y.dtype.kind != "f")
+    counted: dict[str, Any] = {
+        "layers": layers,
+        "cv": arguments.cv,
+        "inner_cv": arguments.inner_cv,
+        "n_repeats": _count_repeats(arguments, strategy, model),
+        "n_permutations": arguments.permutations,
+        "scoring": arguments.scoring,
+    }
+    options: dict[str, Any] = {"random_state": arguments.random_state}
+    if arguments.confounds is not None:
+        options["confounds"] = _read_confounds(arguments.confounds, acts)
+    if arguments.aggregate is not None:
+        options["aggregate"], options["aggregate_params"] = arguments.aggregate
+    if not arguments.quiet:
+        print(f"{count_fits(acts, confounds=arguments.confounds, **counted)} fits on {acts}")
+        if acts.sentences is None:
+            print(_NO_TEXTS)
+    progress = None if not arguments.quiet else False
+    options |= {"n_jobs": arguments.jobs, "show_progress": progress}
+    return layer_sweep(model, acts, y, **counted, **options)
+
+
+def _make_model(arguments: argparse.Namespace, *, classify: bool) -> Any:
+    return make_estimator(
+        arguments.estimator,
+        classify=classify,
+        normalize=arguments.normalize,
+        seed=arguments.random_state,
+        row_space=arguments.row_space,
+    )
 
 
 def _read_confounds(given: Sequence[str], acts: ActivationSet) -> dict[str, Any]:
@@ -243,13 +251,7 @@ def _run_features(arguments: argparse.Namespace) -> int:
     (path,) = arguments.inputs
     acts = _load(arguments, path)
     sweep = feature_sweep(
-        make_estimator(
-            arguments.estimator,
-            classify=False,
-            normalize=arguments.normalize,
-            seed=arguments.random_state,
-            row_space=arguments.row_space,
-        ),
+        _make_model(arguments, classify=False),
         acts,
         arguments.features_from,
         top=arguments.top,
@@ -355,13 +357,15 @@ def _check_arguments(arguments: argparse.Namespace, strategy: Strategy) -> None:
 
 
 def _read(
-    arguments: argparse.Namespace, strategy: Strategy, target: Any
+    arguments: argparse.Namespace, strategy: Strategy, options: dict[str, Any]
 ) -> tuple[ActivationSet, Any, Any]:
     """Give the set, y, and the inputs to sweep; --skip-bad leaves out faulty files."""
     from sklearn.base import clone
 
     from sklprep.activations.activation_set import ActivationSet
+    from sklprep.datasets.strategies import make_strategy
 
+    _, target = make_strategy(arguments.strategy, **options)
     sets: dict[str, ActivationSet] = {}
     for path in arguments.inputs:
         name = path.resolve().name

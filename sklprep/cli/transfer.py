@@ -190,7 +190,7 @@ def _read(arguments: argparse.Namespace) -> dict[str, tuple[ActivationSet, Any]]
 
 
 def _print_matrix(matrix: TransferMatrix) -> None:
-    from sklprep.sweeps.sweep_result import name_input
+    from sklprep.sweeps.wording import name_input
 
     width = max(map(len, (*matrix.rows, "majority"))) + 2
     columns = [max(len(name), 19) + 2 for name in matrix.sets]

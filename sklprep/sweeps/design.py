@@ -261,6 +261,10 @@ class Design:
     def folds(self) -> list[Fold]:
         return self.repeats[0].folds
 
+    @property
+    def is_nested(self) -> bool:
+        return self.repeats[0].n_nested > 0
+
     def observed(self, *, nested: bool) -> list[SharedFolds]:
         """List y on the folds of each repeat, without permutations; with inner folds if nested."""
         return [

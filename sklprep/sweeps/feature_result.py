@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklprep.files.atomic import atomic_write
 from sklprep.notebook.cards import card, table
 from sklprep.sweeps.intervals import corrected_t
-from sklprep.sweeps.sweep_result import format_score, name_input
+from sklprep.sweeps.wording import format_score, name_input
 
 _COLUMNS = (
     "layer",

@@ -19,19 +19,18 @@ from sklprep.formats.layers import EACH
 from sklprep.sweeps.design import (
     INNER_IS_OUTER,
     SharedFolds,
-    describe_inner,
     read_inner_cv,
     read_seed,
     reseed,
 )
 from sklprep.sweeps.feature_result import Feature, FeatureSweep
 from sklprep.sweeps.fitting import Fitted, Work, fit_training_sets
-from sklprep.sweeps.folds import Fold, describe_cv, read_cv, stratify
+from sklprep.sweeps.folds import Fold, read_cv, stratify
 from sklprep.sweeps.inputs import require_set
 from sklprep.sweeps.intervals import FEWEST_GROUPS, size_ratio, why_no_interval
 from sklprep.sweeps.problem import Problem, read_problem
-from sklprep.sweeps.running import make_works, name_versions, read_means, read_repeats, run_all
-from sklprep.sweeps.sweep_result import argmax
+from sklprep.sweeps.running import describe_run, make_works, read_means, read_repeats, run_all
+from sklprep.sweeps.sweep_scores import argmax
 from sklprep.sweeps.workers import Task
 from sklprep.transformers.targets import ENOUGH_ACTIVE
 
@@ -124,28 +123,15 @@ def feature_sweep(
         raise UsageError("cv must be an int: all features share folds that depend on groups alone.")
     values = {one: _values_of(acts, one) for one in wanted}
     problem = _read_problem(estimator, acts, next(iter(values.values())), layers, groups)
-    n_groups = len(np.unique(problem.groups))
-    rare = {one: _describe_rarity(y, problem.groups, n_groups) for one, y in values.items()}
-    scored = [one for one, reason in rare.items() if not reason]
-    left_out = {one: reason for one, reason in rare.items() if reason}
-    if not scored:
-        raise InsufficientDataError(
-            f"None of {len(wanted)} features is active often enough to score; the first is"
-            f" {next(iter(left_out.values()))}. Choose others, or pool with mean or max."
-        )
-    if n_groups < cv:
-        raise InsufficientDataError(
-            f"There are {n_groups} groups, fewer than the {cv} folds. Use cv={n_groups} or less."
-        )
+    scored, left_out = _choose_scored(values, problem.groups)
     means = read_means(problem, solver, device)
     repeats, seed = read_repeats(n_repeats, cv, means), read_seed(random_state)
     labels = np.stack([values[one] for one in scored])
-    rounds = [_draw_round(labels, problem.groups, cv, reseed(seed, i)) for i in range(repeats)]
+    rounds = _draw_rounds(labels, problem.groups, cv, repeats, seed)
     tasks = _make_tasks(make_works(problem, means), rounds)
     results = iter(run_all(tasks, len(problem.inputs) * repeats * cv, means, n_jobs, show_progress))
     found = [_read(results, rounds) for _ in problem.inputs]
     wholes = np.concatenate([_measure_wholes(one) for one in rounds], axis=1)
-    inner = np.array([one.inner for one in found])
     reason = why_no_interval(rounds[0].folds, problem.groups)
     return FeatureSweep(
         features=scored,
@@ -156,21 +142,15 @@ def feature_sweep(
         wins=np.array([one.parts[..., 1] for one in found]).swapaxes(0, 1),
         spreads=wholes[..., 0],
         pairs=wholes[..., 1],
-        chosen=np.apply_along_axis(argmax, 0, inner),
+        chosen=np.apply_along_axis(argmax, 0, np.array([one.inner for one in found])),
         common=np.array([_is_common(values[one] != 0, problem.groups) for one in scored]),
         n_samples=len(acts),
-        n_groups=n_groups,
+        n_groups=len(np.unique(problem.groups)),
         n_repeats=repeats,
         size_ratio=None if reason else size_ratio(rounds[0].folds),
         no_interval=reason,
         solver=means.name,
-        details={
-            "estimator": " ".join(repr(problem.model).split()),
-            "folds": describe_cv(cv),
-            "inner_folds": describe_inner(read_inner_cv("auto", cv)),
-            "seed": str(seed),
-            "versions": name_versions(),
-        },
+        details=describe_run(problem, cv, seed),
     )
 
 
@@ -219,12 +199,35 @@ def _read_problem(
     return problem
 
 
-def _describe_rarity(y: NDArray[Any], groups: NDArray[np.int64], n_groups: int) -> str:
-    """Say in how few groups a feature is active, if they are too few; else nothing."""
-    active = len(np.unique(groups[y != 0]))
-    if active >= ENOUGH_ACTIVE:
-        return ""
-    return f"active in {active} of {n_groups} groups, fewer than {ENOUGH_ACTIVE}"
+def _choose_scored(
+    values: dict[Feature, NDArray[np.float64]], groups: NDArray[np.int64]
+) -> tuple[list[Feature], dict[Feature, str]]:
+    """Give the features that are active in enough groups, and why the others are not scored."""
+    scored, left_out = [], {}
+    for one, y in values.items():
+        active = len(np.unique(groups[y != 0]))
+        if active >= ENOUGH_ACTIVE:
+            scored.append(one)
+        else:
+            n_groups = len(np.unique(groups))
+            left_out[one] = f"active in {active} of {n_groups} groups, fewer than {ENOUGH_ACTIVE}"
+    if not scored:
+        raise InsufficientDataError(
+            f"None of {len(values)} features is active often enough to score; the first is"
+            f" {next(iter(left_out.values()))}. Choose others, or pool with mean or max."
+        )
+    return scored, left_out
+
+
+def _draw_rounds(
+    labels: NDArray[np.float64], groups: NDArray[np.int64], cv: int, repeats: int, seed: int
+) -> list[SharedFolds]:
+    n_groups = len(np.unique(groups))
+    if n_groups < cv:
+        raise InsufficientDataError(
+            f"There are {n_groups} groups, fewer than the {cv} folds. Use cv={n_groups} or less."
+        )
+    return [_draw_round(labels, groups, cv, reseed(seed, i)) for i in range(repeats)]
 
 
 def _draw_round(

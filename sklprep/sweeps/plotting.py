@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklprep.formats.layers import EMBEDDINGS
 from sklprep.sweeps.scorers import name_score
 from sklprep.sweeps.sweep import layer_sweep
-from sklprep.sweeps.sweep_result import LayerSweep, format_score
+from sklprep.sweeps.sweep_result import LayerSweep
+from sklprep.sweeps.wording import format_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

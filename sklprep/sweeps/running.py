@@ -15,8 +15,9 @@ import sklearn
 from sklprep._version import __version__
 from sklprep.activations.activation_set import ActivationSet
 from sklprep.exceptions import UsageError
-from sklprep.sweeps.design import can_repeat
+from sklprep.sweeps.design import can_repeat, describe_inner, read_inner_cv
 from sklprep.sweeps.fitting import Work
+from sklprep.sweeps.folds import describe_cv
 from sklprep.sweeps.inputs import members_of
 from sklprep.sweeps.problem import Problem
 from sklprep.sweeps.solver import require_device
@@ -101,6 +102,17 @@ def run_all(
     pay = PROCESSES_PAY_SOLVER if solves else PROCESSES_PAY_SECONDS
     bar = _with_progress(tasks, total, show_progress)
     return run_tasks(bar, total, n_jobs, processes_pay_seconds=pay, start_alone=not solves)
+
+
+def describe_run(problem: Problem, cv: Any, seed: int) -> dict[str, str]:
+    """Name what the results of a sweep with the usual inner folds depend on."""
+    return {
+        "estimator": " ".join(repr(problem.model).split()),
+        "folds": describe_cv(cv),
+        "inner_folds": describe_inner(read_inner_cv("auto", cv)),
+        "seed": str(seed),
+        "versions": name_versions(),
+    }
 
 
 def name_versions() -> str:

@@ -47,7 +47,8 @@ from sklprep.sweeps.running import (
 )
 from sklprep.sweeps.scorers import weighs_active, weighs_classes
 from sklprep.sweeps.scoring import Scoring
-from sklprep.sweeps.sweep_result import Baseline, LayerSweep, argmax
+from sklprep.sweeps.sweep_result import LayerSweep
+from sklprep.sweeps.sweep_scores import Baseline, argmax
 
 
 def layer_sweep(
@@ -224,54 +225,86 @@ def layer_sweep(
     problem = read_problem(estimator, acts, y, layers, groups, scoring, param_grid)
     means = read_means(problem, solver, device)
     sentences = read_aggregate(problem, aggregate, aggregate_params, permutes=n_permutations > 0)
-    if problem.has_grid and inner_cv is None:
-        raise UsageError(
-            f"param_grid has {len(problem.candidates)} candidates, which the inner folds choose"
-            " from, but inner_cv=None. Give inner_cv, or one candidate."
-        )
-    if problem.scoring.fpr is not None and inner_cv is None:
-        raise UsageError(
-            f"scoring={problem.scoring.name!r} calibrates its threshold on the inner folds, but"
-            " inner_cv=None. Give inner_cv."
-        )
-    repeats = read_repeats(n_repeats, cv, means)
+    _require_inner(problem, inner_cv)
     design = draw_design(
         problem,
         cv=cv,
         inner_cv=inner_cv,
         n_permutations=n_permutations,
-        n_repeats=repeats,
+        n_repeats=read_repeats(n_repeats, cv, means),
         random_state=random_state,
     )
     problem = keep_scorable(problem, design, required=scoring is not None)
     if problem.scoring.fpr is not None:
         require_negatives(design, problem, problem.scoring.fpr)
     warn_of_leaks(problem)
-    known_by, numbers = "", None
-    if confounds is not None:
-        known_by, numbers = read_confounds(confounds, problem.acts)
-        require_linear(problem.model_for(spec) for spec in problem.inputs)
+    known_by, numbers = _read_confounds(problem, confounds)
     rivals = make_rivals(problem, numbers) if baselines else {}
-    fits = _fit_all(problem, design, rivals, means, sentences, numbers, n_jobs, show_progress)
+    setup = _Setup(problem, design, means, sentences, rivals, numbers, known_by)
+    return _make_result(setup, _fit_all(setup, n_jobs, show_progress))
+
+
+class _Setup(NamedTuple):
+    """What is fitted and scored, on which folds."""
+
+    problem: Problem
+    design: Design
+    means: Means
+    sentences: SentenceScores | None
+    rivals: dict[str, Rival]
+    confounds: NDArray[np.float64] | None
+    known_by: str
+
+
+class _Fits(NamedTuple):
+    inputs: list[InputScores]
+    residualized: list[InputScores]
+    rivals: dict[str, InputScores]
+
+
+def _require_inner(problem: Problem, inner_cv: Any) -> None:
+    """Refuse to do without inner folds where something is chosen on them."""
+    if inner_cv is not None:
+        return
+    if problem.has_grid:
+        raise UsageError(
+            f"param_grid has {len(problem.candidates)} candidates, which the inner folds choose"
+            " from, but inner_cv=None. Give inner_cv, or one candidate."
+        )
+    if problem.scoring.fpr is not None:
+        raise UsageError(
+            f"scoring={problem.scoring.name!r} calibrates its threshold on the inner folds, but"
+            " inner_cv=None. Give inner_cv."
+        )
+
+
+def _read_confounds(problem: Problem, confounds: Any) -> tuple[str, NDArray[np.float64] | None]:
+    if confounds is None:
+        return "", None
+    known_by, numbers = read_confounds(confounds, problem.acts)
+    require_linear(problem.model_for(spec) for spec in problem.inputs)
+    return known_by, numbers
+
+
+def _make_result(setup: _Setup, fits: _Fits) -> LayerSweep:
+    problem, design = setup.problem, setup.design
     found = LayerSweep(
-        **_read_fits(problem, fits.inputs, nested=inner_cv is not None),
+        **_read_fits(setup, fits.inputs),
         scoring=problem.scoring.name,
         n_samples=len(problem.y),
         n_groups=len(np.unique(problem.groups)),
-        n_repeats=repeats,
+        n_repeats=len(design.repeats),
         **_describe_intervals(problem, design, problem.scoring),
-        permutation_scores=_stack_permuted(fits) if n_permutations else None,
+        permutation_scores=_stack_permuted(fits),
         n_labelings=design.n_labelings,
         baselines={name: Baseline(rival.scores) for name, rival in fits.rivals.items()},
-        solver=means.name,
-        details=_describe(problem, design, means, sentences) | {"confounds": known_by},
+        solver=setup.means.name,
+        details=_describe(setup),
         score_reason=problem.score_reason,
-        **_describe_detector(problem, fits.inputs),
     )
     residualized = None
-    if numbers is not None:
-        of_residuals = _read_fits(problem, fits.residualized, nested=inner_cv is not None)
-        of_residuals |= _describe_detector(problem, fits.residualized)
+    if fits.residualized:
+        of_residuals = _read_fits(setup, fits.residualized)
         residualized = replace(found, **of_residuals, permutation_scores=None)
     others = {
         one.name: replace(
@@ -288,8 +321,9 @@ def layer_sweep(
     return replace(found, residualized=residualized, other_scores=others)
 
 
-def _read_fits(problem: Problem, inputs: list[InputScores], *, nested: bool) -> dict[str, Any]:
+def _read_fits(setup: _Setup, inputs: list[InputScores]) -> dict[str, Any]:
     """Give the fields of a `LayerSweep` that follow from the fits of its inputs."""
+    problem, nested = setup.problem, setup.design.is_nested
     names = [spec.name for spec in problem.inputs]
     best = [argmax(of_inputs) for of_inputs in np.array([one.inner for one in inputs]).T]
     chosen = [
@@ -302,6 +336,7 @@ def _read_fits(problem: Problem, inputs: list[InputScores], *, nested: bool) -> 
         "fit_times": np.array([one.seconds for one in inputs]),
         "best_layers": [names[i] for i in best] if nested else None,
         "chosen": chosen if nested else None,
+        **_describe_detector(problem, inputs),
     }
 
 
@@ -327,8 +362,9 @@ def _describe_detector(problem: Problem, inputs: list[InputScores]) -> dict[str,
     }
 
 
-def _stack_permuted(fits: _Fits) -> NDArray[np.float64]:
-    return np.array([one.permuted for one in fits.inputs]).T
+def _stack_permuted(fits: _Fits) -> NDArray[np.float64] | None:
+    permuted = np.array([one.permuted for one in fits.inputs]).T
+    return permuted if len(permuted) else None
 
 
 def count_fits(
@@ -368,31 +404,17 @@ def count_fits(
     return len(read_inputs(layers, acts)) * of_input + of_baseline * n_baselines
 
 
-class _Fits(NamedTuple):
-    inputs: list[InputScores]
-    residualized: list[InputScores]
-    rivals: dict[str, InputScores]
-
-
-def _fit_all(
-    problem: Problem,
-    design: Design,
-    rivals: dict[str, Rival],
-    means: Means,
-    sentences: SentenceScores | None,
-    confounds: NDArray[np.float64] | None,
-    n_jobs: int | None,
-    show_progress: bool | None,
-) -> _Fits:
+def _fit_all(setup: _Setup, n_jobs: int | None, show_progress: bool | None) -> _Fits:
     """Fit for each input its folds and its permutations, then the baselines."""
-    fpr, few = problem.scoring.fpr, len(problem.y) <= FEW_ROWS
+    problem, design, means = setup.problem, setup.design, setup.means
+    few, adjusts = len(problem.y) <= FEW_ROWS, setup.confounds is not None
     plan: list[tuple[list[SharedFolds], bool]] = []
     for solves in means.solves:
         plan.append((design.rounds(together=solves), solves and few))
-        if confounds is not None:
+        if adjusts:
             plan.append((design.observed(nested=True), solves and few))
-    plan += [(design.observed(nested=fpr is not None), few)] * len(rivals)
-    works = _make_works(problem, rivals, means, sentences, confounds)
+    calibrates = problem.scoring.fpr is not None
+    plan += [(design.observed(nested=calibrates), few)] * len(setup.rivals)
     n_observed = len(design.repeats)
     dealt = [
         (
@@ -404,50 +426,47 @@ def _fit_all(
     total = sum(len(tasks) for of_one in dealt for tasks in of_one)
     tasks = (
         (fit_training_sets, seen, *task)
-        for work, (observed, permuted) in zip(works, dealt, strict=True)
+        for work, (observed, permuted) in zip(_make_works(setup), dealt, strict=True)
         for seen, some in ((work, observed), (work._replace(others=()), permuted))
         for task in some
     )
     results = chain.from_iterable(run_all(tasks, total, means, n_jobs, show_progress))
 
-    are_pooled = [one.is_pooled for one in (problem.scoring, *problem.other_scorings)]
-
-    def read(of_input: list[SharedFolds]) -> InputScores:
-        scores = []
-        for i, one in enumerate(of_input):
-            fitted = list(islice(results, len(one.folds)))
-            if fpr is not None:
-                scores.append(read_detections(one, fitted, fpr))
-            else:
-                n_others = len(fitted[0][0].others) if i < n_observed else 0
-                scores.append(one.read(fitted, are_pooled[: 1 + n_others]))
-        return InputScores.merge(scores, n_observed)
-
-    found = [read(of_one) for of_one, _ in plan]
-    n, step = len(found) - len(rivals), 1 if confounds is None else 2
-    of_rivals = dict(zip(rivals, found[n:], strict=True))
-    return _Fits(found[:n:step], found[1:n:2] if step == 2 else [], of_rivals)
+    found = [_read(of_one, results, setup) for of_one, _ in plan]
+    n, step = len(found) - len(setup.rivals), 1 + adjusts
+    of_rivals = dict(zip(setup.rivals, found[n:], strict=True))
+    return _Fits(found[:n:step], found[1:n:2] if adjusts else [], of_rivals)
 
 
-def _make_works(
-    problem: Problem,
-    rivals: dict[str, Rival],
-    means: Means,
-    sentences: SentenceScores | None,
-    confounds: NDArray[np.float64] | None,
-) -> Iterator[Work]:
+def _read(of_input: list[SharedFolds], results: Iterator[Any], setup: _Setup) -> InputScores:
+    """Take the scores of an input, or of a baseline, from the results of all tasks."""
+    scoring, n_observed = setup.problem.scoring, len(setup.design.repeats)
+    are_pooled = [one.is_pooled for one in (scoring, *setup.problem.other_scorings)]
+    scores = []
+    for i, one in enumerate(of_input):
+        fitted = list(islice(results, len(one.folds)))
+        if scoring.fpr is not None:
+            scores.append(read_detections(one, fitted, scoring.fpr))
+        else:
+            n_others = len(fitted[0][0].others) if i < n_observed else 0
+            scores.append(one.read(fitted, are_pooled[: 1 + n_others]))
+    return InputScores.merge(scores, n_observed)
+
+
+def _make_works(setup: _Setup) -> Iterator[Work]:
     """Give what is fitted for each input, as it is and residualized, and for each baseline."""
+    problem = setup.problem
     calibrates = problem.scoring.fpr is not None
     others = tuple(one.scorer for one in problem.other_scorings)
-    asked: dict[str, Any] = {"aggregate": sentences, "keep_decisions": calibrates}
-    for work in make_works(problem, means):
+    asked: dict[str, Any] = {"aggregate": setup.sentences, "keep_decisions": calibrates}
+    for work in make_works(problem, setup.means):
         yield work._replace(others=others, **asked)
-        if confounds is not None:
-            sees = partial(residualize, confounds=confounds)
+        if setup.confounds is not None:
+            sees = partial(residualize, confounds=setup.confounds)
             yield work._replace(sees=sees, **asked)
     scorer, name = problem.scoring.scorer, problem.scoring.name
-    for rival in rivals.values():
-        solve = rival.solves and any(means.solves)
+    for rival in setup.rivals.values():
+        solve = rival.solves and any(setup.means.solves)
         work = Work(rival.model, [{}], scorer, name, rival.X, solve=solve, sees=rival.sees)
         yield work._replace(others=others, **asked)
 
@@ -466,9 +485,8 @@ def _describe_left_out(problem: Problem) -> str:
     )
 
 
-def _describe(
-    problem: Problem, design: Design, means: Means, sentences: SentenceScores | None
-) -> dict[str, str]:
+def _describe(setup: _Setup) -> dict[str, str]:
+    problem, design, sentences = setup.problem, setup.design, setup.sentences
     y = problem.y
     if problem.classify:
         values, counts = np.unique(y, return_counts=True)
@@ -489,7 +507,8 @@ def _describe(
         if design.redrawn
         else "within the test folds, which stay as they are",
         "aggregate": "" if sentences is None else str(sentences),
-        "solver": means.name,
+        "solver": setup.means.name,
         "seed": str(design.seed),
         "versions": name_versions(),
+        "confounds": setup.known_by,
     }

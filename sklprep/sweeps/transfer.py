@@ -18,8 +18,6 @@ from sklprep.sweeps.design import (
     FEW_ROWS,
     Dealt,
     deal,
-    describe_inner,
-    read_inner_cv,
     read_seed,
     with_remedies,
 )
@@ -30,9 +28,9 @@ from sklprep.sweeps.fitting import (
     fit_training_sets,
     is_made_scorer,
 )
-from sklprep.sweeps.folds import FoldsError, describe_cv, read_cv
-from sklprep.sweeps.running import make_works, name_versions, read_means, read_repeats, run_all
-from sklprep.sweeps.sweep_result import argmax
+from sklprep.sweeps.folds import FoldsError, read_cv
+from sklprep.sweeps.running import describe_run, make_works, read_means, read_repeats, run_all
+from sklprep.sweeps.sweep_scores import argmax
 from sklprep.sweeps.transfer_design import (
     Half,
     Round,
@@ -145,13 +143,7 @@ def transfer_matrix(
     if isinstance(cv, list):
         raise UsageError("cv must be an int or a splitter: it splits the rows of all sets at once.")
     repeats, seed = read_repeats(n_repeats, cv, means), read_seed(random_state)
-    try:
-        rounds = draw_rounds(joined, cv, repeats, seed)
-        sources = make_sources(joined, leave_one_out=leave_one_out)
-        for one in rounds:
-            require_scorable(joined, sources, one)
-    except FoldsError as error:
-        raise with_remedies(error, "use fewer folds, cv=...") from None
+    rounds, sources = _draw(joined, cv, repeats, seed, leave_one_out=leave_one_out)
     halves = draw_halves(joined, seed)
     plan = _Plan(joined, rounds, sources, halves)
     dealt = {solves: plan.deal(solves=solves) for solves in set(means.solves)}
@@ -160,10 +152,6 @@ def transfer_matrix(
     results = iter(run_all(plan.tasks(works, dealt), total, means, n_jobs, show_progress))
     scores, chosen, cosines, no_cosines = plan.read(results)
     reasons, ratios = describe_folds(joined, rounds[0].folds)
-    majority = None
-    if problem.classify and is_made_scorer(problem.scoring.scorer):
-        every_fold = [fold for one in rounds for fold in one.folds]
-        majority = [score_majority(problem, rows, every_fold) for rows in joined.members]
     return TransferMatrix(
         sets=joined.names,
         layers=[spec.name for spec in problem.inputs],
@@ -174,19 +162,36 @@ def transfer_matrix(
         n_groups=[len(np.unique(problem.groups[rows])) for rows in joined.members],
         n_repeats=repeats,
         size_ratios=ratios,
-        majority=majority,
+        majority=_score_majority(joined, rounds),
         no_interval=reasons,
         cosines=cosines,
         no_cosines=no_cosines,
         solver=means.name,
-        details={
-            "estimator": " ".join(repr(problem.model).split()),
-            "folds": describe_cv(cv),
-            "inner_folds": describe_inner(read_inner_cv("auto", cv)),
-            "seed": str(seed),
-            "versions": name_versions(),
-        },
+        details=describe_run(problem, cv, seed),
     )
+
+
+def _draw(
+    joined: JoinedSets, cv: Any, repeats: int, seed: int, *, leave_one_out: bool
+) -> tuple[list[Round], list[Source]]:
+    """Draw the folds of each repeat, of which each source can be scored."""
+    try:
+        rounds = draw_rounds(joined, cv, repeats, seed)
+        sources = make_sources(joined, leave_one_out=leave_one_out)
+        for one in rounds:
+            require_scorable(joined, sources, one)
+    except FoldsError as error:
+        raise with_remedies(error, "use fewer folds, cv=...") from None
+    return rounds, sources
+
+
+def _score_majority(joined: JoinedSets, rounds: list[Round]) -> list[float] | None:
+    """Score the majority class in each set, where labels are classes and the scorer knows them."""
+    problem = joined.problem
+    if not (problem.classify and is_made_scorer(problem.scoring.scorer)):
+        return None
+    folds = [fold for one in rounds for fold in one.folds]
+    return [score_majority(problem, rows, folds) for rows in joined.members]
 
 
 @dataclass(frozen=True)

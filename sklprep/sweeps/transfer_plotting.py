@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from sklprep.sweeps.plotting import import_pyplot
 from sklprep.sweeps.scorers import name_score
-from sklprep.sweeps.sweep_result import format_score, name_input
 from sklprep.sweeps.transfer import transfer_matrix
 from sklprep.sweeps.transfer_result import TransferMatrix
+from sklprep.sweeps.wording import format_score, name_input
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklprep.files.atomic import atomic_write
 from sklprep.notebook.cards import card, table
 from sklprep.sweeps.scorers import interval_of_scores, name_score
-from sklprep.sweeps.sweep_result import format_score, name_input
+from sklprep.sweeps.wording import format_score, name_input
 
 ALL_OTHERS = "all others"
 """Name of the row of models that were trained on all sets but the one they are scored on."""

@@ -18,7 +18,7 @@ from sklprep.formats.texts import merge_by_text
 from sklprep.sweeps.inputs import members_of
 from sklprep.sweeps.problem import Problem, read_problem
 from sklprep.sweeps.scoring import Scoring, read_scorings
-from sklprep.sweeps.sweep_result import name_input
+from sklprep.sweeps.wording import name_input
 
 _FEWEST_SETS = 2
 

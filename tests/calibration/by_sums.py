@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from sklprep.sweeps.sweep_result import Baseline, LayerSweep
+from sklprep.sweeps.sweep_result import LayerSweep
+from sklprep.sweeps.sweep_scores import Baseline
 
 N_FOLDS = 5
 PAIRS = list(combinations(range(N_FOLDS), 2))

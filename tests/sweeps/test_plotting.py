@@ -11,7 +11,8 @@ import pytest
 from matplotlib import pyplot as plt
 
 from sklprep import LayerSweepDisplay, layer_sweep, make_activations
-from sklprep.sweeps.sweep_result import Baseline, LayerSweep
+from sklprep.sweeps.sweep_result import LayerSweep
+from sklprep.sweeps.sweep_scores import Baseline
 
 mpl.use("agg")
 

@@ -43,7 +43,9 @@ from sklprep.exceptions import (
 )
 from sklprep.sweeps.intervals import max_t_band
 from sklprep.sweeps.sweep import count_fits, layer_sweep
-from sklprep.sweeps.sweep_result import Baseline, LayerSweep, format_score
+from sklprep.sweeps.sweep_result import LayerSweep
+from sklprep.sweeps.sweep_scores import Baseline
+from sklprep.sweeps.wording import format_score
 
 SMALL = {"cv": 3, "inner_cv": 3, "n_repeats": 1, "baselines": False}
 COLUMNS = "layer repeat fold score fit_time band_low band_high adjusted_p".split()
