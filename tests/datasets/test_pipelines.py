@@ -145,7 +145,7 @@ print(hashlib.sha256(dumps_pipeline(pipeline.fit(X, np.arange(10) % 2))).hexdige
 """
 
 
-def test_a_pipeline_has_the_same_bytes_in_three_processes_with_other_hash_seeds() -> None:
+def test_a_pipeline_has_the_same_bytes_in_processes_with_other_hash_seeds() -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", BUILD, str(seed * 1000)],
@@ -153,12 +153,12 @@ def test_a_pipeline_has_the_same_bytes_in_three_processes_with_other_hash_seeds(
             stdout=subprocess.PIPE,
             text=True,
         )
-        for seed in (1, 2, 3)
+        for seed in (1, 2)
     ]
     digests = [process.communicate(timeout=60)[0].strip() for process in processes]
 
     assert len(digests[0]) == len(hashlib.sha256().hexdigest())
-    assert digests == [digests[0]] * 3
+    assert digests[0] == digests[1]
 
 
 def test_bytes_do_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,15 @@ import pytest
 import sklprep
 from sklprep.cli.main import main
 
-ELSEWHERE = """
-import os, pathlib, shutil, signal, sys
-# third parties, which know such systems, have imported what they want of this one
+THIRD_PARTIES = """
 import joblib, numpy, scipy.sparse, skops.io, sklearn.linear_model, sklearn.pipeline, tqdm
 import sklearn.model_selection, threadpoolctl, zipfile, multiprocessing
+"""
+"""Know such systems, and have imported what they want of this one before it loses that."""
+
+ELSEWHERE = """
+import os, pathlib, shutil, signal, sys
+import numpy
 
 for name in ("fcntl", "resource", "termios", "pwd", "grp"):
     sys.modules[name] = None
@@ -46,10 +50,17 @@ shutil._use_fd_functions = False
 """
 
 
-def elsewhere(code, *arguments, cwd):
+def elsewhere(code, *arguments, cwd, third_parties=""):
     """Run code where no folder can be opened, and no open file be renamed or removed."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", ELSEWHERE + code, *map(str, arguments)],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            third_parties + ELSEWHERE + code,
+            *map(str, arguments),
+        ],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -115,7 +126,7 @@ sklprep.load_activations("files")
 sweep = sklprep.layer_sweep(None, acts, acts.labels, cv=3, inner_cv=None, n_jobs=1)
 sweep.to_csv("sweep.csv")
 """
-    done = elsewhere(code, folder, cwd=tmp_path)
+    done = elsewhere(code, folder, cwd=tmp_path, third_parties=THIRD_PARTIES)
 
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list((tmp_path / "files").iterdir())) == 3

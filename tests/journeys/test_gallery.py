@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -62,51 +63,59 @@ def test_every_picture_of_the_gallery_is_checked_here():
     assert sorted(STATED) == sorted(p.stem.removeprefix("plot_") for p in EXAMPLES.glob("plot_*"))
 
 
+@pytest.fixture
+def run_script(tmp_path, monkeypatch, capsys):
+    """Run an example in this process and an empty folder; returns exit code and stdout."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.chdir(tmp_path)
+
+    def run(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(script), *arguments])
+        try:
+            runpy.run_path(str(script), run_name="__main__")
+        except SystemExit as ended:
+            return ended.code, capsys.readouterr().out
+        captured = capsys.readouterr()
+        assert captured.err == ""
+        return 0, captured.out
+
+    return run
+
+
 @pytest.mark.parametrize("name", STATED)
-def test_script_draws_and_prints_what_its_docstring_states(name, tmp_path):
+def test_script_draws_and_prints_what_its_docstring_states(name, tmp_path, run_script):
     script = EXAMPLES / f"plot_{name}.py"
 
-    run = subprocess.run(
-        [sys.executable, "-W", "error", script],
-        cwd=tmp_path,
-        env=os.environ | {"MPLBACKEND": "Agg"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    code, printed = run_script(script)
 
-    assert (0, "") == (run.returncode, run.stderr)
+    assert code == 0
     assert [f"{name}.png"] == [path.name for path in tmp_path.iterdir()]
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     docstring = script.read_text().split('"""')[1]
     for stated, pattern in STATED[name]:
-        found = re.search(pattern, run.stdout)
-        assert found, (pattern, run.stdout)
+        found = re.search(pattern, printed)
+        assert found, (pattern, printed)
         assert stated in docstring
         if stated[0].isdigit():  # other builds of BLAS may put a sentence or two elsewhere
             assert float(stated) == pytest.approx(float(found[1]), abs=0.03)
 
 
-def test_transfer_takes_folders_and_names_the_traits_after_them(tmp_path):
+def test_transfer_takes_folders_and_names_the_traits_after_them(tmp_path, run_script):
     for seed, name in enumerate(("caring_80_features", "unfair_80_features")):
         make_activations(
             80, n_layers=2, d_model=4, n_features=8, random_state=seed, output=tmp_path / name
         )
-    command = [sys.executable, "-W", "error", EXAMPLES / "plot_transfer.py"]
-    options = {"cwd": tmp_path, "env": os.environ | {"MPLBACKEND": "Agg"}, "capture_output": True}
+    script = EXAMPLES / "plot_transfer.py"
 
-    run = subprocess.run(
-        [*command, "caring_80_features", "unfair_80_features"], text=True, check=False, **options
-    )
-    alone = subprocess.run([*command, "caring_80_features"], text=True, check=False, **options)
+    code, printed = run_script(script, "caring_80_features", "unfair_80_features")
+    refused, _ = run_script(script, "caring_80_features")
 
-    assert (0, "") == (run.returncode, run.stderr)
-    lines = run.stdout.splitlines()
+    assert code == 0
+    lines = printed.splitlines()
     assert ["caring_80", "unfair_80"] == [line.split()[2] for line in lines[:2]]
     assert lines[2].startswith("The majority class, always predicted, ROC AUC 0.50 ")
     assert ["caring_80", "unfair_80"] == [line.split()[0] for line in lines[3:]]
-    assert (1, 1) == (alone.returncode, alone.stderr.count("\n"))
-    assert "at least two folders" in alone.stderr
+    assert refused == "Give at least two folders: plot_transfer.py FOLDER FOLDER"
 
 
 MODEL_SCRIPT = EXAMPLES / "from_text_to_layer_curve.py"

@@ -135,7 +135,7 @@ def test_what_does_not_fit_together_is_refused(data, options, message):
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("backend", ["threading", "loky"])
 def test_equal_inputs_give_equal_results_for_any_number_of_jobs(data, backend, jobs):
-    options = ALONE | {"n_permutations": 20, "param_grid": GRID, "inner_cv": "outer"}
+    options = ALONE | {"n_permutations": 8, "param_grid": GRID, "inner_cv": "outer"}
     expected = layer_sweep(None, *data, **options)
     with parallel_config(backend, n_jobs=jobs):
         found = layer_sweep(None, *data, **options)
@@ -265,7 +265,7 @@ def test_where_moves_within_folds_are_not_exact_or_too_few_there_are_none(cv, y,
 def test_p_values_within_folds_are_no_smaller_than_they_say():
     """Of 100 noise data sets 12 or more at 0.05 have probability 0.004."""
     rng = np.random.default_rng(0)
-    options = {"inner_cv": None, "baselines": False, "n_permutations": 19}
+    options = {"inner_cv": None, "baselines": False, "n_permutations": 19, "n_repeats": 1}
     p_values = []
     for seed in range(100):
         X, y = rng.standard_normal((30, 1, 3)), rng.permutation(np.arange(30) % 3)
@@ -292,7 +292,7 @@ def test_rows_that_repeat_are_scored_as_scikit_learn_scores_them(scale, n_distin
     distinct[:, :3] = scale + scale / 15 * distinct[:, :3]
     X = distinct[np.arange(200) % n_distinct][:, np.newaxis]
     y = np.arange(200) % 4
-    options = ALONE | {"n_permutations": 30}
+    options = ALONE | {"n_permutations": 8}
     solved = layer_sweep(TIGHT, X, y, **options)
     fitted = layer_sweep(TIGHT, X, y, solver="scikit-learn", **options)
 
