@@ -1,11 +1,16 @@
 """Fixtures that several test files share."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
 from sklprep.cli.main import main
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # which has one core, and shares the others
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 @pytest.fixture

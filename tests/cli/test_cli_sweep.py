@@ -23,7 +23,7 @@ from sklprep import (
 from sklprep.cli.main import main
 
 N_LAYERS = 3
-CHEAP = "--layers 1 --layers 2 --cv 3"
+CHEAP = "--layers 1 --layers 2 --cv 3 --repeats 2"
 TO_FEATURE = "--strategy hidden-to-feature --target-layer 1 --target-feature 4"
 
 
@@ -85,12 +85,13 @@ def reference(folder, **options):
     acts = load_activations(folder)
     model = make_pipeline(ActivationNormalizer(), LogisticRegression(max_iter=2000))
     groups = options.pop("groups", None)
+    options = {"n_repeats": 2} | options
     return layer_sweep(model, acts, acts.labels, cv=3, groups=groups, **options)
 
 
 def test_prints_number_of_fits_a_table_and_the_answer_in_one_sentence(sweep, folder):
     code, out, err = sweep("--cv 3")
-    expected = reference(folder)
+    expected = reference(folder, n_repeats=10)
     lines = out.splitlines()
 
     assert (code, err) == (0, "")
@@ -111,14 +112,14 @@ def test_prints_number_of_fits_a_table_and_the_answer_in_one_sentence(sweep, fol
 
 
 def test_quiet_prints_the_sentence_alone(sweep, folder):
-    code, out, err = sweep("--cv 3 --quiet")
+    code, out, err = sweep("--cv 3 --repeats 2 --quiet")
 
     assert (code, out, err) == (0, reference(folder).summary() + "\n", "")
 
 
 def test_csv_holds_a_score_for_each_layer_and_fold(sweep, folder, tmp_path):
     output = tmp_path / "new" / "sweep.csv"
-    assert sweep(f"--cv 3 --output {output}")[0] == 0
+    assert sweep(f"--cv 3 --repeats 2 --output {output}")[0] == 0
     expected = reference(folder)
 
     assert read_csv(output) == {
@@ -226,7 +227,7 @@ def test_quantities_of_a_csv_are_regressed_as_in_python(sweep, folder, tmp_path,
     rows = "".join(f"{index},{index % 7 / 2}\n" for index in range(48))
     labels.write_text(f"sentence_index,label\n{rows}")
     acts = load_activations(folder, labels=labels)
-    expected = layer_sweep(None, acts, acts.labels, layers=[1, 2], cv=3)
+    expected = layer_sweep(None, acts, acts.labels, layers=[1, 2], cv=3, n_repeats=2)
 
     code, out, err = sweep(f"{CHEAP} --labels {labels}{estimator} --output {tmp_path / 's.csv'}")
 
@@ -350,18 +351,18 @@ def test_permutations_add_a_p_value_and_its_smallest_value(sweep):
     p, smallest = re.search(r"permutation p = (\S+) \(smallest possible (\S+)\)", out).groups()
     assert float(smallest) == 1 / 4
     assert float(p) in {0.25, 0.5, 0.75, 1}
-    assert out.startswith(f"{3 * (2 * (10 * (1 + 5) + 3) + 10 * 3)} fits")
+    assert out.startswith(f"{3 * (2 * (2 * (1 + 5) + 3) + 2 * 3)} fits")
 
 
 def test_scoring_is_the_scorer_named(sweep, folder):
-    _, out, _ = sweep("--cv 3 --scoring f1_macro --layers 0 --quiet")
+    _, out, _ = sweep("--cv 3 --repeats 2 --scoring f1_macro --layers 0 --quiet")
 
     assert out == reference(folder, scoring="f1_macro", layers=(0,)).summary() + "\n"
     assert out.startswith("F1 macro ")
 
 
 def test_seed_reaches_the_folds(sweep, folder):
-    _, out, _ = sweep("--cv 3 --random-state 5 --layers 2 --quiet")
+    _, out, _ = sweep("--cv 3 --repeats 2 --random-state 5 --layers 2 --quiet")
 
     assert out == reference(folder, random_state=5, layers=(2,)).summary() + "\n"
 
@@ -369,9 +370,11 @@ def test_seed_reaches_the_folds(sweep, folder):
 def test_mean_pooling_sweeps_the_means(sweep, folder):
     acts = load_activations(folder, pooling="mean")
     model = make_pipeline(ActivationNormalizer("minmax"), LogisticRegression(max_iter=2000))
-    expected = layer_sweep(model, acts, acts.labels, cv=3, layers=[0, 2])
+    expected = layer_sweep(model, acts, acts.labels, cv=3, n_repeats=2, layers=[0, 2])
 
-    _, out, _ = sweep("--cv 3 --layers 0 --layers 2 --pooling mean --normalize minmax --quiet")
+    _, out, _ = sweep(
+        "--cv 3 --repeats 2 --layers 0 --layers 2 --pooling mean --normalize minmax --quiet"
+    )
 
     assert out == expected.summary() + "\n"
 
@@ -379,9 +382,10 @@ def test_mean_pooling_sweeps_the_means(sweep, folder):
 def test_tokens_of_a_sentence_stay_together(sweep, folder):
     acts = load_activations(folder, pooling="none")
     model = make_pipeline(ActivationNormalizer(), LogisticRegression(max_iter=2000))
-    expected = layer_sweep(model, acts, acts.labels, cv=3, layers=[1], groups=acts.groups)
+    options = {"cv": 3, "n_repeats": 2, "layers": [1]}
+    expected = layer_sweep(model, acts, acts.labels, groups=acts.groups, **options)
 
-    _, out, _ = sweep("--cv 3 --layers 1 --pooling none --quiet")
+    _, out, _ = sweep("--cv 3 --repeats 2 --layers 1 --pooling none --quiet")
 
     assert out == expected.summary() + "\n"
 
@@ -397,7 +401,7 @@ def test_groups_of_the_csv_stay_together(sweep, folder, tmp_path):
     path = write_groups(tmp_path / "groups.csv", dict(reversed(group_of.items())))
     expected = reference(folder, groups=tuple(acts.sentence_indices // 2))
 
-    code, out, err = sweep(f"--cv 3 --groups {path} --quiet")
+    code, out, err = sweep(f"--cv 3 --repeats 2 --groups {path} --quiet")
 
     assert (code, err) == (0, "")
     assert out == expected.summary() + "\n"

@@ -67,6 +67,8 @@ def run_shell(block, capsys):
             arguments += ["--layers", "11", "--layers", "12"]
         if arguments[0] == "sweep":
             arguments += ["--jobs", "1"]
+        if arguments[0] == "sweep" and "--repeats" not in arguments:
+            arguments += ["--repeats", "2"]
 
         code = main(arguments)
 
