@@ -457,5 +457,10 @@ def test_demo_runs_its_commands_and_finds_the_planted_layer(tmp_path, capsys):
     assert len(accuracy) == 26
     assert abs(max(accuracy, key=accuracy.get) - 15) <= 2
     assert "\nNext: sklprep inspect YOUR_FOLDER, then sklprep sweep YOUR_FOLDER (" in out
-    assert main(["demo", str(tmp_path / "demo")]) == 0
-    assert "Using the sentence files" in capsys.readouterr().out
+    in_the_way = Path(shlex.split(commands[0])[-1])
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    assert main(["demo", str(tmp_path / "demo")]) == 1
+    printed = capsys.readouterr()
+    assert "Using the sentence files" in printed.out
+    assert f"If {tmp_path / 'demo'} holds other files, name another folder." in printed.err

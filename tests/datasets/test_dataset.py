@@ -450,11 +450,17 @@ def test_custom_dataset_without_pipeline_and_norm_loads(tmp_path):
     assert len(ds.make_pipeline(Ridge())) == 2
 
 
-@pytest.fixture
-def written(acts, tmp_path):
-    path = tmp_path / "d.npz"
-    generate_dataset(acts, *make_strategy("hidden-to-concept", layers=2), output=path)
+@pytest.fixture(scope="module")
+def original(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("original") / "d.npz"
+    strategy = make_strategy("hidden-to-concept", layers=2)
+    generate_dataset(load_activations(folder), *strategy, output=path)
     return path
+
+
+@pytest.fixture
+def written(original, tmp_path):
+    return shutil.copy(original, tmp_path / "d.npz")
 
 
 def test_changed_norm_is_refused_unless_the_pipeline_is_left_out(written):

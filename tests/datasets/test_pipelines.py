@@ -7,7 +7,6 @@ by editing the schema or the members of a good file.
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 import os
@@ -128,37 +127,6 @@ def refusal(data: bytes) -> str:
 
 
 # Canonical bytes
-
-
-BUILD = """
-import hashlib, sys
-import joblib
-import numpy as np
-from sklearn.feature_selection import SelectKBest
-from sklearn.pipeline import make_pipeline
-from sklprep import ActivationNormalizer, LayerSelector
-from sklprep.datasets.pipeline_bytes import dumps_pipeline
-junk = [object() for _ in range(int(sys.argv[1]))]
-X = np.arange(240, dtype=np.float32).reshape(10, 3, 8) % 7
-pipeline = make_pipeline(LayerSelector("0,2"), ActivationNormalizer(), SelectKBest(k=5))
-print(hashlib.sha256(dumps_pipeline(pipeline.fit(X, np.arange(10) % 2))).hexdigest())
-"""
-
-
-def test_a_pipeline_has_the_same_bytes_in_processes_with_other_hash_seeds() -> None:
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", BUILD, str(seed * 1000)],
-            env={**os.environ, "PYTHONHASHSEED": str(seed)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for seed in (1, 2)
-    ]
-    digests = [process.communicate(timeout=60)[0].strip() for process in processes]
-
-    assert len(digests[0]) == len(hashlib.sha256().hexdigest())
-    assert digests[0] == digests[1]
 
 
 def test_bytes_do_not_depend_on_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

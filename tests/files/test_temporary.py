@@ -540,17 +540,25 @@ def test_rows_too_large_for_the_disk_are_refused_before_they_are_read(tmp_path, 
 # --- outputs that cannot be ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
     """A folder and a pack of the same files, CSVs, and links to all of it."""
-    write_folder(tmp_path / "dump", 60, n_features=4)
-    build_pack(SentenceFolder(tmp_path / "dump"), tmp_path / "pack")
+    path = tmp_path_factory.mktemp("original")
+    write_folder(path / "dump", 60, n_features=4)
+    build_pack(SentenceFolder(path / "dump"), path / "pack")
     lines = [f"{i},{i % 2},{i}" for i in range(60)]
-    (tmp_path / "labels.csv").write_text("\n".join(["sentence_index,label,group", *lines]))
-    (tmp_path / "features.csv").write_text("layer,feature_id\n1,3\n")
-    (tmp_path / "link").symlink_to("dump")
-    (tmp_path / "link.csv").symlink_to("labels.csv")
-    (tmp_path / "out").mkdir()
+    (path / "labels.csv").write_text("\n".join(["sentence_index,label,group", *lines]))
+    (path / "features.csv").write_text("layer,feature_id\n1,3\n")
+    (path / "link").symlink_to("dump")
+    (path / "link.csv").symlink_to("labels.csv")
+    (path / "out").mkdir()
+    return path
+
+
+@pytest.fixture
+def place(original, tmp_path, monkeypatch):
+    """A copy of it, where the test works."""
+    shutil.copytree(original, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
