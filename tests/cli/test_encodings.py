@@ -24,7 +24,7 @@ COMMANDS = (  # and whether the names it prints lie outside each encoding
     ([*GENERATE, "выход.npz"], True),
     ([*GENERATE, "{input}.npz", "--dry-run"], True),
     (["inspect", "выход.npz"], True),
-    ([*SWEEP, "--estimator", "svm", "--permutations", "40", "--output", "кривая.csv"], False),
+    ([*SWEEP, "--estimator", "svm", "--permutations", "20", "--output", "кривая.csv"], False),
     ([*SWEEP, "--labels", "метки.csv"], False),
     ([*SWEEP, "смерть"], False),
     (["pack", "жизнь", "упаковка"], True),

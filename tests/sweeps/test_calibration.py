@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklprep import ActivationNormalizer, layer_sweep
 
-N_DATASETS = 120
+N_DATASETS = 100
 
 
 def find(name):
@@ -63,7 +63,7 @@ def test_labels_of_permutations_stay_within_their_folds():
 
 
 def test_intervals_and_the_band_cover_and_power_is_there():
-    """Of 120 data sets an interval of 95 % covers 107 or more; one of 85 % fails in 7 of 8 runs."""
+    """Of 100 data sets an interval of 95 % covers 89 or more; one of 85 % fails in 5 of 6 runs."""
     ((_, found),) = run([find("100 rows, signal 1")], N_DATASETS, 1)
     assert found["refit"] >= bounds(N_DATASETS, 0.95)[0]
     assert found["models"] >= bounds(N_DATASETS, 0.95)[0]

@@ -263,14 +263,14 @@ def test_where_moves_within_folds_are_not_exact_or_too_few_there_are_none(cv, y,
 
 
 def test_p_values_within_folds_are_no_smaller_than_they_say():
-    """Of 100 noise data sets 12 or more at 0.05 have probability 0.004."""
+    """Of 60 noise data sets 9 or more at 0.05 have probability 0.003."""
     rng = np.random.default_rng(0)
     options = {"inner_cv": None, "baselines": False, "n_permutations": 19, "n_repeats": 1}
     p_values = []
-    for seed in range(100):
+    for seed in range(60):
         X, y = rng.standard_normal((30, 1, 3)), rng.permutation(np.arange(30) % 3)
         p_values.append(layer_sweep(RidgeClassifier(), X, y, random_state=seed, **options).p_value)
-    assert sum(p <= 0.05 for p in p_values) < 12
+    assert sum(p <= 0.05 for p in p_values) < 9
 
 
 def test_torch_computes_the_same_on_the_device_that_is_named(data):
