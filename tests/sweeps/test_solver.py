@@ -267,6 +267,22 @@ def test_training_sets_in_lockstep_equal_each_by_itself(
         np.testing.assert_allclose(fit.decisions, alone.decisions, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 6])
+def test_correlated_training_sets_in_lockstep_equal_each_by_itself(classes):
+    """Large eigenvalues beside small ones: there a preconditioner has to be precise."""
+    rng = np.random.default_rng(0)
+    X = 3 * rng.standard_normal((143, 5)) @ rng.standard_normal((5, 128))
+    X += 0.3 * rng.standard_normal(X.shape)
+    y, folds = rng.permutation(np.arange(143) % classes), [np.arange(143) % 4 == k for k in (0, 1)]
+    for C, method in ((500.0, "minmax"), (0.04, "none")):
+        splits = [Split(X, ~fold, fold, method=method) for fold in folds]
+        for fit, fold in zip(fit_logistic_each(splits, y, C, tol=1e-8), folds, strict=True):
+            ((alone,),) = fit_logistic(Split(X, ~fold, fold, method=method), y, [C], tol=1e-8)
+            assert fit.converged_
+            largest = np.abs(alone.decisions).max()
+            np.testing.assert_allclose(fit.decisions, alone.decisions, atol=1e-6 * largest)
+
+
 def test_training_sets_of_other_classes_or_repeated_rows_are_not_stacked_with_others():
     X, y = make_rows(40, 90)
     X[:20] = X[np.arange(20) % 4]
