@@ -30,7 +30,7 @@ SEVERAL = (
 )
 PACK = "pack {slow} pack --quiet"
 INSPECT = "inspect {slow} --audit --groups-out groups.csv"
-SWEEP = "sweep {small} --permutations 200 --jobs 2 --output scores.csv"
+SWEEP = "sweep {small} --permutations 5000 --jobs 2 --output scores.csv"
 IN_THREADS, IN_PROCESSES = (
     "import sys, sklprep.sweeps.running as running, sklprep.__main__\n"
     f"running.PROCESSES_PAY_SOLVER = running.PROCESSES_PAY_SECONDS = {seconds}\n"
