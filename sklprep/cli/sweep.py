@@ -23,7 +23,8 @@ from sklprep.cli.arguments import (
     sweep_layers,
 )
 from sklprep.cli.estimators import ESTIMATORS, add_estimator, choose_estimator, make_estimator
-from sklprep.cli.pictures import picture_format, save_picture
+from sklprep.cli.pictures import picture_format
+from sklprep.cli.results import give_result
 from sklprep.cli.scorers import SCORING_HELP, require_scorer
 from sklprep.datasets.strategies import (
     CONCEPT,
@@ -152,16 +153,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_arguments(arguments, strategy)
     acts, y, layers = _read(arguments, strategy, options)
     sweep = _sweep(arguments, strategy, acts, y, layers)
-    if arguments.output is not None:
-        sweep.to_csv(arguments.output)
-    if arguments.plot is not None:
-        from sklprep.sweeps.plotting import LayerSweepDisplay
-
-        save_picture(arguments.plot, lambda: LayerSweepDisplay.from_sweep(sweep).figure_)
-    if not arguments.quiet:
-        _print_sweep(sweep)
-    print(sweep.summary())
-    return 0
+    return give_result(arguments, sweep, _print_sweep, _draw)
 
 
 def _target_options(arguments: argparse.Namespace, strategy: Strategy) -> dict[str, Any]:
@@ -262,12 +254,7 @@ def _run_features(arguments: argparse.Namespace) -> int:
         n_jobs=arguments.jobs,
         show_progress=None if not arguments.quiet else False,
     )
-    if arguments.output is not None:
-        sweep.to_csv(arguments.output)
-    if not arguments.quiet:
-        _print_features(sweep)
-    print(sweep.summary())
-    return 0
+    return give_result(arguments, sweep, _print_features)
 
 
 def _check_features(arguments: argparse.Namespace) -> None:
@@ -440,6 +427,12 @@ def _name_saes(arguments: argparse.Namespace, acts: Any) -> list[Any]:
         else:
             names.append(f"sae {layers}{l0}")
     return names
+
+
+def _draw(sweep: LayerSweep) -> Any:
+    from sklprep.sweeps.plotting import LayerSweepDisplay
+
+    return LayerSweepDisplay.from_sweep(sweep).figure_
 
 
 def _print_sweep(sweep: LayerSweep) -> None:

@@ -16,7 +16,8 @@ from sklprep.cli.arguments import (
     sweep_layers,
 )
 from sklprep.cli.estimators import ESTIMATORS, add_estimator, choose_estimator, make_estimator
-from sklprep.cli.pictures import picture_format, save_picture
+from sklprep.cli.pictures import picture_format
+from sklprep.cli.results import give_result
 from sklprep.cli.scorers import SCORING_HELP, require_scorer
 from sklprep.exceptions import UsageError
 from sklprep.formats.layers import EACH
@@ -108,16 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
         n_jobs=arguments.jobs,
         show_progress=None if not arguments.quiet else False,
     )
-    if arguments.output is not None:
-        matrix.to_csv(arguments.output)
-    if arguments.plot is not None:
-        from sklprep.sweeps.transfer_plotting import TransferMatrixDisplay
-
-        save_picture(arguments.plot, lambda: TransferMatrixDisplay.from_matrix(matrix).figure_)
-    if not arguments.quiet:
-        _print_matrix(matrix)
-    print(matrix.summary())
-    return 0
+    return give_result(arguments, matrix, _print_matrix, _draw)
 
 
 def _check_arguments(arguments: argparse.Namespace) -> None:
@@ -187,6 +179,12 @@ def _read(arguments: argparse.Namespace) -> dict[str, tuple[ActivationSet, Any]]
             y = FeatureTargetExtractor(*feature).fit_transform(acts)
         sets[name] = acts, y
     return sets
+
+
+def _draw(matrix: TransferMatrix) -> Any:
+    from sklprep.sweeps.transfer_plotting import TransferMatrixDisplay
+
+    return TransferMatrixDisplay.from_matrix(matrix).figure_
 
 
 def _print_matrix(matrix: TransferMatrix) -> None:

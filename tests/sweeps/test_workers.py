@@ -1,6 +1,7 @@
 """Where tasks run; that it does not change results is tested with `layer_sweep`."""
 
 import os
+import threading
 import time
 
 from sklprep.sweeps.workers import run_tasks
@@ -16,6 +17,13 @@ def test_short_work_stays_in_this_process(tmp_path):
     tasks = ((work, number, tmp_path) for number in range(6))
 
     assert [(number, os.getpid()) for number in range(6)] == run_tasks(tasks, 6, 2)
+
+
+def test_the_first_task_runs_beside_the_second_where_threads_are_sure_to_be_right():
+    both = threading.Barrier(2)
+    tasks = ((both.wait, 20) for _ in range(2))  # each waits for the other
+
+    assert sorted(run_tasks(tasks, 2, 2, start_alone=False)) == [0, 1]
 
 
 def test_long_work_runs_in_processes_and_here_while_these_start(tmp_path):
